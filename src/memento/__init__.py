@@ -1,0 +1,94 @@
+"""Memento keeps the samples that matter and says when to retrain.
+
+A bounded replay memory for models that learn from an endless stream: it discards where samples are
+dense and keeps where they are rare, and compares what it covers now with what it covered at the last
+training. After "On Sample Selection for Continual Learning: a Video Streaming Case Study" (Dietmueller,
+Jacob, Vanbever; ACM SIGCOMM Computer Communication Review 54(2), 2024).
+
+Example:
+    >>> from memento import JensenShannon, Memento, Memory, coverage_increase
+    >>> policy = Memento([JensenShannon.of_labels("y", classes=3)], batch_size=8, sort_by=["y"])
+    >>> memory = Memory(capacity=64, policy=policy, seed=0)
+    >>> memory.insert(y=[0] * 500 + [1] * 20 + [2] * 8).kept
+    64
+    >>> memory.mark_trained()
+    >>> float(coverage_increase(memory.samples, memory.reference, policy, permutations=0))
+    0.0
+"""
+
+from __future__ import annotations
+
+from memento.batching import Batches, make_batches, sort_order
+from memento.coverage import CoverageIncrease, coverage_increase
+from memento.density import SampleSpace, batch_densities
+from memento.distances import (
+    Custom,
+    Distance,
+    JensenShannon,
+    Minkowski,
+    Wasserstein,
+    named_distances,
+)
+from memento.learner import Checkpointable, Learner
+from memento.loop import Step, log_scores, run, table
+from memento.memory import Group, Memory, Report
+from memento.policies import (
+    Choice,
+    Memento,
+    Policy,
+    State,
+    named_policies,
+)
+from memento.retrain import (
+    Decision,
+    Every,
+    Never,
+    OnCount,
+    OnCoverage,
+    OnLoss,
+    Situation,
+    Trigger,
+)
+from memento.samples import Samples
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batches",
+    "Checkpointable",
+    "Choice",
+    "CoverageIncrease",
+    "Custom",
+    "Decision",
+    "Distance",
+    "Every",
+    "Group",
+    "JensenShannon",
+    "Learner",
+    "Memento",
+    "Memory",
+    "Minkowski",
+    "Never",
+    "OnCount",
+    "OnCoverage",
+    "OnLoss",
+    "Policy",
+    "Report",
+    "SampleSpace",
+    "Samples",
+    "Situation",
+    "State",
+    "Step",
+    "Trigger",
+    "Wasserstein",
+    "__version__",
+    "batch_densities",
+    "coverage_increase",
+    "log_scores",
+    "make_batches",
+    "named_distances",
+    "named_policies",
+    "run",
+    "sort_order",
+    "table",
+]

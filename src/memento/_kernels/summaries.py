@@ -1,0 +1,247 @@
+"""Batches as one row each, and equal rows counted once.
+
+Samples come in two parts, held ones ``a`` and fresh ones ``b``, and are never joined for this: row ``r`` is ``a[r]``
+for ``r < len(a)``, else ``b[r - len(a)]``. ``rows`` lists row numbers in batch order; batch ``i`` is
+``rows[offsets[i]:offsets[i + 1]]``. Batches follow the order of values, not of memory, so nearly every row is a
+cache miss, and time is what the memory takes to answer: rows are asked for 32 places ahead of their turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+_AHEAD = 32  # rows between request and use
+_LINE = 64  # bytes that come with one request
+
+if numba.config.DISABLE_JIT:
+
+    def _request(array: Any, row: int, column: int) -> None:
+        """Ask the memory for array[row, column]: nothing to do here."""
+
+else:
+    import llvmlite.ir as ir
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def _request(typingctx, array, row, column):  # type: ignore[no-untyped-def]
+        """Ask the memory for array[row, column] without waiting for it."""
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            kind = signature.args[0]
+            struct = context.make_array(kind)(context, builder, arguments[0])
+            place = cgutils.get_item_pointer(
+                context, builder, kind, struct, [arguments[1], arguments[2]]
+            )
+            byte = ir.IntType(8).as_pointer()
+            number = ir.IntType(32)
+            prefetch = builder.module.declare_intrinsic(
+                "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte] + [number] * 3)
+            )
+            # to read, keep in all caches, data
+            builder.call(prefetch, [builder.bitcast(place, byte), number(0), number(3), number(1)])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp), generate
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _request_row(a, b, r, step):  # type: ignore[no-untyped-def]
+    """Request every cache line of a row; ``step`` is the number of entries in one."""
+    if r < a.shape[0]:
+        for c in range(0, a.shape[1], step):
+            _request(a, r, c)
+        _request(a, r, a.shape[1] - 1)
+    else:
+        for c in range(0, b.shape[1], step):
+            _request(b, r - a.shape[0], c)
+        _request(b, r - a.shape[0], b.shape[1] - 1)
+
+
+@njit(cache=True, nogil=True)
+def _mean_rows(a, b, rows, offsets, step, out):  # type: ignore[no-untyped-def]
+    held = a.shape[0]
+    last = rows.shape[0] - 1
+    total = np.zeros(out.shape[1])
+    for i in range(offsets.shape[0] - 1):
+        total[:] = 0.0
+        for place in range(offsets[i], offsets[i + 1]):
+            _request_row(a, b, rows[min(place + _AHEAD, last)], step)
+            r = rows[place]
+            if r < held:
+                for c in range(total.shape[0]):
+                    total[c] += a[r, c]
+            else:
+                for c in range(total.shape[0]):
+                    total[c] += b[r - held, c]
+        count = max(offsets[i + 1] - offsets[i], 1)
+        for c in range(total.shape[0]):
+            out[i, c] = total[c] / count
+
+
+@njit(cache=True, nogil=True)
+def _weighted_mean_rows(a, b, rows, offsets, weights, step, out):  # type: ignore[no-untyped-def]
+    held = a.shape[0]
+    last = rows.shape[0] - 1
+    total = np.zeros(out.shape[1])
+    for i in range(offsets.shape[0] - 1):
+        total[:] = 0.0
+        weight = 0.0
+        for place in range(offsets[i], offsets[i + 1]):
+            _request_row(a, b, rows[min(place + _AHEAD, last)], step)
+            r = rows[place]
+            w = weights[r]
+            weight += w
+            if r < held:
+                for c in range(total.shape[0]):
+                    total[c] += w * a[r, c]
+            else:
+                for c in range(total.shape[0]):
+                    total[c] += w * b[r - held, c]
+        for c in range(total.shape[0]):
+            out[i, c] = total[c] / weight if weight > 0.0 else 0.0
+
+
+def mean_rows(
+    a: npt.NDArray[Any],
+    b: npt.NDArray[Any],
+    rows: Rows,
+    offsets: Rows,
+    out: Floats,
+    weights: Floats | None = None,
+) -> None:
+    """Fill out with the mean row of each batch, accumulated in float64.
+
+    Args:
+        a, b: (n, k) and (m, k) of float32, float64 or integers.
+        rows: int64, row numbers 0 ... n + m - 1 in batch order.
+        offsets: int64 (batches + 1,), where batches begin and end in ``rows``.
+        out: float64 (batches, k); an empty batch, or one without weight, gives zeros.
+        weights: float64 (n + m,), one for every pooled row, or None.
+    """
+    step = max(1, _LINE // a.dtype.itemsize)
+    if weights is None:
+        _mean_rows(a, b, rows, offsets, step, out)
+    else:
+        _weighted_mean_rows(a, b, rows, offsets, weights, step, out)
+
+
+@njit(cache=True, nogil=True)
+def _label_frequencies(a, b, rows, offsets, out):  # type: ignore[no-untyped-def]
+    # Loads of single labels do not wait for each other; the processor overlaps them unasked.
+    held = a.shape[0]
+    for i in range(offsets.shape[0] - 1):
+        for c in range(out.shape[1]):
+            out[i, c] = 0.0
+        for place in range(offsets[i], offsets[i + 1]):
+            r = rows[place]
+            label = np.int64(a[r]) if r < held else np.int64(b[r - held])
+            out[i, label] += 1.0
+        count = max(offsets[i + 1] - offsets[i], 1)
+        for c in range(out.shape[1]):
+            out[i, c] /= count
+
+
+@njit(cache=True, nogil=True)
+def _weighted_label_frequencies(a, b, rows, offsets, weights, out):  # type: ignore[no-untyped-def]
+    held = a.shape[0]
+    for i in range(offsets.shape[0] - 1):
+        for c in range(out.shape[1]):
+            out[i, c] = 0.0
+        total = 0.0
+        for place in range(offsets[i], offsets[i + 1]):
+            r = rows[place]
+            label = np.int64(a[r]) if r < held else np.int64(b[r - held])
+            out[i, label] += weights[r]
+            total += weights[r]
+        for c in range(out.shape[1]):
+            out[i, c] = out[i, c] / total if total > 0.0 else 0.0
+
+
+def label_frequencies(
+    a: npt.NDArray[Any],
+    b: npt.NDArray[Any],
+    rows: Rows,
+    offsets: Rows,
+    out: Floats,
+    weights: Floats | None = None,
+) -> None:
+    """Fill out with the share of each label in each batch.
+
+    Args:
+        a, b: (n,) and (m,) of any integer type, labels 0 ... k - 1. They are not checked here: a label outside
+            would write outside ``out``.
+        rows: int64, row numbers 0 ... n + m - 1 in batch order.
+        offsets: int64 (batches + 1,), where batches begin and end in ``rows``.
+        out: float64 (batches, k); an empty batch, or one without weight, gives zeros.
+        weights: float64 (n + m,), one for every pooled row, or None.
+    """
+    if weights is None:
+        _label_frequencies(a, b, rows, offsets, out)
+    else:
+        _weighted_label_frequencies(a, b, rows, offsets, weights, out)
+
+
+_PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbouring numbers
+_TURN = np.uint64(29)
+
+
+@njit(cache=True, nogil=True)
+def _collapse(words, table, groups, representatives, counts):  # type: ignore[no-untyped-def]
+    """Number equal rows of words (n, k) uint64; table (a power of two, at least 2 n) holds -1. Return how many."""
+    found = 0
+    last = np.int64(table.shape[0] - 1)
+    for i in range(words.shape[0]):
+        code = np.uint64(0)
+        for c in range(words.shape[1]):
+            code = (code ^ words[i, c]) * _PRIME
+            code ^= code >> _TURN
+        place = np.int64(code >> np.uint64(1)) & last
+        while True:
+            group = table[place]
+            if group < 0:
+                table[place] = found
+                group = found
+                representatives[found] = i
+                counts[found] = 0
+                found += 1
+                break
+            other = representatives[group]
+            c = 0
+            while c < words.shape[1] and words[i, c] == words[other, c]:
+                c += 1
+            if c == words.shape[1]:
+                break
+            place = (place + 1) & last
+        groups[i] = group
+        counts[group] += 1
+    return found
+
+
+def collapse(rows: Floats) -> tuple[npt.NDArray[np.int32], Rows, Rows]:
+    """Return which rows are the same, byte for byte (so 0.0 and -0.0 differ).
+
+    Args:
+        rows: float64 (n, k).
+
+    Returns:
+        groups: int32 (n,), the group of each row; groups are numbered in the order of their first rows.
+        representatives: int64 (groups,), the first row of each group.
+        counts: int64 (groups,), its number of rows.
+    """
+    words = np.ascontiguousarray(rows).view(np.uint64)
+    n = len(words)
+    table = np.full(1 << (2 * n).bit_length(), -1, np.int32)
+    groups = np.empty(n, np.int32)
+    representatives = np.empty(n, np.int64)
+    counts = np.empty(n, np.int64)
+    found = _collapse(words, table, groups, representatives, counts)
+    return groups, representatives[:found].copy(), counts[:found].copy()

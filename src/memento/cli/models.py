@@ -1,0 +1,214 @@
+"""Models that predict on the command line: TorchScript, ONNX, or a function of the user's.
+
+None is unpickled: TorchScript and ONNX are formats of their own, and a function is imported by its
+name from a module that the user can read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memento.errors import MementoError, MissingExtraError, ModelError, StorageError
+from memento.files import digest
+
+__all__ = ["Predictor", "load_model"]
+
+# Small pieces are faster than one large one: activations stay in the cache.
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that is ready to predict.
+
+    Attributes:
+        name: What the user called it.
+        digest: SHA-256 of what it was loaded from; tells whether predictions are up to date.
+        call: From inputs ``(n, ...)`` to outputs ``(n, k)``.
+    """
+
+    name: str
+    digest: str
+    call: Callable[[np.ndarray], Any]
+
+    def predict(self, inputs: np.ndarray, *, softmax: bool = False) -> np.ndarray:
+        """Outputs for every row.
+
+        Args:
+            inputs: ``(n, ...)`` numbers.
+            softmax: The model gives logits: turn each row into probabilities.
+
+        Returns:
+            ``(n, k)`` floating point, finite.
+
+        Raises:
+            ModelError: The model fails, or gives another shape, or values that are not finite.
+        """
+        pieces = [
+            self._piece(inputs[start : start + ROWS_AT_ONCE])
+            for start in range(0, len(inputs), ROWS_AT_ONCE)
+        ]
+        outputs = np.concatenate(pieces)
+        if softmax:
+            outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            outputs /= outputs.sum(axis=1, keepdims=True)
+        return outputs
+
+    def _piece(self, inputs: np.ndarray) -> np.ndarray:
+        try:
+            outputs = np.asarray(self.call(inputs))
+        except MementoError:
+            raise
+        except Exception as error:  # whatever a model of the user's may raise
+            raise ModelError(
+                f"{self.name} failed on inputs of the shape {inputs.shape} and type {inputs.dtype}: "
+                f"{_first_line(error)}; check --inputs and what the model was trained on"
+            ) from error
+        if outputs.ndim != 2 or len(outputs) != len(inputs) or outputs.dtype.kind not in "fiu":
+            raise ModelError(
+                f"{self.name} gave {outputs.dtype} of the shape {outputs.shape} for {len(inputs):,} "
+                f"rows; expected ({len(inputs)}, classes) numbers"
+            )
+        outputs = outputs.astype(np.result_type(outputs, np.float32), copy=False)
+        if not np.isfinite(outputs).all():
+            row = int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])
+            raise ModelError(
+                f"{self.name} gave NaN or infinite values, first in row {row} of {len(inputs):,}; "
+                "check its weights and the scale of --inputs"
+            )
+        return outputs
+
+
+def load_model(spec: str) -> Predictor:
+    """A predictor from what stands after ``--model``.
+
+    Args:
+        spec: ``model.pt`` (TorchScript), ``model.onnx``, or ``module:function``, where the function
+            takes the inputs array and returns probabilities; the module may lie in the working
+            directory.
+
+    Raises:
+        ModelError: The model cannot be loaded.
+        StorageError: There is no such file.
+        MissingExtraError: PyTorch or ONNX Runtime is not installed.
+    """
+    ending = Path(spec).suffix.lower()
+    if ending in (".pt", ".pth", ".ts"):
+        return Predictor(spec, digest(_existing(spec)), _torchscript(Path(spec)))
+    if ending == ".onnx":
+        return Predictor(spec, digest(_existing(spec)), _onnx(Path(spec)))
+    if ":" in spec:
+        return _function(spec)
+    raise ModelError(
+        f"--model {spec!r} is of no known kind; expected model.pt (TorchScript), model.onnx or "
+        "module:function"
+    )
+
+
+def _existing(spec: str) -> Path:
+    path = Path(spec)
+    if not path.is_file():
+        raise StorageError(f"{spec}: no such file; check the name given to --model")
+    return path
+
+
+def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("torch", "torch", f"--model {path}") from error
+    try:
+        with warnings.catch_warnings():
+            # Newer versions of torch announce a successor, which unpickles and so is not read here.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is no TorchScript: {_first_line(error)}; save it with "
+            "torch.jit.script(model).save(...) or torch.jit.trace, or export it to ONNX "
+            "(state dictionaries and pickled models are not read)"
+        ) from error
+    module.eval()
+    # The weights decide the type: float64 models refuse float32 inputs and the other way round.
+    kind = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+    def call(inputs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            outputs = module(torch.tensor(inputs).to(kind))
+        array: np.ndarray = outputs.numpy()
+        return array
+
+    return call
+
+
+def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("onnxruntime", "onnx", f"--model {path}") from error
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class of its own for every status
+        raise ModelError(f"{path} cannot be loaded as ONNX: {_first_line(error)}") from error
+    if len(session.get_inputs()) != 1:
+        names = [given.name for given in session.get_inputs()]
+        raise ModelError(f"{path} has the inputs {names}; expected a single one")
+    (wanted,) = session.get_inputs()
+    kind = {"tensor(double)": np.float64, "tensor(int64)": np.int64}.get(wanted.type, np.float32)
+    # Classifiers converted from other libraries give a label first and probabilities second.
+    floats = [out.name for out in session.get_outputs() if out.type in _FLOATS]
+    if not floats:
+        kinds = {out.name: out.type for out in session.get_outputs()}
+        raise ModelError(
+            f"{path} has the outputs {kinds}; expected one tensor of probabilities (for converted "
+            "scikit-learn models set zipmap=False)"
+        )
+
+    def call(inputs: np.ndarray) -> np.ndarray:
+        (outputs,) = session.run([floats[-1]], {wanted.name: inputs.astype(kind, copy=False)})
+        return np.asarray(outputs)
+
+    return call
+
+
+_FLOATS = ("tensor(float)", "tensor(double)")
+
+
+def _function(spec: str) -> Predictor:
+    module_name, _, function_name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does; an installed command does not
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's module
+        raise ModelError(
+            f"--model {spec}: importing {module_name!r} failed: {_first_line(error)}; run from the "
+            "folder it lies in, or install it"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        known = sorted(
+            name for name, thing in vars(module).items() if callable(thing) and name[0] != "_"
+        )
+        raise ModelError(
+            f"--model {spec}: {module_name!r} has no function {function_name!r}; it has {known}"
+        )
+    source = getattr(module, "__file__", None)
+    content = Path(source).read_bytes() if source else b""
+    return Predictor(spec, digest(spec.encode() + b"\0" + content), function)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if len(lines) > 3 else lines[0]}" if lines else (
+        type(error).__name__
+    )

@@ -1,0 +1,215 @@
+"""Settings of a memory, from options or a file, as one frozen object."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memento.errors import SettingError
+from memento.files import storage_errors
+from memento.memory import Memory
+from memento.policies import Policy, named_policies, policy_from_settings
+
+__all__ = ["MemorySettings", "from_options", "from_toml", "needed_columns"]
+
+_KEYS = ("capacity", "seed", "policy")
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """What `memento memory init` makes a memory from.
+
+    Attributes:
+        capacity: Most samples kept; None for any number.
+        policy: Which samples are kept.
+        seed: Of the memory's generator.
+    """
+
+    capacity: int | None
+    policy: Policy
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.capacity is not None and self.capacity < 1:
+            raise SettingError(f"--capacity is {self.capacity}; it has to be at least 1")
+        if self.seed < 0:
+            raise SettingError(f"--seed is {self.seed}; it has to be 0 or more")
+
+    def make(self) -> Memory:
+        """An empty memory."""
+        return Memory(self.capacity, self.policy, seed=self.seed)
+
+
+def from_options(
+    *,
+    kind: str,
+    capacity: int | None,
+    seed: int | None = None,
+    labels: Sequence[str] = (),
+    probabilities: Sequence[str] = (),
+    values: Sequence[str] = (),
+    sort_by: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    others: Sequence[str] = (),
+) -> MemorySettings:
+    """Settings from the options of the command line.
+
+    Args:
+        kind: Name of the policy, such as ``"memento"``.
+        capacity: Most samples kept.
+        seed: Of the memory's generator; 0 if left out.
+        labels: ``NAME:CLASSES``, columns of integer labels.
+        probabilities: Columns of predicted probabilities.
+        values: Columns of real numbers.
+        sort_by: Names separated by commas; labels, values and probabilities, in this order, if
+            left out.
+        fields: Further fields of the policy; those that are None are left out.
+        others: ``NAME=VALUE``, fields of the policy as in a TOML file.
+
+    Raises:
+        SettingError: The policy is unknown, has no such field, or a value does not fit.
+
+    Example:
+        >>> settings = from_options(kind="memento", capacity=1000, labels=["y:5"])
+        >>> settings.policy.sort_by, settings.policy.batch_size
+        (('y',), 256)
+    """
+    chosen = {name: value for name, value in (fields or {}).items() if value is not None}
+    for text in others:
+        chosen |= _assignment(text)
+    if sort_by is not None:
+        chosen["sort_by"] = [name.strip() for name in sort_by.split(",")]
+    short = {"labels": list(labels), "probabilities": list(probabilities), "values": list(values)}
+    policy = _policy({"kind": kind, **chosen, **{k: v for k, v in short.items() if v}}, "--")
+    return MemorySettings(_capacity(capacity, policy), policy, 0 if seed is None else seed)
+
+
+def from_toml(path: Path) -> MemorySettings:
+    """Settings from a file.
+
+    The file holds ``capacity``, ``seed`` and a table ``policy``: its ``kind`` and fields as
+    `Policy.settings` names them, with ``labels``, ``probabilities`` and ``values`` as short forms
+    for the usual ``distances``:
+
+    .. code-block:: toml
+
+        capacity = 1_000_000
+
+        [policy]
+        kind = "memento"
+        labels = ["y:21"]
+        probabilities = ["yhat"]
+        batch_size = 128
+
+    Raises:
+        SettingError: The file is no TOML, or something in it is unknown or does not fit.
+        StorageError: The file cannot be read.
+    """
+    with storage_errors("read", path):
+        content = path.read_bytes()
+    try:
+        table = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is no TOML: {error}") from error
+    unknown = sorted(set(table) - set(_KEYS))
+    if unknown:
+        raise SettingError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
+    given = table.get("policy", {})
+    if not isinstance(given, Mapping):
+        raise SettingError(f"{path}: policy is {given!r}; expected a table [policy]")
+    for key in ("capacity", "seed"):
+        value = table.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise SettingError(f"{path}: {key} is {value!r}; expected a whole number")
+    try:
+        policy = _policy({"kind": "memento", **given}, "")
+        return MemorySettings(
+            _capacity(table.get("capacity"), policy), policy, table.get("seed", 0)
+        )
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from error
+
+
+def needed_columns(policy: Policy) -> list[str]:
+    """The columns that the policy's distances read."""
+    names = [name for distance in getattr(policy, "distances", ()) for name in distance.columns]
+    return list(dict.fromkeys(names))
+
+
+def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
+    settings = dict(given)
+    kind = settings["kind"]
+    if kind not in named_policies:
+        raise SettingError(f"policy {kind!r} is unknown; known are {', '.join(sorted(named_policies))}")
+    known = {field.name for field in dataclasses.fields(named_policies[kind])}  # type: ignore[arg-type]
+    labels, probabilities, values = (
+        _texts(settings.pop(name, []), name) for name in ("labels", "probabilities", "values")
+    )
+    if "distances" in known:
+        settings.setdefault("distances", _distances(labels, values, probabilities))
+        if not settings["distances"]:
+            raise SettingError(
+                f"policy {kind!r} compares columns, and none is given; name some with "
+                f"{dashes}labels NAME:CLASSES, {dashes}probabilities NAME or {dashes}values NAME"
+            )
+        columns = [distance["column"] for distance in settings["distances"] if "column" in distance]
+        settings.setdefault("sort_by", list(dict.fromkeys(columns)))
+    elif labels or probabilities or values:
+        raise SettingError(f"policy {kind!r} compares no columns; leave {dashes}labels and so on out")
+    if "missing" in known:
+        # Nobody reads the warnings of a cron job: a day without a column has to fail.
+        settings.setdefault("missing", "error")
+    unknown = sorted(set(settings) - known - {"kind"})
+    if unknown:
+        raise SettingError(
+            f"policy {kind!r} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}"
+        )
+    return policy_from_settings(settings)
+
+
+def _distances(
+    labels: Sequence[str], values: Sequence[str], probabilities: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Settings of the usual distances, outputs first, so that batches are sorted by them first."""
+    from memento.distances import JensenShannon
+
+    found = []
+    for text in labels:
+        name, _, classes = text.rpartition(":")
+        if not name or not classes.isdigit() or int(classes) < 1:
+            raise SettingError(f"labels {text!r} has another form than NAME:CLASSES, such as y:21")
+        found.append(JensenShannon.of_labels(name, classes=int(classes)))
+    found += [JensenShannon.of_values(name) for name in values]
+    found += [JensenShannon.of_probabilities(name) for name in probabilities]
+    return [distance.settings() for distance in found]
+
+
+def _capacity(capacity: int | None, policy: Policy) -> int | None:
+    if capacity is None and policy.kind != "unbounded":
+        raise SettingError(
+            "no capacity: say how many samples are kept at most, such as 1000000 "
+            "(only the policy unbounded has none)"
+        )
+    return capacity
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise SettingError(f"{name} is {value!r}; expected a list of names")
+    return found
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    """``NAME=VALUE``, the value as in TOML; a bare word is a string."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        raise SettingError(f"--set {text!r} has another form than NAME=VALUE")
+    try:
+        return {name: tomllib.loads(f"value = {value}")["value"]}
+    except tomllib.TOMLDecodeError:
+        return {name: value}

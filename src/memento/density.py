@@ -1,0 +1,470 @@
+"""How densely the sample space is filled: kernel density estimation over batches.
+
+The density of batch i among n batches under one distance D is, with bandwidth h,
+``rho(i) = sum_j exp(-(D(i, j) / h)^2 / 2) / (n * sqrt(2 pi))`` (paper, equation 1), and over
+several distances the minimum: rare in one of the spaces is rare (equation 2).
+
+Only sums over rows of the kernel are kept. A row is computed again when a batch leaves, so memory
+grows with the number of batches, not with its square.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from memento.batching import Batches, Missing, Remainder, cut, make_batches, sort_order
+from memento.distances import Distance, JensenShannon
+from memento.errors import SchemaError, SettingError
+from memento.samples import Samples
+
+__all__ = ["Field", "SampleSpace", "batch_densities", "cross_density"]
+
+Precision = Literal["auto", "exact", "fast"]
+
+ROOT_TWO_PI = math.sqrt(2 * math.pi)
+# Up to this many terms (pairs of batches times classes) the exact kernel takes about 0.1 s.
+_EXACT_TERMS = 10_000_000
+# Kernels of up to this many pairs are kept as a matrix (128 MB); beyond, rows are computed again.
+_MATRIX_PAIRS = 16_000_000
+
+
+@dataclass(frozen=True)
+class SampleSpace:
+    """The eyes with which samples are seen: distances between batches, and a kernel's bandwidth.
+
+    Args:
+        distances: At least one; a distance whose columns are missing is left out (see ``missing``).
+        batch_size: Samples in a batch.
+        bandwidth: Width of the Gaussian kernel, in the unit of the distances ([0, 1] for
+            Jensen-Shannon), above 0; one number, or one for each distance.
+        sort_by: Columns that batches are formed by, most important first.
+        group_by: A column that batches never straddle, or None.
+        remainder: Whether samples that do not fill a batch are dropped or kept as a smaller one.
+        missing: What missing columns do: a warning, an error, or nothing.
+        precision: ``"exact"`` is float64, ``"fast"`` is float32 with densities that are right to
+            1e-4; ``"auto"`` takes the exact one where it takes little time.
+
+    Raises:
+        SettingError: A value is out of its range.
+    """
+
+    distances: Sequence[Distance]
+    batch_size: int = 256
+    bandwidth: float | Sequence[float] = 0.1
+    sort_by: Sequence[str] = ("y", "yhat", "x")
+    group_by: str | None = None
+    remainder: Remainder = "drop"
+    missing: Missing = "warn"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        found = (self.distances,) if isinstance(self.distances, Distance) else self.distances
+        object.__setattr__(self, "distances", tuple(found))
+        names = (self.sort_by,) if isinstance(self.sort_by, str) else self.sort_by
+        object.__setattr__(self, "sort_by", tuple(names))
+        if not isinstance(self.bandwidth, (int, float)):
+            object.__setattr__(self, "bandwidth", tuple(self.bandwidth))
+        if not self.distances:
+            raise SettingError("no distances; give at least one, such as JensenShannon.of_labels")
+        for distance in self.distances:
+            if not isinstance(distance, Distance):
+                raise SettingError(
+                    f"{distance!r} is not a Distance; wrap a function in memento.Custom"
+                )
+        if isinstance(self.batch_size, bool) or int(self.batch_size) != self.batch_size:
+            raise SettingError(f"batch_size is {self.batch_size!r}; expected a whole number")
+        if self.batch_size < 1:
+            raise SettingError(f"batch_size is {self.batch_size}; it has to be at least 1")
+        widths = self._bandwidths()
+        if len(widths) != len(self.distances):
+            raise SettingError(
+                f"{len(widths)} bandwidths for {len(self.distances)} distances; give one for each"
+            )
+        if not all(width > 0 and math.isfinite(width) for width in widths):
+            raise SettingError(f"bandwidth is {self.bandwidth}; expected positive numbers")
+        for value, name, valid in (
+            (self.remainder, "remainder", ("drop", "keep")),
+            (self.missing, "missing", ("warn", "error", "skip")),
+            (self.precision, "precision", ("auto", "exact", "fast")),
+        ):
+            if value not in valid:
+                raise SettingError(f"{name} is {value!r}; expected one of {', '.join(valid)}")
+
+    def _bandwidths(self) -> tuple[float, ...]:
+        if isinstance(self.bandwidth, (int, float)):
+            return (float(self.bandwidth),) * len(self.distances)
+        return tuple(self.bandwidth)
+
+    def present(self, parts: Sequence[Samples]) -> list[tuple[Distance, float]]:
+        """The distances that these samples have the columns for, each with its bandwidth.
+
+        Raises:
+            SchemaError: There is none, or one is missing and ``missing`` is ``"error"``.
+        """
+        found = []
+        for distance, bandwidth in zip(self.distances, self._bandwidths(), strict=True):
+            absent = [c for c in distance.columns if any(c not in part for part in parts)]
+            if not absent:
+                found.append((distance, bandwidth))
+            elif self.missing == "error":
+                raise SchemaError(f"column {absent[0]!r}, which {distance!r} needs, is missing")
+            elif self.missing == "warn":
+                warnings.warn(
+                    f"column {absent[0]!r} is missing: {distance!r} is left out of the density; "
+                    'supply it, or set missing="skip"',
+                    stacklevel=3,
+                )
+        if not found:
+            needed = [", ".join(map(repr, distance.columns)) for distance in self.distances]
+            raise SchemaError(
+                f"none of the columns that the distances need is there ({'; '.join(needed)}); "
+                f"found {sorted({name for part in parts for name in part})}"
+            )
+        return found
+
+    def check(self, samples: Samples) -> None:
+        """Raise if samples cannot be seen: missing columns, NaN, values outside their domain."""
+        for distance, _ in self.present([samples]):
+            distance.check(samples)
+
+    def batches(self, samples: Samples | Sequence[Samples]) -> Batches:
+        """Samples (or two sets of them, as one) in batches."""
+        return make_batches(
+            samples,
+            self.batch_size,
+            self.sort_by,
+            group_by=self.group_by,
+            remainder=self.remainder,
+            missing=self.missing,
+        )
+
+    def order(self, samples: Samples | Sequence[Samples]) -> np.ndarray:
+        """Row numbers in the order in which batches are cut."""
+        names = [n for n in self.sort_by if n != self.group_by]
+        if self.group_by is not None:
+            names.insert(0, self.group_by)
+        return sort_order(samples, names, missing=self.missing)
+
+    def cut(self, parts: tuple[Samples, ...], order: np.ndarray) -> Batches:
+        """Batches of sorted rows."""
+        return cut(
+            parts, order, self.batch_size, group_by=self.group_by, remainder=self.remainder
+        )
+
+    def field(self, batches: Batches, weights: np.ndarray | None = None) -> Field:
+        """The density that these batches make.
+
+        Args:
+            batches: ``n`` batches.
+            weights: ``(n,)`` how much each batch counts; 1 each if left out.
+        """
+        terms = []
+        for distance, bandwidth in self.present(batches.parts):
+            bound = distance.bind(batches.parts)
+            terms.append(
+                _term(bound, bound.summarise(batches), bandwidth, weights, self.precision)
+            )
+        return Field(terms, len(batches), weights)
+
+
+def batch_densities(samples: Any, policy: SampleSpace) -> tuple[np.ndarray, np.ndarray]:
+    """Batches of samples and the density of each among all of them.
+
+    Args:
+        samples: Anything that `Samples` accepts.
+        policy: A policy with distances, such as `Memento`, or a `SampleSpace`.
+
+    Returns:
+        ``order``, ``(m,)`` int64: row numbers in batch order (a batch is ``batch_size`` of them),
+        and ``density``, ``(n,)`` float64 in ``(0, 0.3989]``: one for each batch.
+
+    Example:
+        >>> space = SampleSpace([JensenShannon.of_labels("y", 2)], batch_size=2, sort_by=["y"])
+        >>> order, density = batch_densities({"y": [0, 0, 0, 0, 1, 1]}, space)
+        >>> order, density.round(3)
+        (array([0, 1, 2, 3, 4, 5]), array([0.266, 0.266, 0.133]))
+    """
+    borrowed = Samples.borrow(samples)
+    policy.check(borrowed)
+    batches = policy.batches(borrowed)
+    if not len(batches):
+        return batches.order, np.empty(0)
+    return batches.order, policy.field(batches).density()
+
+
+def cross_density(space: SampleSpace, batches: Batches, others: Batches) -> np.ndarray:
+    """Density of each batch with respect to other batches, which do not include it.
+
+    Returns:
+        ``(n,)`` float64: for each of ``batches``, the minimum over the distances.
+    """
+    densities = []
+    parts = (*batches.parts, *others.parts)
+    for distance, bandwidth in space.present(parts):
+        bound = distance.bind(parts)
+        sums = _cross_sums(
+            bound, bound.summarise(batches), bound.summarise(others), bandwidth, space.precision
+        )
+        densities.append(sums / (len(others) * ROOT_TWO_PI))
+    return np.minimum.reduce(densities)
+
+
+class Field:
+    """Kernel sums of batches under one or more distances, kept right while batches are removed.
+
+    Batches are numbered as they were at the start, also after others have left.
+
+    Attributes:
+        terms: One for each distance.
+        size: Batches at the start.
+    """
+
+    def __init__(self, terms: list[_Term], size: int, weights: np.ndarray | None = None) -> None:
+        self.terms = terms
+        self.size = size
+        self._weights = weights
+        self.total = float(size) if weights is None else float(np.sum(weights))
+
+    def sums(self) -> np.ndarray:
+        """``(n,)`` smallest kernel sum of each batch, over the distances."""
+        return np.minimum.reduce([term.spread() for term in self.terms])
+
+    def density(self, *, leave_one_out: bool = False) -> np.ndarray:
+        """``(n,)`` densities.
+
+        Args:
+            leave_one_out: Without the batch's own kernel, which says nothing about the others.
+        """
+        if not leave_one_out:
+            return self.sums() / (self.total * ROOT_TWO_PI)
+        own = 1.0 if self._weights is None else self._weights
+        # Rounding can leave a lonely batch a hair below nothing.
+        others = np.maximum(self.sums() - own, 0.0)
+        return others / (np.maximum(self.total - own, 1e-300) * ROOT_TWO_PI)
+
+    def discard(self, count: int, temperature: float, drawn: np.ndarray) -> np.ndarray | None:
+        """Remove ``count`` batches, each drawn by softmax(density / temperature), in one go.
+
+        Args:
+            count: Fewer than there are batches.
+            temperature: 0 to inf.
+            drawn: ``(count,)`` uniform numbers in [0, 1).
+
+        Returns:
+            ``(count,)`` the batches, in the order in which they went; None if these distances have to
+            be asked one by one.
+        """
+        from memento._kernels import drawing
+
+        kernels = [term.kernel for term in self.terms]
+        # The compiled loop knows one bandwidth; matrices have theirs worked in.
+        packed = {term.scale for term in self.terms if isinstance(term, _Packed)}
+        if self._weights is not None or len(packed) > 1 or any(k is None for k in kernels):
+            return None
+        return drawing.discard(
+            kernels,
+            [term.values for term in self.terms],
+            [term.own_groups() for term in self.terms],
+            packed.pop() if packed else 1.0,
+            temperature,
+            drawn,
+        )
+
+    def draw(self, alive: np.ndarray, temperature: float, drawn: float) -> int:
+        """One batch among those alive, by softmax(density / temperature); it is not removed."""
+        from memento._kernels import drawing
+
+        return drawing.draw(
+            [term.values for term in self.terms],
+            [term.own_groups() for term in self.terms],
+            alive,
+            int(np.count_nonzero(alive)),
+            temperature,
+            drawn,
+        )
+
+    def remove(self, batch: int) -> None:
+        """Take the kernel of one batch out of all sums."""
+        weight = 1.0 if self._weights is None else float(self._weights[batch])
+        for term in self.terms:
+            term.subtract(batch, weight)
+        self.total -= weight
+
+
+class _Term(ABC):
+    """Kernel sums under one distance, over distinct summaries.
+
+    Identical summaries (sorted labels make almost only those) are counted, not repeated:
+    ``groups[i]`` is the distinct summary of batch i, and ``values`` holds one sum for each of these.
+    """
+
+    groups: np.ndarray
+    values: np.ndarray
+    scale: float
+    #: What a compiled loop can subtract rows of: a matrix, or packed summaries; None: neither.
+    kernel: Any = None
+
+    def spread(self) -> np.ndarray:
+        """``(n,)`` the sum of each batch."""
+        return self.values[self.groups]
+
+    def own_groups(self) -> np.ndarray | None:
+        """The groups; None where every batch is one of its own."""
+        return None if len(self.values) == len(self.groups) else self.groups
+
+    @abstractmethod
+    def subtract(self, batch: int, weight: float) -> None:
+        """Take one batch out of all sums."""
+
+
+def _term(
+    distance: Distance,
+    summaries: np.ndarray,
+    bandwidth: float,
+    weights: np.ndarray | None,
+    precision: Precision,
+) -> _Term:
+    groups, distinct = _collapse(summaries)
+    counts = np.bincount(groups, weights, minlength=len(distinct)).astype(np.float64)
+    if isinstance(distance, JensenShannon) and _is_fast(distinct, distinct, precision):
+        return _Packed(distance, distinct, groups, counts, bandwidth)
+    if len(distinct) ** 2 <= _MATRIX_PAIRS:
+        return _Matrix(distance, distinct, groups, counts, bandwidth)
+    return _OnDemand(distance, distinct, groups, counts, bandwidth)
+
+
+def _is_fast(first: np.ndarray, second: np.ndarray, precision: Precision) -> bool:
+    if precision == "auto":
+        return len(first) * second.size > _EXACT_TERMS
+    return precision == "fast"
+
+
+def _collapse(summaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the distinct summaries each batch has, and these, in order of appearance."""
+    from memento._kernels import summaries as kernels
+
+    flat = np.ascontiguousarray(summaries.reshape(len(summaries), -1), dtype=np.float64)
+    groups, firsts, _ = kernels.collapse(flat)
+    return groups, summaries[firsts]
+
+
+def _kernel(distances: np.ndarray, bandwidth: float) -> np.ndarray:
+    scaled = distances / bandwidth
+    kernel: np.ndarray = np.exp(-0.5 * scaled * scaled)
+    return kernel
+
+
+class _Matrix(_Term):
+    """All values of the kernel at hand: exact, for few batches or any distance."""
+
+    def __init__(
+        self,
+        distance: Distance,
+        distinct: np.ndarray,
+        groups: np.ndarray,
+        counts: np.ndarray,
+        bandwidth: float,
+    ) -> None:
+        self.groups = groups
+        self.scale = 0.5 / bandwidth**2
+        self.kernel = np.ascontiguousarray(_kernel(distance.compare(distinct, distinct), bandwidth))
+        self.values = self.kernel @ counts
+
+    def subtract(self, batch: int, weight: float) -> None:
+        self.values -= weight * self.kernel[:, self.groups[batch]]
+
+
+class _OnDemand(_Term):
+    """Rows of the kernel computed when they are needed: for many batches under any distance."""
+
+    def __init__(
+        self,
+        distance: Distance,
+        distinct: np.ndarray,
+        groups: np.ndarray,
+        counts: np.ndarray,
+        bandwidth: float,
+    ) -> None:
+        self.groups = groups
+        self.scale = 0.5 / bandwidth**2
+        self._distance = distance
+        self._distinct = distinct
+        self._bandwidth = bandwidth
+        self.values = _sums_by_rows(distance, distinct, distinct, counts, bandwidth)
+
+    def subtract(self, batch: int, weight: float) -> None:
+        group = self.groups[batch]
+        distances = self._distance.compare(self._distinct, self._distinct[group : group + 1])
+        self.values -= weight * _kernel(distances[:, 0], self._bandwidth)
+
+
+class _Packed(_Term):
+    """Jensen-Shannon kernels in float32, vectorised; right to 1e-4."""
+
+    def __init__(
+        self,
+        distance: JensenShannon,
+        distinct: np.ndarray,
+        groups: np.ndarray,
+        counts: np.ndarray,
+        bandwidth: float,
+    ) -> None:
+        from memento._kernels import jensen_shannon
+
+        self.groups = groups
+        self.scale = 0.5 / bandwidth**2
+        self.kernel = jensen_shannon.pack(distance.simplex(distinct))
+        self.values = jensen_shannon.kernel_sums(self.kernel, self.scale, counts)
+
+    def subtract(self, batch: int, weight: float) -> None:
+        from memento._kernels import jensen_shannon
+
+        group = int(self.groups[batch])
+        jensen_shannon.subtract_row(self.kernel, group, self.scale, weight, self.values)
+
+
+def _cross_sums(
+    distance: Distance,
+    first: np.ndarray,
+    second: np.ndarray,
+    bandwidth: float,
+    precision: Precision,
+) -> np.ndarray:
+    groups, distinct = _collapse(first)
+    other_groups, others = _collapse(second)
+    counts = np.bincount(other_groups, minlength=len(others)).astype(np.float64)
+    if isinstance(distance, JensenShannon) and _is_fast(distinct, others, precision):
+        from memento._kernels import jensen_shannon
+
+        sums = jensen_shannon.cross_sums(
+            jensen_shannon.pack(distance.simplex(distinct)),
+            jensen_shannon.pack(distance.simplex(others)),
+            0.5 / bandwidth**2,
+            counts,
+        )
+    else:
+        sums = _sums_by_rows(distance, distinct, others, counts, bandwidth)
+    return sums[groups]
+
+
+def _sums_by_rows(
+    distance: Distance,
+    first: np.ndarray,
+    second: np.ndarray,
+    counts: np.ndarray,
+    bandwidth: float,
+) -> np.ndarray:
+    """Sums of the kernel over ``second``, in blocks of rows so that memory stays bounded."""
+    step = max(1, _MATRIX_PAIRS // 4 // max(1, len(second)))
+    sums = np.empty(len(first))
+    for start in range(0, len(first), step):
+        block = distance.compare(first[start : start + step], second)
+        sums[start : start + step] = _kernel(block, bandwidth) @ counts
+    return sums

@@ -1,0 +1,810 @@
+"""Distances between batches: summarise each batch once, then compare summaries.
+
+A distance reads one or more columns, turns every batch into one row of numbers (a distribution, a
+density, a mean), and compares rows. `JensenShannon` is the one of the paper (Endres and Schindelin,
+"A new metric for probability distributions", 2003); others are here for comparison, and any
+subclass of `Distance`, or `Custom` with two functions, joins in on equal terms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from memento.batching import Batches
+from memento.errors import DomainError, SchemaError, SettingError
+from memento.samples import Samples
+
+__all__ = [
+    "Custom",
+    "Distance",
+    "JensenShannon",
+    "Minkowski",
+    "Wasserstein",
+    "distance_from_settings",
+    "named_distances",
+    "simpson_weights",
+    "support_of",
+]
+
+#: Terms of a divergence in which a probability (or density) is below this count as zero.
+TINY = 1e-6
+#: Probabilities of a sample may miss a sum of 1 by this much.
+SUM_TOLERANCE = 1e-3
+
+
+class Distance(ABC):
+    """Compares batches by what it summarises of them.
+
+    Subclasses are immutable, say which columns they read and how many axes one sample has in each
+    (`axes`), and implement `summarise` and `compare`.
+    """
+
+    #: Name under which settings on disk refer to this distance; None: give the policy when loading.
+    kind: ClassVar[str | None] = None
+
+    @property
+    @abstractmethod
+    def axes(self) -> Mapping[str, int]:
+        """The columns that are read, and for each the number of axes of one sample."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return tuple(self.axes)
+
+    @abstractmethod
+    def summarise(self, batches: Batches) -> np.ndarray:
+        """One row a batch.
+
+        Args:
+            batches: ``n`` batches, not empty.
+
+        Returns:
+            ``(n, ...)`` float64.
+        """
+
+    @abstractmethod
+    def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Distances of every row of ``first`` from every row of ``second``.
+
+        Args:
+            first: ``(n, ...)`` summaries.
+            second: ``(m, ...)`` summaries.
+
+        Returns:
+            ``(n, m)`` float64, 0 for equal summaries.
+        """
+
+    def check(self, samples: Samples) -> None:
+        """Raise if these samples cannot be summarised.
+
+        Raises:
+            SchemaError: A column is missing, or its samples have another number of axes.
+            DomainError: Values are outside the domain; the message names the first such row.
+        """
+        for name, axes in self.axes.items():
+            if name not in samples:
+                raise SchemaError(f"column {name!r} is missing; there are {sorted(samples)}")
+            column = samples[name]
+            if column.dtype.kind not in "biuf":
+                raise SchemaError(f"column {name!r} is of type {column.dtype}; expected numbers")
+            if column.ndim != axes + 1:
+                expected = "one number" if axes == 0 else "one row of numbers"
+                raise SchemaError(
+                    f"column {name!r} has the shape {column.shape}; expected {expected} a sample"
+                )
+            self._check_values(name, column)
+
+    def _check_values(self, name: str, column: np.ndarray) -> None:
+        """Raise if a column of the right form holds values that cannot be summarised."""
+        check_finite(name, column)
+
+    def bind(self, parts: Sequence[Samples]) -> Distance:
+        """This distance with everything fixed that has to be derived from data.
+
+        Args:
+            parts: All samples that take part in one computation.
+        """
+        return self
+
+    def matrix(self, batches: Any, others: Any = None) -> np.ndarray:
+        """Distances between batches.
+
+        Args:
+            batches: ``n`` batches: `Batches`, a sequence of mappings (one a batch), or for one
+                column an array ``(n, samples, ...)`` or a sequence of arrays; an array with one
+                axis less has one sample a batch.
+            others: ``m`` batches to compare with; the same batches if left out.
+
+        Returns:
+            ``(n, m)`` float64.
+
+        Raises:
+            SchemaError: The batches have another form.
+            DomainError: Values are outside the domain of this distance.
+        """
+        first = Batches.of(batches, self.axes)
+        second = first if others is None else Batches.of(others, self.axes)
+        parts = first.parts if others is None else first.parts + second.parts
+        for part in parts:
+            self.check(part)
+        bound = self.bind(parts)
+        summaries = bound.summarise(first)
+        return bound.compare(summaries, summaries if others is None else bound.summarise(second))
+
+    def settings(self) -> dict[str, Any]:
+        """What `distance_from_settings` needs to make an equal distance; plain JSON values."""
+        values = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            values[field.name] = list(value) if isinstance(value, tuple) else value
+        return {"kind": self.kind, **values}
+
+
+def check_finite(name: str, column: np.ndarray) -> None:
+    """Raise if a column of numbers holds NaN or an infinite value.
+
+    Raises:
+        DomainError: With the count and the first row.
+    """
+    if column.dtype.kind != "f":
+        return
+    # A sum is finite unless an entry is not (or it overflows): one cheap pass in the usual case.
+    with np.errstate(all="ignore"):
+        if np.isfinite(column.sum()):
+            return
+    bad = np.flatnonzero(~np.isfinite(column.reshape(len(column), -1)).all(axis=1))
+    if len(bad):
+        raise DomainError(
+            f"column {name!r}: {len(bad):,} of {len(column):,} rows hold NaN or infinite values, "
+            f"the first is row {bad[0]}; drop or fill them"
+        )
+
+
+class JensenShannon(Distance):
+    """Jensen-Shannon distance in base 2, between 0 (equal) and 1 (disjoint).
+
+    ``sqrt((KL(p || m) + KL(q || m)) / 2)`` with ``m = (p + q) / 2``: sums for discrete
+    distributions, Simpson's rule over the support for densities; terms in which ``p`` or ``m`` is
+    below 1e-6 count as 0 (paper, definition 1). Make one with `of_labels`, `of_probabilities`,
+    `of_values` or `of_densities`, which differ in how they summarise a batch.
+
+    Example:
+        >>> JensenShannon.of_labels("y", classes=2).matrix([[0, 0], [0, 1], [1, 1]]).round(3)
+        array([[0.   , 0.558, 1.   ],
+               [0.558, 0.   , 0.558],
+               [1.   , 0.558, 0.   ]])
+    """
+
+    @staticmethod
+    def of_labels(column: str, classes: int) -> JensenShannon:
+        """Of frequencies of integer labels.
+
+        Args:
+            column: ``(n,)`` integers in ``[0, classes)``.
+            classes: How many classes there are, at least 1.
+        """
+        return _OfLabels(column, classes)
+
+    @staticmethod
+    def of_probabilities(column: str) -> JensenShannon:
+        """Of predicted probabilities: a batch is the mean (mixture) of its rows.
+
+        Args:
+            column: ``(n, k)`` probabilities; each row sums to 1 within 1e-3.
+        """
+        return _OfProbabilities(column)
+
+    @staticmethod
+    def of_values(
+        column: str,
+        support: Any = None,
+        bandwidth: str | float = "silverman",
+        *,
+        mass: float = 0.999,
+        points: int = 128,
+    ) -> JensenShannon:
+        """Of densities of real values, by Gaussian kernel density estimation in each batch.
+
+        Values are clipped to the support. Densities are renormalised to integrate to 1.
+
+        Args:
+            column: ``(n,)`` finite numbers, in any unit.
+            support: Increasing grid, in the unit of the column; derived from the data if left out.
+            bandwidth: ``"silverman"``, or the kernel's width in the unit of the column. Where
+                Silverman's rule fails (constant values) it is a tenth of the range of the grid.
+            mass: Share of the data that a derived grid covers, in (0, 1].
+            points: Points of a derived grid.
+        """
+        grid = None if support is None else _grid(support)
+        return _OfValues(column, grid, bandwidth, mass, points)
+
+    @staticmethod
+    def of_densities(column: str, support: Any) -> JensenShannon:
+        """Of densities that are given on a grid: a batch is the mean of its rows.
+
+        Args:
+            column: ``(n, g)`` densities, not negative.
+            support: ``(g,)`` increasing grid.
+        """
+        return _OfDensities(column, _grid(support))
+
+    @property
+    def quadrature(self) -> np.ndarray | None:
+        """Weights of the integral over a summary; None for sums."""
+        return None
+
+    def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        from memento._kernels import jensen_shannon
+
+        distances = np.empty((len(first), len(second)))
+        jensen_shannon.exact_matrix(first, second, self.quadrature, distances)
+        return distances
+
+    def simplex(self, summaries: np.ndarray) -> np.ndarray:
+        """Summaries as rows that sum to about 1, with the same distances.
+
+        With quadrature weights w the integral of ``m log m`` is the sum of ``(w m) log (w m)``
+        minus that of ``(w log w) m``, which is linear in m and so cancels in the distance: densities
+        become discrete distributions ``w p``. What is negligible is set to 0 here once.
+        """
+        kept = np.where(summaries < TINY, 0.0, summaries)
+        return kept if self.quadrature is None else kept * self.quadrature
+
+
+@dataclass(frozen=True, repr=False)
+class _OfLabels(JensenShannon):
+    kind: ClassVar[str] = "jensen-shannon-labels"
+    column: str
+    classes: int
+
+    def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise SettingError(f"classes is {self.classes}; it has to be at least 1")
+
+    def __repr__(self) -> str:
+        return f"JensenShannon.of_labels({self.column!r}, classes={self.classes})"
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 0}
+
+    def check(self, samples: Samples) -> None:
+        super().check(samples)
+        labels = samples[self.column]
+        if labels.dtype.kind not in "biu":
+            raise SchemaError(
+                f"column {self.column!r} is of type {labels.dtype}; labels are integers from 0 to "
+                f"{self.classes - 1}"
+            )
+        if len(labels) and (labels.min() < 0 or labels.max() >= self.classes):
+            bad = np.flatnonzero((labels < 0) | (labels >= self.classes))
+            raise DomainError(
+                f"column {self.column!r}: {len(bad):,} of {len(labels):,} labels are out of range, "
+                f"the first is {labels[bad[0]]} in row {bad[0]}; expected 0 to {self.classes - 1}"
+            )
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        from memento._kernels import summaries
+
+        counts = np.zeros((len(batches), self.classes))
+        first, second = (_integers(half) for half in batches.halves(self.column))
+        summaries.label_frequencies(first, second, batches.order, batches.offsets, counts)
+        return counts
+
+
+def _integers(labels: np.ndarray) -> np.ndarray:
+    return labels.view(np.uint8) if labels.dtype == bool else labels
+
+
+@dataclass(frozen=True, repr=False)
+class _OfProbabilities(JensenShannon):
+    kind: ClassVar[str] = "jensen-shannon-probabilities"
+    column: str
+
+    def __repr__(self) -> str:
+        return f"JensenShannon.of_probabilities({self.column!r})"
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 1}
+
+    def _check_values(self, name: str, column: np.ndarray) -> None:
+        check_probabilities(name, column)
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        return _mean_rows(batches, self.column)
+
+
+def check_probabilities(name: str, rows: np.ndarray) -> None:
+    """Raise if rows are no probability distributions.
+
+    Args:
+        name: Of the column, for the message.
+        rows: ``(n, k)`` numbers.
+
+    Raises:
+        SchemaError: There are no classes.
+        DomainError: An entry is not finite or negative, or a row does not sum to 1 within 1e-3; the
+            message names such a row.
+    """
+    from memento._kernels import sorting
+
+    if not len(rows):
+        return
+    if not rows.shape[1]:
+        raise SchemaError(f"column {name!r} has no classes; expected at least one a row")
+    found = sorting.mode_and_value(rows)
+    if found.nonfinite_row >= 0:
+        check_finite(name, rows)
+    if found.minimum < 0:
+        bad = int((rows < 0).any(axis=1).sum())
+        raise DomainError(
+            f"column {name!r}: {bad:,} of {len(rows):,} rows hold negative probabilities, row "
+            f"{found.minimum_row} the lowest, {found.minimum:.4g}; expected values from 0 to 1"
+        )
+    if found.deviation > SUM_TOLERANCE:
+        sums = rows.sum(axis=1, dtype=np.float64)
+        bad = int(np.count_nonzero(np.abs(sums - 1) > SUM_TOLERANCE))
+        raise DomainError(
+            f"column {name!r}: {bad:,} of {len(rows):,} rows do not sum to 1 within "
+            f"{SUM_TOLERANCE:g}, the furthest is row {found.deviation_row} with "
+            f"{sums[found.deviation_row]:.6g}; normalise them (softmax of the logits, say)"
+        )
+
+
+def _mean_rows(batches: Batches, column: str) -> np.ndarray:
+    from memento._kernels import summaries
+
+    first, second = batches.halves(column)
+    if first.dtype.kind != "f" or first.dtype.itemsize < 4:
+        first, second = first.astype(np.float64), second.astype(np.float64)
+    means = np.zeros((len(batches), first.shape[1]))
+    summaries.mean_rows(first, second, batches.order, batches.offsets, means)
+    return means
+
+
+class _OnGrid(JensenShannon):
+    """What densities of values and given densities have in common: a grid to integrate over."""
+
+    support: tuple[float, ...] | None
+
+    @property
+    def quadrature(self) -> np.ndarray | None:
+        return simpson_weights(np.asarray(self.support))
+
+
+@dataclass(frozen=True, repr=False)
+class _OfValues(_OnGrid):
+    kind: ClassVar[str] = "jensen-shannon-values"
+    column: str
+    support: tuple[float, ...] | None
+    bandwidth: str | float
+    mass: float
+    points: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bandwidth, str):
+            if self.bandwidth != "silverman":
+                raise SettingError(
+                    f'bandwidth is {self.bandwidth!r}; expected "silverman" or a positive number'
+                )
+        elif not self.bandwidth > 0:
+            raise SettingError(f"bandwidth is {self.bandwidth}; expected a positive number")
+        if not 0 < self.mass <= 1:
+            raise SettingError(f"mass is {self.mass}; expected a share in (0, 1]")
+        if self.points < 3:
+            raise SettingError(f"points is {self.points}; a grid has at least 3")
+
+    def __repr__(self) -> str:
+        grid = "None" if self.support is None else f"<{len(self.support)} points>"
+        return f"JensenShannon.of_values({self.column!r}, support={grid}, {self.bandwidth!r})"
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 0}
+
+    def bind(self, parts: Sequence[Samples]) -> Distance:
+        if self.support is not None:
+            return self
+        values = np.concatenate([part[self.column] for part in parts])
+        return replace(self, support=tuple(support_of(values, self.mass, self.points).tolist()))
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        if self.support is None:
+            return self.bind(batches.parts).summarise(batches)
+        grid = np.asarray(self.support)
+        values = np.clip(batches.column(self.column).astype(np.float64), grid[0], grid[-1])
+        gaps = (grid[:, None] - grid) ** 2
+        densities = np.empty((len(batches), len(grid)))
+        for i, (start, stop) in enumerate(zip(batches.offsets, batches.offsets[1:], strict=False)):
+            batch = values[start:stop]
+            width = self._width(batch, grid)
+            densities[i] = np.exp(gaps / (-2 * width * width)) @ _spread(batch, grid)
+        return densities / (densities @ simpson_weights(grid))[:, None]
+
+    def _width(self, values: np.ndarray, grid: np.ndarray) -> float:
+        width = self.bandwidth if not isinstance(self.bandwidth, str) else _silverman(values)
+        span = float(grid[-1] - grid[0])
+        # Also where the spread is only rounding noise: no grid resolves such a kernel.
+        return float(width) if width > 1e-12 * span else span / 10
+
+
+def _spread(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Share each value between the two points of the grid around it, in proportion (linear binning).
+
+    So the kernel has to be known between points of the grid only, and one narrower than the grid
+    still leaves a density (Jones and Lotwick, "On the errors involved in computing the empirical
+    characteristic function", 1983).
+    """
+    left = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, len(grid) - 2)
+    share = (values - grid[left]) / (grid[left + 1] - grid[left])
+    counts = np.bincount(left, 1 - share, minlength=len(grid))
+    return counts + np.bincount(left + 1, share, minlength=len(grid))
+
+
+def _silverman(values: np.ndarray) -> float:
+    """Silverman's rule with the smaller of two measures of spread (Silverman 1986, section 3.4.2).
+
+    Where the middle half of the values are equal, the range of the middle 98 % takes its place; 0 if
+    these are equal, too. Ranges are scaled to the standard deviation of a normal distribution.
+    """
+    if len(values) < 2:
+        return 0.0
+    low, lower, upper, high = np.percentile(values, [1, 25, 75, 99])
+    spread = min(values.std(ddof=1), (upper - lower) / 1.3489795)
+    if not spread > 0:
+        spread = (high - low) / 4.6526957
+    return float(spread * (len(values) * 3 / 4) ** (-1 / 5))
+
+
+@dataclass(frozen=True, repr=False)
+class _OfDensities(_OnGrid):
+    kind: ClassVar[str] = "jensen-shannon-densities"
+    column: str
+    support: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        return f"JensenShannon.of_densities({self.column!r}, support=<{len(self.support)} points>)"
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 1}
+
+    def check(self, samples: Samples) -> None:
+        super().check(samples)
+        rows = samples[self.column]
+        if rows.shape[1] != len(self.support):
+            raise SchemaError(
+                f"column {self.column!r} has {rows.shape[1]} values a row; the support has "
+                f"{len(self.support)} points"
+            )
+        bad = np.flatnonzero((rows < 0).any(axis=1) | ~(rows > 0).any(axis=1))
+        if len(bad):
+            raise DomainError(
+                f"column {self.column!r}: {len(bad):,} of {len(rows):,} densities are negative "
+                f"somewhere or 0 everywhere, the first is row {bad[0]}"
+            )
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        return _mean_rows(batches, self.column)
+
+
+def _grid(support: Any) -> tuple[float, ...]:
+    grid = np.asarray(support, dtype=np.float64)
+    if grid.ndim != 1 or len(grid) < 3 or not np.all(np.diff(grid) > 0):
+        raise SettingError(
+            f"support has the shape {grid.shape}; expected at least 3 increasing numbers"
+        )
+    return tuple(grid.tolist())
+
+
+def support_of(values: Any, mass: float = 0.999, points: int = 128) -> np.ndarray:
+    """An even grid that covers a share of the data, the same share cut off at both ends.
+
+    Args:
+        values: ``(n,)`` finite numbers.
+        mass: Share to cover, in (0, 1].
+        points: Points of the grid.
+
+    Returns:
+        ``(points,)`` increasing float64.
+
+    Example:
+        >>> support_of(range(101), mass=1.0, points=5)
+        array([  0.,  25.,  50.,  75., 100.])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    low, high = np.quantile(values, [(1 - mass) / 2, (1 + mass) / 2])
+    if not high > low:  # constant data: any grid around it will do
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, points)
+
+
+def simpson_weights(grid: np.ndarray) -> np.ndarray:
+    """Weights w such that ``w @ f`` is the integral of f by the composite Simpson rule.
+
+    With an even number of points the last interval is integrated over the parabola through the last
+    three (K. V. Cartwright, "Simpson's rule cumulative integration with MS Excel and irregularly
+    spaced data", J. Math. Sci. Math. Educ. 12(2), 2017).
+
+    Args:
+        grid: ``(g,)`` increasing, at least 3 points.
+
+    Example:
+        >>> (simpson_weights(np.arange(5.0)) * 3).round(6)
+        array([1., 4., 2., 4., 1.])
+    """
+    steps = np.diff(grid)
+    weights = np.zeros(len(grid))
+    for i in range(0, len(grid) - 2, 2):
+        a, b = steps[i], steps[i + 1]
+        weights[i] += (a + b) / 6 * (2 - b / a)
+        weights[i + 1] += (a + b) ** 3 / (6 * a * b)
+        weights[i + 2] += (a + b) / 6 * (2 - a / b)
+    if len(grid) % 2 == 0:
+        a, b = steps[-2], steps[-1]
+        weights[-1] += (2 * b**2 + 3 * a * b) / (6 * (a + b))
+        weights[-2] += (b**2 + 3 * a * b) / (6 * a)
+        weights[-3] -= b**3 / (6 * a * (a + b))
+    return weights
+
+
+class Wasserstein(Distance):
+    """Earth mover's distances on the line; in the unit of the values, so scale the bandwidth.
+
+    Example:
+        >>> Wasserstein.of_values("y").matrix([[0.0, 1.0], [1.0, 2.0]])
+        array([[0., 1.],
+               [1., 0.]])
+    """
+
+    @staticmethod
+    def of_values(column: str, levels: int = 256) -> Wasserstein:
+        """First Wasserstein distance of real values, between quantile functions.
+
+        Args:
+            column: ``(n,)`` finite numbers.
+            levels: Quantiles that a batch is summarised by; exact for batches whose size divides it.
+        """
+        return _W1OfValues(column, levels)
+
+    @staticmethod
+    def of_cdfs(column: str, support: Any) -> Wasserstein:
+        """First Wasserstein distance between cumulative distributions on a grid.
+
+        Args:
+            column: ``(n, g)`` cumulative probabilities; a batch is the mean of its rows.
+            support: ``(g,)`` increasing grid; the integral is by Simpson's rule.
+        """
+        return _W1OfCdfs(column, _grid(support))
+
+    @staticmethod
+    def of_normals(mean: str, std: str) -> Wasserstein:
+        """Second Wasserstein distance between normal distributions.
+
+        ``sqrt((mu1 - mu2)^2 + (sigma1 - sigma2)^2)`` (Givens and Shortt, 1984). A batch is the
+        normal with the mean and variance of the mixture of its samples' normals.
+
+        Args:
+            mean: Column ``(n,)`` of means.
+            std: Column ``(n,)`` of standard deviations, not negative.
+        """
+        return _W2OfNormals(mean, std)
+
+
+@dataclass(frozen=True)
+class _W1OfValues(Wasserstein):
+    kind: ClassVar[str] = "wasserstein-values"
+    column: str
+    levels: int
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 0}
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        values = batches.column(self.column).astype(np.float64)
+        levels = (np.arange(self.levels) + 0.5) / self.levels
+        quantiles = np.empty((len(batches), self.levels))
+        for i, (start, stop) in enumerate(zip(batches.offsets, batches.offsets[1:], strict=False)):
+            ordered = np.sort(values[start:stop])
+            quantiles[i] = ordered[(levels * len(ordered)).astype(np.int64)]
+        return quantiles
+
+    def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return _blocks(lambda a: np.abs(a - second).mean(axis=-1), first, second)
+
+
+@dataclass(frozen=True)
+class _W1OfCdfs(Wasserstein):
+    kind: ClassVar[str] = "wasserstein-cdfs"
+    column: str
+    support: tuple[float, ...]
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 1}
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        return _mean_rows(batches, self.column)
+
+    def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        weights = simpson_weights(np.asarray(self.support))
+        return _blocks(lambda a: np.abs(a - second) @ weights, first, second)
+
+
+@dataclass(frozen=True)
+class _W2OfNormals(Wasserstein):
+    kind: ClassVar[str] = "wasserstein-normals"
+    mean: str
+    std: str
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.mean: 0, self.std: 0}
+
+    def check(self, samples: Samples) -> None:
+        super().check(samples)
+        bad = np.flatnonzero(samples[self.std] < 0)
+        if len(bad):
+            raise DomainError(
+                f"column {self.std!r}: {len(bad):,} standard deviations are negative, the first "
+                f"is {samples[self.std][bad[0]]:.4g} in row {bad[0]}"
+            )
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        starts, sizes = batches.offsets[:-1], batches.sizes
+        mu = batches.column(self.mean).astype(np.float64)
+        sigma = batches.column(self.std).astype(np.float64)
+        mean = np.add.reduceat(mu, starts) / sizes
+        # The variance of a mixture: the mean variance plus the variance of the means.
+        inside = np.add.reduceat(sigma**2, starts) / sizes
+        between = np.add.reduceat((mu - np.repeat(mean, sizes)) ** 2, starts) / sizes
+        return np.stack([mean, np.sqrt(inside + between)], axis=1)
+
+    def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return _blocks(lambda a: np.sqrt(((a - second) ** 2).sum(axis=-1)), first, second)
+
+
+@dataclass(frozen=True)
+class Minkowski(Distance):
+    """Minkowski distance of batch means: Euclidean for ``p = 2``.
+
+    Here for comparison: means hide the tail of a batch (paper, section 3.2). In the unit of the
+    column, so scale the bandwidth.
+
+    Args:
+        column: ``(n, d)`` numbers.
+        p: Order of the norm, at least 1.
+
+    Example:
+        >>> Minkowski("x").matrix(np.array([[0.0, 0.0], [3.0, 4.0]]))
+        array([[0., 5.],
+               [5., 0.]])
+    """
+
+    kind: ClassVar[str] = "minkowski"
+    column: str
+    p: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.p >= 1:
+            raise SettingError(f"p is {self.p}; the order of a norm is at least 1")
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 1}
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        return _mean_rows(batches, self.column)
+
+    def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return _blocks(
+            lambda a: np.linalg.norm(a - second, ord=self.p, axis=-1), first, second
+        )
+
+
+@dataclass(frozen=True)
+class Custom(Distance):
+    """A distance from two functions.
+
+    Args:
+        column: The column to read.
+        summary: From the column's values in one batch, ``(b, ...)``, to one row of numbers.
+        distance: From two sets of rows, ``(n, ...)`` and ``(m, ...)``, to distances ``(n, m)``.
+        sample_axes: Axes of one sample in the column: 0 for single values, 1 for rows.
+
+    Functions cannot be stored: a memory that uses them is loaded with the policy given again.
+
+    Example:
+        >>> spread = Custom("y", summary=np.ptp, distance=lambda a, b: abs(a - b.T))
+        >>> spread.matrix([[0, 1], [5, 9]])
+        array([[0., 3.],
+               [3., 0.]])
+    """
+
+    column: str
+    summary: Callable[[np.ndarray], Any]
+    distance: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    sample_axes: int = 0
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: self.sample_axes}
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        rows = [np.atleast_1d(self.summary(batch[self.column])) for batch in batches]
+        return np.asarray(rows, dtype=np.float64)
+
+    def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        found = np.asarray(self.distance(first, second), dtype=np.float64)
+        if found.shape != (len(first), len(second)):
+            raise SettingError(
+                f"the distance function returned the shape {found.shape}; expected "
+                f"{(len(first), len(second))}, one distance for every pair"
+            )
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        names = [getattr(f, "__qualname__", repr(f)) for f in (self.summary, self.distance)]
+        return {"kind": None, "column": self.column, "functions": names}
+
+
+# Pairs are compared in pieces of about this many numbers (32 MB), so that memory stays bounded.
+_BLOCK = 4_000_000
+
+
+def _blocks(
+    compare: Callable[[np.ndarray], np.ndarray], first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    step = max(1, _BLOCK // max(1, second.size))
+    distances = np.empty((len(first), len(second)))
+    for start in range(0, len(first), step):
+        distances[start : start + step] = compare(first[start : start + step, None])
+    return distances
+
+
+#: Makers of distances by the name that settings use.
+named_distances: dict[str, Callable[..., Distance]] = {
+    kind.kind: kind  # type: ignore[misc]
+    for kind in (
+        _OfLabels,
+        _OfProbabilities,
+        _OfValues,
+        _OfDensities,
+        _W1OfValues,
+        _W1OfCdfs,
+        _W2OfNormals,
+        Minkowski,
+    )
+}
+
+
+def distance_from_settings(settings: Mapping[str, Any]) -> Distance:
+    """The distance that `Distance.settings` described.
+
+    Raises:
+        SettingError: The kind is not in `named_distances`, or the arguments do not fit.
+
+    Example:
+        >>> distance_from_settings(Minkowski("x").settings())
+        Minkowski(column='x', p=2.0)
+    """
+    arguments = dict(settings)
+    kind = arguments.pop("kind", None)
+    if kind not in named_distances:
+        raise SettingError(
+            f"unknown distance {kind!r}; known are {sorted(named_distances)}. A distance of your "
+            "own is registered with named_distances[kind] = YourDistance"
+        )
+    lists = {n: tuple(v) if isinstance(v, list) else v for n, v in arguments.items()}
+    try:
+        return named_distances[kind](**lists)
+    except TypeError as error:
+        raise SettingError(f"settings of the distance {kind!r} do not fit: {error}") from error

@@ -1,0 +1,1 @@
+"""Learners from other libraries; each module imports its library only when it is used."""

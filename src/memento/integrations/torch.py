@@ -1,0 +1,590 @@
+"""PyTorch: a learner for classes with calibrated probabilities, and a dataset over a memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
+from memento.samples import Samples
+from memento.training.early_stop import EarlyStop
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MemoryDataset", "TorchLearner"]
+
+_ROWS = 4096  # per forward pass: larger ones fall out of the cache and are slower
+_CLIP = 10.0  # standard deviations; one absurd input must not dominate a prediction
+_FLOORS = (1e-4, 1e-3, 1e-2, 0.02, 0.04, 0.08, 0.16)
+
+
+class TorchLearner:
+    """A network that learns the probabilities of classes, as a learner of the daily loop.
+
+    A fit standardises the inputs, trains with Adam on a part of the samples, stops when the
+    cross-entropy of the rest no longer falls, and goes back to the best epoch. What is kept is a
+    moving average of the weights (Polyak and Juditsky, 1992), which makes the tail of the log
+    score three times less a matter of the seed. Then it calibrates on that same rest: a
+    temperature (Guo et al., "On calibration of modern neural networks", ICML 2017) and a small
+    share of the marginal distribution, so that the probability of something rare, and with it the
+    lowest percentile of the log score, means what it says.
+
+    The same samples and seed give the same network; global generators and the number of threads
+    are left as they are. A fit that goes wrong leaves the learner as it was.
+
+    Args:
+        classes: Labels are integers in ``[0, classes)``.
+        model: Called with the number of input features and of classes, gives a ``torch.nn.Module``
+            from (rows, ...) float32 to (rows, classes) logits. Default: two hidden layers of 64.
+        inputs: Column of the inputs, (n,) or (n, ...), any real type.
+        label: Column of the labels, (n,) integers.
+        group: Column whose values stay together when samples are held out, such as the stream a
+            sample comes from. Right where a model could learn a group by heart, as neighbours
+            resemble each other; a needless source of noise where it cannot, as a few long
+            streams stand for all when stopping and calibrating.
+        epochs: At most so many.
+        patience: Epochs without improvement before stopping.
+        min_delta: The smallest fall of the held-out loss that counts, in nats.
+        batch_size: Samples for each step of the optimiser; fewer if there are few in all, so that
+            an epoch has some 20 steps.
+        learning_rate: Of Adam.
+        weight_decay: L2 penalty of Adam.
+        averaging: Share of the old in the moving average of weights, in [0, 1); 0 for none.
+        held_out: Share of samples (of groups, if named) for stopping and calibration, in (0, 1).
+        calibrate: Whether to fit temperature and floor; otherwise they are 1 and 0.
+        warm_start: Continue from the last weights and input moments instead of anew.
+        threads: For fits and predictions; more than one seldom pays for small networks.
+        seed: Of the weights, the split and the order of samples.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+        SettingError: A number out of its range.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((2000, 2)).astype(np.float32)
+        >>> samples = Samples(x=x, y_bin=(x[:, 0] > 0).astype(int))
+        >>> learner = TorchLearner(classes=2, epochs=20)
+        >>> learner.fit(samples)
+        >>> columns = learner.annotate(samples)
+        >>> columns["yhat"].shape, bool(columns["logscore"].mean() > -0.1)
+        ((2000, 2), True)
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        model: Callable[[int, int], torch.nn.Module] | None = None,
+        *,
+        inputs: str = "x",
+        label: str = "y_bin",
+        group: str | None = None,
+        epochs: int = 60,
+        patience: int = 6,
+        min_delta: float = 2e-4,
+        batch_size: int = 1024,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.0,
+        averaging: float = 0.99,
+        held_out: float = 0.2,
+        calibrate: bool = True,
+        warm_start: bool = False,
+        threads: int = 1,
+        seed: int = 0,
+    ) -> None:
+        _import_torch("TorchLearner")
+        for name, value, least in (
+            *(("classes", classes, 2), ("epochs", epochs, 1), ("batch_size", batch_size, 1)),
+            *(("threads", threads, 1), ("seed", seed, 0), ("weight_decay", weight_decay, 0)),
+        ):
+            if not least <= value < math.inf:
+                raise SettingError(f"{name}={value}; give a number of at least {least}")
+        if not 0 < learning_rate < math.inf:
+            raise SettingError(f"learning_rate={learning_rate}; give a number above 0")
+        if not 0 <= averaging < 1:
+            raise SettingError(f"averaging={averaging}; give a number in [0, 1)")
+        if not 0 < held_out < 1:
+            raise SettingError(f"held_out={held_out} of the samples; give a number in (0, 1)")
+        EarlyStop(patience, min_delta)  # says what is wrong with them
+        self.classes = classes
+        self.model = model or _perceptron
+        self.inputs = inputs
+        self.label = label
+        self.group = group
+        self.epochs = epochs
+        self.patience = patience
+        self.min_delta = min_delta
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.averaging = averaging
+        self.held_out = held_out
+        self.calibrate = calibrate
+        self.warm_start = warm_start
+        self.threads = threads
+        self.seed = seed
+        self._network: torch.nn.Module | None = None
+        self._fitted: dict[str, np.ndarray] = {}
+
+    @property
+    def trained(self) -> bool:
+        """Whether there was a fit, or a state restored."""
+        return self._network is not None
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by; 1 before the first fit."""
+        return float(self._fitted.get("temperature", 1.0))
+
+    @property
+    def floor(self) -> float:
+        """The share of the marginal distribution in a prediction; 0 before the first fit."""
+        return float(self._fitted.get("floor", 0.0))
+
+    def fit(self, samples: Mapping[str, Any], weights: np.ndarray | None = None) -> None:
+        """Train on samples.
+
+        Args:
+            samples: Columns; those of inputs, label and (if named) group are read.
+            weights: (n,) >= 0, or None for equal weights. A batch's loss is sum(w l) / sum(w), and
+                held-out losses are weighted likewise.
+
+        Raises:
+            SchemaError: A column is missing or has another shape than before.
+            DomainError: Inputs that are not finite, labels out of range, negative weights.
+            ModelError: The model does not give one logit per class, or the loss is never finite.
+        """
+        torch = _import_torch("TorchLearner")
+        samples = Samples.borrow(samples)
+        inputs = self._inputs(samples)
+        labels = self._labels(samples)
+        weights = _checked_weights(weights, len(labels))
+        train, rest = self._split(samples)
+        if self.warm_start and self._network is not None:
+            mean, std = self._fitted["mean"], self._fitted["std"]
+        else:
+            mean, std = _moments(inputs[train])
+        with _threads(self.threads), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # of the fork: weights and dropout come from it
+            network = self._build(inputs.shape[1:])
+            if self.warm_start and self._network is not None:
+                network.load_state_dict(self._network.state_dict())
+            parts = [
+                (
+                    torch.from_numpy(_standardised(inputs[rows], mean, std)),
+                    torch.from_numpy(labels[rows]),
+                    torch.from_numpy(weights[rows]),
+                )
+                for rows in (train, rest)
+            ]
+            logits = self._train(network, *parts)
+            marginal = _marginal(labels[train], weights[train], self.classes)
+            temperature, floor = 1.0, 0.0
+            if self.calibrate:
+                temperature, floor = _calibrated(logits, *parts[1][1:], marginal)
+        self._network = network
+        self._fitted = {
+            "mean": mean,
+            "std": std,
+            "marginal": marginal,
+            "temperature": np.array(temperature),
+            "floor": np.array(floor),
+        }
+
+    def annotate(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Predict; and score the prediction where the label is known.
+
+        Returns:
+            yhat: (n, classes) float32, rows sum to 1.
+            logscore: (n,) float32, ln of the probability of the label; only with a label column.
+            loss: (n,) float32, the cross-entropy, which is ``-logscore``; likewise.
+
+        Raises:
+            ModelError: Nothing was fitted yet.
+            SchemaError, DomainError: As for ``fit``.
+        """
+        torch = _import_torch("TorchLearner")
+        if self._network is None:
+            raise ModelError("the learner predicts nothing before its first fit; call fit first")
+        samples = Samples.borrow(samples)
+        inputs = self._inputs(samples)
+        labels = self._labels(samples) if self.label in samples else None
+        if inputs.shape[1:] != self._fitted["mean"].shape:
+            raise SchemaError(
+                f"column {self.inputs!r} has rows of shape {inputs.shape[1:]}; the model was "
+                f"fitted on {self._fitted['mean'].shape}"
+            )
+        logs = np.empty((len(inputs), self.classes), dtype=np.float32)
+        marginal = torch.from_numpy(self._fitted["marginal"]).float()
+        with _threads(self.threads):
+            for start, logits in _forward(self._network, self._standard_pieces(inputs)):
+                mixed = _mixture(logits, self.temperature, self.floor, marginal)
+                logs[start : start + len(mixed)] = mixed.numpy()
+        columns = {"yhat": np.exp(logs)}
+        if labels is not None:
+            columns["logscore"] = logs[np.arange(len(logs)), labels]
+            columns["loss"] = -columns["logscore"]
+        return columns
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that was learned, as numeric arrays; nothing before the first fit.
+
+        Raises:
+            ModelError: The network holds numbers of a type that numpy lacks (such as bfloat16).
+        """
+        if self._network is None:
+            return {}
+        state = {name: values.copy() for name, values in self._fitted.items()}
+        for name, tensor in self._network.state_dict().items():
+            try:
+                state[f"network/{name}"] = tensor.detach().cpu().numpy().copy()
+            except TypeError as error:
+                raise ModelError(
+                    f"the network's {name} is {tensor.dtype}, which numpy lacks; use float32"
+                ) from error
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a state; the learner needs the settings of the one that gave it.
+
+        Raises:
+            ModelError: The state belongs to another network; the message names what differs.
+        """
+        torch = _import_torch("TorchLearner")
+        if not state:
+            self._network, self._fitted = None, {}
+            return
+        names = ("mean", "std", "marginal", "temperature", "floor")
+        absent = [name for name in names if name not in state]
+        if absent:
+            raise ModelError(
+                f"the state lacks {absent}; restore what a TorchLearner's state() gave"
+            )
+        fitted = {name: np.array(state[name], dtype=np.float64) for name in names}
+        if fitted["marginal"].shape != (self.classes,):
+            raise ModelError(
+                f"the state has {fitted['marginal'].size} classes, this learner {self.classes}; "
+                "build it with the same settings"
+            )
+        with torch.random.fork_rng(devices=[]):
+            network = self._build(fitted["mean"].shape)
+        tensors = {
+            name.removeprefix("network/"): torch.from_numpy(np.array(values))
+            for name, values in state.items()
+            if name.startswith("network/")
+        }
+        for name, mine in network.state_dict().items():
+            theirs = tensors.get(name)
+            if theirs is None or theirs.shape != mine.shape:
+                found = "nothing" if theirs is None else f"shape {tuple(theirs.shape)}"
+                raise ModelError(
+                    f"the state has {found} for the network's {name}, expected shape "
+                    f"{tuple(mine.shape)}; build the learner with the same model"
+                )
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ModelError(f"the state belongs to another network: {error}") from error
+        self._network, self._fitted = network.eval(), fitted
+
+    def _inputs(self, samples: Samples) -> np.ndarray:
+        """(n, ...) of a real type, finite."""
+        if self.inputs not in samples:
+            raise SchemaError(f"no column {self.inputs!r} (the inputs) among {sorted(samples)}")
+        inputs = samples[self.inputs]
+        if inputs.dtype.kind not in "fiub":
+            raise SchemaError(f"column {self.inputs!r} holds {inputs.dtype}; expected numbers")
+        if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+            bad = int((~np.isfinite(inputs)).reshape(len(inputs), -1).any(axis=1).sum())
+            raise DomainError(
+                f"column {self.inputs!r} is not finite in {bad:,} of {len(inputs):,} rows; "
+                "drop or replace them"
+            )
+        return inputs[:, None] if inputs.ndim == 1 else inputs
+
+    def _labels(self, samples: Samples) -> np.ndarray:
+        """(n,) int64 in [0, classes)."""
+        if self.label not in samples:
+            raise SchemaError(f"no column {self.label!r} (the label) among {sorted(samples)}")
+        labels = samples[self.label]
+        if labels.dtype.kind not in "iub" or labels.ndim != 1:
+            raise SchemaError(
+                f"column {self.label!r} holds {labels.dtype} of shape {labels.shape}; "
+                "expected one integer per row"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
+            raise DomainError(
+                f"column {self.label!r} goes from {labels.min()} to {labels.max()}; expected "
+                f"labels from 0 to {self.classes - 1}, or build the learner with more classes"
+            )
+        return labels.astype(np.int64)
+
+    def _split(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows to hold out, both ascending and neither empty.
+
+        With a single sample or group there is nothing to hold out apart: all rows serve both.
+        """
+        if not samples.size:
+            raise SchemaError("no samples to fit; give at least one row")
+        if self.group is not None and self.group not in samples:
+            raise SchemaError(f"no column {self.group!r} (the group) among {sorted(samples)}")
+        rng = np.random.default_rng(self.seed)
+        groups = np.arange(samples.size)
+        if self.group is not None:
+            groups = np.unique(samples[self.group], return_inverse=True)[1].reshape(-1)
+        sizes = np.bincount(groups)
+        if len(sizes) == 1:
+            return np.arange(samples.size), np.arange(samples.size)
+        # Whole groups until the share of samples is reached: with few, long streams their number
+        # says little about how many samples are held out. At least one stays on either side.
+        order = rng.permutation(len(sizes))
+        reached = np.cumsum(sizes[order])
+        count = int(np.abs(reached - self.held_out * samples.size).argmin()) + 1
+        out = np.zeros(len(sizes), dtype=bool)
+        out[order[: min(count, len(sizes) - 1)]] = True
+        return np.flatnonzero(~out[groups]), np.flatnonzero(out[groups])
+
+    def _build(self, shape: tuple[int, ...]) -> torch.nn.Module:
+        """A new network, tried on one row of zeros."""
+        torch = _import_torch("TorchLearner")
+        network = self.model(math.prod(shape), self.classes)
+        network.eval()
+        try:
+            with torch.no_grad():
+                found = tuple(network(torch.zeros((1, *shape))).shape)
+        except Exception as error:
+            raise ModelError(f"the model refuses inputs of shape {(1, *shape)}: {error}") from error
+        if found != (1, self.classes):
+            raise ModelError(
+                f"the model gives outputs of shape {found} for one row; expected "
+                f"{(1, self.classes)}: one logit for each class"
+            )
+        return network
+
+    def _train(self, network: Any, train: Sequence[Any], rest: Sequence[Any]) -> Any:
+        """Descend until the held-out loss stops falling; leaves the best weights in the network.
+
+        Returns:
+            The held-out logits of the best epoch.
+        """
+        torch = _import_torch("TorchLearner")
+        entropy = torch.nn.functional.cross_entropy
+        shuffle = torch.Generator().manual_seed(self.seed)
+        optimiser = torch.optim.Adam(
+            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+        averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._average)
+        stop = EarlyStop(self.patience, self.min_delta)
+        best: dict[str, Any] = {}
+        best_logits = torch.empty(0)
+        count = len(train[0])
+        batch = min(self.batch_size, max(16, count // 20))
+        # Batches of about one size: Adam gives a tiny last one the same say as any other.
+        edges = np.linspace(0, count, -(-count // batch) + 1).astype(int).tolist()
+        for _ in range(self.epochs):
+            network.train()
+            order = torch.randperm(count, generator=shuffle)
+            x, y, w = (part[order] for part in train)
+            for start, end in pairwise(edges):
+                total = w[start:end].sum()
+                if not total > 0:
+                    continue
+                losses = entropy(network(x[start:end]), y[start:end], reduction="none")
+                optimiser.zero_grad()
+                ((losses * w[start:end]).sum() / total).backward()
+                optimiser.step()
+                averaged.update_parameters(network)
+            pieces = _forward(averaged.module, rest[0].split(_ROWS))
+            logits = torch.cat([part for _, part in pieces])
+            losses = entropy(logits.double(), rest[1], reduction="none")
+            if stop.update(float((losses * rest[2]).sum() / rest[2].sum())):
+                state = averaged.module.state_dict()
+                best = {name: value.clone() for name, value in state.items()}
+                best_logits = logits
+            if stop.due:
+                break
+        if not best:
+            raise ModelError(
+                f"the loss was not finite in any of {stop.epochs} epochs; lower learning_rate, or "
+                "look for extreme inputs or weights"
+            )
+        network.load_state_dict(best)
+        network.eval()
+        return best_logits
+
+    def _average(self, averages: Any, current: Any, steps: Any) -> None:
+        """Move the averages towards the current weights, faster at first."""
+        for average, fresh in zip(averages, current, strict=True):
+            old = min(self.averaging, (1 + int(steps)) / (10 + int(steps)))
+            average.lerp_(fresh.to(average.dtype), 1 - old)
+
+    def _standard_pieces(self, inputs: np.ndarray) -> Iterator[torch.Tensor]:
+        torch = _import_torch("TorchLearner")
+        for start in range(0, len(inputs), _ROWS):
+            piece = inputs[start : start + _ROWS]
+            yield torch.from_numpy(_standardised(piece, self._fitted["mean"], self._fitted["std"]))
+
+
+class MemoryDataset:
+    """A map-style dataset over a memory's content (or any samples), for ``DataLoader``.
+
+    Holds the content as it is now; later inserts do not reach it.
+
+    Args:
+        data: A memory, samples, or anything samples are made from.
+        columns: Which columns make an item, in this order.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+        SchemaError: A column is missing.
+
+    Example:
+        >>> dataset = MemoryDataset({"x": [[0.5], [1.5]], "y_bin": [0, 1]})
+        >>> len(dataset), dataset[1]
+        (2, (tensor([1.5000], dtype=torch.float64), tensor(1)))
+    """
+
+    def __init__(self, data: Any, columns: Sequence[str] = ("x", "y_bin")) -> None:
+        torch = _import_torch("MemoryDataset")
+        samples = Samples.borrow(getattr(data, "samples", data))
+        absent = [name for name in columns if name not in samples]
+        if absent:
+            raise SchemaError(f"no columns {absent} among {sorted(samples)}")
+        # Copied, because torch has no read-only tensors.
+        self._tensors = tuple(torch.from_numpy(samples[name].copy()) for name in columns)
+        self._size = samples.size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, ...]:
+        if not -self._size <= row < self._size:
+            raise IndexError(f"row {row} of {self._size}")
+        return tuple(tensor[row] for tensor in self._tensors)
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
+        """Several items at once; ``DataLoader`` asks for a whole batch this way."""
+        return list(zip(*(tensor[list(rows)].unbind() for tensor in self._tensors), strict=True))
+
+
+def _import_torch(purpose: str) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", "torch", purpose) from error
+    return torch
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads inside the block, as before after it."""
+    torch = _import_torch("TorchLearner")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _perceptron(features: int, classes: int) -> torch.nn.Module:
+    """Flattened inputs, two hidden layers of 64."""
+    from torch import nn
+
+    hidden = 64
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(features, hidden), nn.ReLU()),
+        *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, classes)),
+    )
+
+
+def _checked_weights(weights: np.ndarray | None, size: int) -> np.ndarray:
+    """(n,) float64."""
+    if weights is None:
+        return np.ones(size)
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (size,):
+        raise SchemaError(
+            f"weights of shape {weights.shape}; give one for each of {size:,} samples"
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any() or (size and not weights.any()):
+        raise DomainError(
+            "weights are negative, not finite or all 0; give some above 0, none below"
+        )
+    return weights
+
+
+def _marginal(labels: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+    """(classes,) shares, with one sample more, spread over all classes, so that none is 0."""
+    shares = np.bincount(labels, weights, classes) / max(weights.sum(), 1e-300)
+    return np.asarray((shares * len(labels) + 1 / classes) / (len(labels) + 1))
+
+
+def _moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per feature; 1 for a constant one, which becomes 0."""
+    mean = inputs.mean(axis=0, dtype=np.float64)
+    std = inputs.std(axis=0, dtype=np.float64)
+    return mean, np.where(std > 1e-12 * (1 + np.abs(mean)), std, 1.0)
+
+
+def _standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    standard = (inputs.astype(np.float32) - mean.astype(np.float32)) / std.astype(np.float32)
+    return np.clip(standard, -_CLIP, _CLIP)
+
+
+def _forward(network: Any, pieces: Any) -> Iterator[tuple[int, Any]]:
+    """First row and logits of each piece."""
+    torch = _import_torch("TorchLearner")
+    network.eval()
+    start = 0
+    with torch.inference_mode():
+        for piece in pieces:
+            yield start, network(piece).float()
+            start += len(piece)
+
+
+def _mixture(logits: Any, temperature: float, floor: float, marginal: Any) -> Any:
+    """ln((1 - floor) softmax(logits / temperature) + floor marginal), without under-flow."""
+    torch = _import_torch("TorchLearner")
+    logs = torch.log_softmax(logits / temperature, dim=1)
+    if floor == 0:
+        return logs
+    return torch.logaddexp(logs + math.log1p(-floor), (floor * marginal).log().to(logs.dtype))
+
+
+def _calibrated(
+    logits: Any, labels: Any, weights: Any, marginal: np.ndarray
+) -> tuple[float, float]:
+    """Temperature and floor with the lowest weighted cross-entropy on held-out samples.
+
+    A floor of 0 would let a label that the network excludes cost everything, so there is always a
+    small one. More is changed only where held-out samples demand it: one percent of temperature is
+    five hundredths of a nat at the first percentile of the log score, and is what chance alone
+    would move it by. The bar is the likelihood-ratio test of two parameters at about 5 %.
+    """
+    torch = _import_torch("TorchLearner")
+    logits, prior = logits.double(), torch.from_numpy(marginal)
+    of_label = prior[labels]
+
+    def losses(temperatures: Any) -> list[tuple[float, float, float]]:
+        found = []
+        for temperature in map(float, temperatures):
+            logs = torch.log_softmax(logits / temperature, dim=1).gather(1, labels[:, None])[:, 0]
+            for floor in _FLOORS:
+                mixed = torch.logaddexp(logs + math.log1p(-floor), (floor * of_label).log())
+                loss = -(mixed * weights).sum() / weights.sum()
+                found.append((float(loss), temperature, floor))
+        return found
+
+    plain = losses([1.0])[0]
+    best = min(losses(np.geomspace(0.5, 4.0, 13)))
+    for width in (0.09, 0.03, 0.01):
+        best = min(best, *losses(best[1] * np.linspace(1 - width, 1 + width, 5)))
+    samples = float(weights.sum() ** 2 / (weights**2).sum())  # as many equal weights would be worth
+    return best[1:] if samples * (plain[0] - best[0]) > 3.0 else plain[1:]

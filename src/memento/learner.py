@@ -1,0 +1,70 @@
+"""What the loop asks of a model: fit, annotate, and its state as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from memento.samples import Samples
+
+__all__ = ["Checkpointable", "Learner", "digest_of_state"]
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Anything that learns from samples and says something about others.
+
+    Ready-made ones are in ``memento.integrations``.
+    """
+
+    @property
+    def trained(self) -> bool:
+        """Whether `fit` was called, so that `annotate` can work."""
+
+    def fit(self, samples: Samples, weights: np.ndarray | None = None) -> None:
+        """Train on samples.
+
+        Args:
+            samples: The content of a memory.
+            weights: ``(size,)`` positive training weights, or None for equal ones.
+        """
+
+    def annotate(self, samples: Samples) -> Mapping[str, Any]:
+        """Columns to add to samples, such as ``yhat`` (predictions) and ``logscore``.
+
+        Args:
+            samples: Any; has to work without labels, too, if predictions are all that is wanted.
+
+        Returns:
+            Columns with one row a sample, the same names every time.
+        """
+
+
+@runtime_checkable
+class Checkpointable(Protocol):
+    """A learner that can be stopped and go on."""
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Everything that later calls depend on, as arrays without Python objects."""
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Become what `state` described."""
+
+
+def digest_of_state(state: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes of a state: equal models, equal digests.
+
+    Example:
+        >>> a = digest_of_state({"w": np.zeros(2)})
+        >>> a == digest_of_state({"w": np.zeros(2)}), a == digest_of_state({"w": np.ones(2)})
+        (True, False)
+    """
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name])
+        sha.update(f"{name}:{array.dtype}:{array.shape};".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,334 @@
+"""The day of a model that learns continually: the only place that owns the order of things.
+
+For every unit of the stream (a day, say): annotate what came in with the current model, insert it,
+decide, train if due and annotate everything held again, evaluate on the next unit, save.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memento import snapshot
+from memento.errors import ForeignError, SchemaError, SettingError
+from memento.learner import Checkpointable, Learner, digest_of_state
+from memento.memory import Memory
+from memento.retrain import Decision, Situation, Trigger
+from memento.samples import Samples
+
+__all__ = ["Step", "log_scores", "run", "table"]
+
+_KIND = "memento-loop"
+_log = logging.getLogger(__name__)
+
+Scores = Callable[[Samples], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened with one unit of the stream.
+
+    Attributes:
+        unit: Number of the unit, from 0.
+        name: Its name.
+        offered: Samples that came.
+        kept: How many of them were kept.
+        held: Samples in the memory afterwards.
+        decision: Whether to retrain, and why.
+        trained: Whether the model was trained.
+        frozen: Whether memory and model were left alone.
+        evaluated_on: Name of the next unit; None if there is none (yet), or no model.
+        scores: What the model, after this step, achieved there.
+        restored: Whether this is a record of an earlier run.
+    """
+
+    unit: int
+    name: str
+    offered: int
+    kept: int
+    held: int
+    decision: Decision
+    trained: bool
+    frozen: bool = False
+    evaluated_on: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    restored: bool = field(default=False, compare=False)
+
+    def row(self) -> dict[str, Any]:
+        """This step as one flat row; scores are named ``score_...``."""
+        row = asdict(self)
+        decision, scores = row.pop("decision"), row.pop("scores")
+        del row["restored"]
+        return {
+            **row,
+            **decision,
+            **{f"score_{name}": value for name, value in scores.items()},
+        }
+
+
+def log_scores(samples: Samples) -> dict[str, float]:
+    """Tail, median and mean of the column ``logscore`` (natural logarithms of probabilities).
+
+    Args:
+        samples: Annotated samples; without that column there are no scores.
+
+    Returns:
+        ``p01`` (1st percentile), ``median``, ``mean``, in nats.
+
+    Example:
+        >>> log_scores(Samples(logscore=np.log([0.5, 0.5, 0.5])))["median"].round(3)
+        np.float64(-0.693)
+    """
+    if "logscore" not in samples or not samples.size:
+        return {}
+    scores = samples["logscore"]
+    p01, median = np.quantile(scores, [0.01, 0.5])
+    return {"p01": float(p01), "median": float(median), "mean": float(np.mean(scores))}
+
+
+def run(
+    stream: Iterable[tuple[str, Any]],
+    memory: Memory,
+    learner: Learner,
+    trigger: Trigger,
+    *,
+    scores: Scores = log_scores,
+    weighted: bool = True,
+    freeze_after: int | None = None,
+    checkpoint: str | Path | None = None,
+    on_train: Callable[[Step, Learner], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    rng: int | np.random.Generator = 0,
+) -> Iterator[Step]:
+    """Run the loop over a stream, one `Step` for each of its units.
+
+    Args:
+        stream: Pairs of a name and samples (anything that `Samples` accepts). When a run goes on
+            from a checkpoint it is read from the start again; what was done before is skipped.
+        memory: Receives the samples.
+        learner: Trained on the memory's content.
+        trigger: Decides when.
+        scores: From annotated samples of the next unit to named numbers.
+        weighted: Whether to train with `Memory.weights`, where the policy states them.
+        freeze_after: Leave memory and model alone after so many units, and only evaluate.
+        checkpoint: Folder to save everything to after each step, and to go on from: a run that was
+            stopped anywhere gives the same steps as one that was not. Needs a learner with
+            ``state`` and ``restore``.
+        on_train: Called after a training, before the step is saved: for publishing the model. After
+            a crash it can be called again for the same step.
+        on_step: Called with each new step, before it is saved.
+        rng: For triggers that draw at random.
+
+    Yields:
+        Steps in order; those of an earlier run first, marked ``restored``.
+
+    Raises:
+        SettingError: A checkpoint is asked for and the learner cannot be saved.
+        ForeignError: The checkpoint is of another run: other names or settings.
+        InputError: A unit does not fit; the memory is then as after the step before.
+
+    Example:
+        >>> from memento import FIFO, Every, Memory
+        >>> from memento.testing import ConstantLearner, ToyStream
+        >>> steps = list(run(ToyStream(days=3, seed=1), Memory(500, FIFO()), ConstantLearner(),
+        ...                  Every(2)))
+        >>> [step.trained for step in steps]
+        [True, False, True]
+    """
+    loop = _Loop(memory, learner, trigger, scores, weighted, freeze_after, rng)
+    folder = None if checkpoint is None else Path(checkpoint)
+    if folder is not None and not isinstance(learner, Checkpointable):
+        raise SettingError(
+            f"{type(learner).__name__} has no state() and restore(), so it cannot be saved; give "
+            "it both, or run without checkpoint"
+        )
+    if folder is not None and snapshot.exists(folder):
+        loop.restore(folder)
+    yield from loop.steps
+    done = len(loop.steps)
+    for unit, ((name, data), following) in enumerate(_with_next(stream)):
+        if unit < done:
+            if loop.steps[unit].name != name:
+                raise ForeignError(
+                    f"{folder}: unit {unit} was {loop.steps[unit].name!r}, in this stream it is "
+                    f"{name!r}; use the same stream, or another checkpoint folder"
+                )
+            if unit < done - 1 or following is None or loop.steps[unit].evaluated_on is not None:
+                continue
+            # The stream has grown since: the last step can be evaluated now.
+            step = loop.evaluate(loop.steps[unit], following)
+            loop.steps[unit] = step
+            continue
+        step = loop.advance(unit, name, data)
+        if step.trained and on_train is not None:
+            on_train(step, learner)
+        if following is not None:
+            step = loop.evaluate(step, following)
+        loop.steps.append(step)
+        if on_step is not None:
+            on_step(step)
+        if folder is not None:
+            loop.save(folder)
+        _log.info("%s: %s", step.name, step.decision.reason, extra={"step": step.row()})
+        yield step
+
+
+def _with_next(
+    stream: Iterable[tuple[str, Any]],
+) -> Iterator[tuple[tuple[str, Any], tuple[str, Any] | None]]:
+    """Each unit together with the one after it."""
+    iterator = iter(stream)
+    try:
+        current = next(iterator)
+    except StopIteration:
+        return
+    for following in iterator:
+        yield current, following
+        current = following
+    yield current, None
+
+
+class _Loop:
+    """The state of a run between two steps."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        learner: Learner,
+        trigger: Trigger,
+        scores: Scores,
+        weighted: bool,
+        freeze_after: int | None,
+        rng: int | np.random.Generator,
+    ) -> None:
+        self.memory = memory
+        self.learner = learner
+        self.trigger = trigger
+        self.scores = scores
+        self.weighted = weighted
+        self.freeze_after = freeze_after
+        self.rng = np.random.default_rng(rng)
+        self.trained_at: int | None = None
+        self.seen_at = 0
+        self.steps: list[Step] = []
+
+    def advance(self, unit: int, name: str, data: Any) -> Step:
+        """Annotate, insert, decide, train."""
+        fresh = Samples.borrow(data)
+        if self.freeze_after is not None and unit >= self.freeze_after:
+            held = len(self.memory)
+            decision = Decision(False, f"frozen after {self.freeze_after} units")
+            return Step(unit, name, fresh.size, 0, held, decision, False, frozen=True)
+        report = self.memory.insert(self._annotated(fresh))
+        situation = Situation(self.memory, unit, self.trained_at, self.seen_at)
+        decision = self.trigger.decide(situation, self.rng)
+        if decision.due:
+            self._train(unit)
+        return Step(
+            unit, name, report.offered, report.kept, len(self.memory), decision, decision.due
+        )
+
+    def evaluate(self, step: Step, following: tuple[str, Any]) -> Step:
+        """The step with the scores of the current model on the next unit."""
+        if not self.learner.trained:
+            return step
+        name, data = following
+        found = self.scores(self._annotated(Samples.borrow(data)))
+        return replace(step, evaluated_on=name, scores=dict(found))
+
+    def _annotated(self, samples: Samples) -> Samples:
+        if not self.learner.trained:
+            return samples
+        columns = Samples.borrow(self.learner.annotate(samples))
+        if columns.size != samples.size:
+            raise SchemaError(
+                f"{type(self.learner).__name__}.annotate gave {columns.size:,} rows for "
+                f"{samples.size:,} samples; expected one row a sample"
+            )
+        return samples.with_columns(columns)
+
+    def _train(self, unit: int) -> None:
+        weights = self.memory.weights if self.weighted else None
+        self.learner.fit(self.memory.samples, weights)
+        # Predictions of an older model are worth nothing now: all are made again. The reference is
+        # what is held now, so it is annotated with it.
+        self.memory.annotate(self.learner.annotate(self.memory.samples))
+        self.memory.mark_trained()
+        if isinstance(self.learner, Checkpointable):
+            self.memory.model = digest_of_state(self.learner.state())
+        self.trained_at, self.seen_at = unit, self.memory.seen
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "trigger": repr(self.trigger),
+            "weighted": self.weighted,
+            "freeze_after": self.freeze_after,
+        }
+
+    def save(self, folder: Path) -> None:
+        arrays, documents = self.memory.dump()
+        arrays = {f"memory/{name}": array for name, array in arrays.items()}
+        documents = {f"memory/{name}": document for name, document in documents.items()}
+        if isinstance(self.learner, Checkpointable) and self.learner.trained:
+            arrays |= {f"learner/{name}": array for name, array in self.learner.state().items()}
+        documents["loop"] = {
+            "settings": self._settings(),
+            "trained_at": self.trained_at,
+            "seen_at": self.seen_at,
+            "steps": [asdict(step) for step in self.steps],
+            "generator": snapshot.generator_document(self.rng),
+        }
+        snapshot.write(folder, _KIND, arrays, documents)
+
+    def restore(self, folder: Path) -> None:
+        found = snapshot.read(folder, _KIND)
+        loop = found.documents["loop"]
+        for name, value in self._settings().items():
+            if loop["settings"].get(name) != value:
+                raise ForeignError(
+                    f"{folder}: the run there has {name} = {loop['settings'].get(name)!r}, this one "
+                    f"{value!r}; use the same settings, or another checkpoint folder"
+                )
+        self.memory.adopt(
+            Memory.restore(
+                snapshot.with_prefix(found.arrays, "memory/"),
+                snapshot.with_prefix(found.documents, "memory/"),
+                self.memory.policy,
+            )
+        )
+        self.trained_at, self.seen_at = loop["trained_at"], loop["seen_at"]
+        self.rng = snapshot.generator_from(loop["generator"])
+        self.steps = [
+            Step(**{**row, "decision": Decision(**row["decision"]), "restored": True})
+            for row in loop["steps"]
+        ]
+        state = snapshot.with_prefix(found.arrays, "learner/")
+        if state and isinstance(self.learner, Checkpointable):
+            self.learner.restore(state)
+
+
+def table(steps: Sequence[Step]) -> Samples:
+    """Steps as a tidy table: one row a step, one column a variable.
+
+    Returns:
+        Columns as in `Step.row`; a score that a step lacks is NaN.
+
+    Example:
+        >>> step = Step(0, "mon", 10, 10, 10, Decision(True, "first"), True, scores={"p01": -2.0})
+        >>> table([step])["score_p01"]
+        array([-2.])
+    """
+    rows = [step.row() for step in steps]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if name == "evaluated_on":
+            values = ["" if value is None else value for value in values]
+        columns[name] = [float("nan") if value is None else value for value in values]
+    return Samples(columns)

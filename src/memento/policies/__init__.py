@@ -1,0 +1,33 @@
+"""Policies: which samples a memory keeps. One idea a file."""
+
+from memento.policies._policy import (
+    Choice,
+    Policy,
+    State,
+    named_policies,
+    policy_from_settings,
+)
+from memento.policies.committee import QueryByCommittee
+from memento.policies.fifo import FIFO
+from memento.policies.loss_aware import LossAwareReservoir
+from memento.policies.memento import Memento
+from memento.policies.metric import Metric
+from memento.policies.reservoir import Reservoir
+from memento.policies.unbounded import Unbounded
+from memento.policies.window import DailyWindow
+
+__all__ = [
+    "FIFO",
+    "Choice",
+    "DailyWindow",
+    "LossAwareReservoir",
+    "Memento",
+    "Metric",
+    "Policy",
+    "QueryByCommittee",
+    "Reservoir",
+    "State",
+    "Unbounded",
+    "named_policies",
+    "policy_from_settings",
+]

@@ -1,0 +1,178 @@
+"""What a policy is: a choice of rows, made from columns and a generator alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from memento.distances import Distance, distance_from_settings
+from memento.errors import SettingError
+from memento.samples import Samples
+
+__all__ = ["Choice", "Policy", "State", "named_policies", "policy_from_settings"]
+
+#: Policies by the name that settings use; subclasses of `Policy` with a ``kind`` add themselves.
+named_policies: dict[str, type[Policy]] = {}
+
+
+@dataclass(frozen=True)
+class State:
+    """What a policy has to remember between inserts. The memory keeps it and saves it.
+
+    Attributes:
+        counters: Numbers, such as the samples seen so far.
+        marks: Arrays with one entry for every row that is held, such as a key drawn for life.
+    """
+
+    counters: Mapping[str, int | float] = field(default_factory=dict)
+    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows stay, and what to remember.
+
+    Attributes:
+        rows: ``(m,)`` int64, ascending and without repetition. Numbers below ``held.size`` are rows
+            that are held, the others rows of the fresh samples.
+        counters: The new counters.
+        marks: The new marks, each with ``m`` entries in the order of ``rows``.
+    """
+
+    rows: np.ndarray
+    counters: Mapping[str, int | float] = field(default_factory=dict)
+    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Policy(ABC):
+    """Chooses which samples a memory keeps.
+
+    A policy sees columns and a generator, never a model or a file. It is immutable: what it has to
+    remember lies in the memory's `State`, so one policy can serve many memories, and saving a memory
+    saves everything. Subclasses are frozen dataclasses whose fields are their settings; a ``kind``
+    makes them loadable by name.
+    """
+
+    #: Name under which settings on disk refer to this policy.
+    kind: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.kind is not None:
+            named_policies[cls.kind] = cls
+
+    @abstractmethod
+    def choose(
+        self,
+        held: Samples,
+        fresh: Samples,
+        capacity: int | None,
+        state: State,
+        rng: np.random.Generator,
+    ) -> Choice:
+        """Choose at most ``capacity`` of the rows held and fresh.
+
+        Args:
+            held: What the memory holds; without columns at the first insert.
+            fresh: New samples, at least one.
+            capacity: Most rows to keep; None for any number.
+            state: What the last choice said to remember (empty at first).
+            rng: The memory's generator, the only source of randomness.
+
+        Neither ``held``, ``fresh`` nor ``state`` may be changed.
+        """
+
+    def check(self, fresh: Samples) -> None:  # noqa: B027 - most policies accept anything
+        """Raise if new samples lack what this policy needs.
+
+        Raises:
+            SchemaError: A column is missing or of the wrong kind.
+            DomainError: Values are outside their domain.
+        """
+
+    def check_capacity(self, capacity: int | None) -> None:  # noqa: B027 - any will usually do
+        """Raise if this policy can do nothing with a capacity.
+
+        Raises:
+            SettingError: With what would do.
+        """
+
+    def weights(self, state: State, size: int) -> np.ndarray | None:
+        """Weights for training on what is held.
+
+        Args:
+            state: The memory's state.
+            size: Rows held.
+
+        Returns:
+            ``(size,)`` float64, above 0, as estimates of how many samples of the stream each stands
+            for; None if the policy cannot say.
+        """
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """What `policy_from_settings` needs to make an equal policy; plain JSON values."""
+        return {
+            "kind": self.kind or type(self).__qualname__,
+            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},  # type: ignore[arg-type]
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Distance):
+        return value.settings()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
+    """The policy that `Policy.settings` described.
+
+    Raises:
+        SettingError: The kind is unknown (import the module that defines it first, or give the
+            policy to ``Memory.load``), or the values do not fit.
+
+    Example:
+        >>> from memento.policies import Reservoir
+        >>> policy_from_settings(Reservoir().settings())
+        Reservoir(forget=0.0)
+    """
+    arguments = dict(settings)
+    kind = arguments.pop("kind", None)
+    if kind not in named_policies:
+        raise SettingError(
+            f"unknown policy {kind!r}; known are {sorted(named_policies)}. Import the module that "
+            "defines it, or give the policy when loading"
+        )
+    if "distances" in arguments:
+        arguments["distances"] = [distance_from_settings(d) for d in arguments["distances"]]
+    lists = {n: tuple(v) if isinstance(v, list) else v for n, v in arguments.items()}
+    try:
+        return named_policies[kind](**lists)
+    except TypeError as error:
+        raise SettingError(f"settings of the policy {kind!r} do not fit: {error}") from error
+
+
+def everything(held: Samples, fresh: Samples) -> np.ndarray:
+    """All rows: what policies choose while there is room."""
+    return np.arange(held.size + fresh.size, dtype=np.int64)
+
+
+def column_of(name: str, held: Samples, fresh: Samples) -> np.ndarray:
+    """One column of held and fresh rows together, copied."""
+    return np.concatenate([held[name], fresh[name]]) if held.size else fresh[name].copy()
+
+
+def extend_mark(state: State, name: str, held: Samples, fresh: np.ndarray) -> np.ndarray:
+    """A mark of the rows held, continued by that of the fresh ones."""
+    return np.concatenate([state.marks[name], fresh]) if held.size else fresh
+
+
+def take_marks(marks: Mapping[str, np.ndarray], rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """Marks of held and fresh rows together, for the chosen rows only."""
+    return {name: values[rows] for name, values in marks.items()}

@@ -1,0 +1,193 @@
+"""Selection by one number a sample: loss, confidence, frequency of the label, a flag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from memento.batching import Missing, Remainder, make_batches
+from memento.distances import check_finite
+from memento.errors import SettingError
+from memento.policies._columns import flags, labels, numbers, require
+from memento.policies._draw import check_temperature, discards
+from memento.policies._policy import Choice, Policy, State, column_of, everything
+from memento.samples import Samples
+
+__all__ = ["Metric"]
+
+Measure = Literal["value", "negative", "confidence", "frequency", "set", "unset"]
+
+
+@dataclass(frozen=True)
+class Metric(Policy):
+    """Discards samples with probability ``softmax(metric / temperature)``.
+
+    All that have to go are drawn at once, without replacement, from the metrics as they are before.
+    The named constructors say what is measured: `of_loss`, `of_confidence`, `of_label_frequency`,
+    `of_flag`; any other column of numbers will do as it is: large values go first.
+
+    Args:
+        column: What is measured.
+        measure: How a column becomes a metric: ``"value"`` (as it is), ``"negative"``,
+            ``"confidence"`` (largest entry of each row), ``"frequency"`` (share of samples, held and
+            new, that have the same label), ``"set"`` or ``"unset"`` (1 where a flag is, or is not).
+        temperature: 0 always discards the largest metric (of equals the first); ``math.inf``
+            discards at random. In the unit of the metric.
+        batch_size: None selects single samples; a number forms batches, which have the mean metric
+            of their samples and stay or go together.
+        sort_by: Columns that batches are formed by, most important first; see `sort_order`.
+        remainder: Whether samples that do not fill a batch are dropped or kept as a smaller one.
+        missing: What missing sort columns do: a warning, an error, or nothing.
+
+    Raises:
+        SettingError: A setting is out of its range.
+
+    Example:
+        >>> from memento import Memory
+        >>> memory = Memory(2, Metric.of_loss("loss", temperature=0.0))
+        >>> memory.insert(loss=[0.1, 2.0, 0.3, 1.0])
+        Report(offered=4, kept=2, discarded=2)
+        >>> memory.samples["loss"]
+        array([2., 1.])
+    """
+
+    kind: ClassVar[str] = "metric"
+
+    column: str
+    measure: Measure = "value"
+    temperature: float = 0.1
+    batch_size: int | None = None
+    sort_by: Sequence[str] = ("y", "yhat", "x")
+    remainder: Remainder = "drop"
+    missing: Missing = "warn"
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        names = (self.sort_by,) if isinstance(self.sort_by, str) else self.sort_by
+        object.__setattr__(self, "sort_by", tuple(names))
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or int(size) != size or size < 1):
+            raise SettingError(
+                f"batch_size is {size!r}; expected a whole number above 0, or None for single "
+                "samples"
+            )
+        for value, name, valid in (
+            (self.measure, "measure", get_args(Measure)),
+            (self.remainder, "remainder", get_args(Remainder)),
+            (self.missing, "missing", get_args(Missing)),
+        ):
+            if value not in valid:
+                raise SettingError(f"{name} is {value!r}; expected one of {', '.join(valid)}")
+
+    @classmethod
+    def of_loss(
+        cls, column: str = "loss", *, temperature: float = 0.1, batch_size: int | None = None
+    ) -> Metric:
+        """Discards small losses, keeps what is hard: the metric is the negative loss."""
+        return cls(column, "negative", temperature, batch_size)
+
+    @classmethod
+    def of_confidence(
+        cls, column: str = "yhat", *, temperature: float = 0.1, batch_size: int | None = None
+    ) -> Metric:
+        """Discards confident predictions: the metric is the probability of the predicted class.
+
+        Args:
+            column: Probabilities of shape ``(n, classes)``.
+            temperature: As for the class.
+            batch_size: As for the class.
+        """
+        return cls(column, "confidence", temperature, batch_size)
+
+    @classmethod
+    def of_label_frequency(
+        cls, column: str = "y", *, temperature: float = 0.01, batch_size: int | None = None
+    ) -> Metric:
+        """Discards frequent labels: the metric is the share of samples that have the same label."""
+        return cls(column, "frequency", temperature, batch_size)
+
+    @classmethod
+    def of_flag(
+        cls,
+        column: str,
+        *,
+        keep: bool = True,
+        temperature: float = 0.01,
+        batch_size: int | None = None,
+    ) -> Metric:
+        """Keeps samples with a flag, such as "the session stalled", and discards the others.
+
+        Args:
+            column: Bools, or 0 and 1.
+            keep: False keeps those without the flag instead.
+            temperature: As for the class.
+            batch_size: As for the class.
+        """
+        return cls(column, "unset" if keep else "set", temperature, batch_size)
+
+    def check(self, fresh: Samples) -> None:
+        if self.measure == "confidence":
+            check_finite(self.column, require(fresh, self.column, 1, "f", "one row of numbers"))
+        elif self.measure == "frequency":
+            labels(fresh, self.column)
+        elif self.measure in ("set", "unset"):
+            flags(fresh, self.column)
+        else:
+            numbers(fresh, self.column)
+
+    def check_capacity(self, capacity: int | None) -> None:
+        size = self.batch_size
+        if None not in (capacity, size) and self.remainder == "drop" and capacity < size:  # type: ignore[operator]
+            raise SettingError(
+                f"capacity {capacity:,} is less than one batch of {size}: nothing could be kept; "
+                "raise the capacity or lower batch_size"
+            )
+
+    def choose(
+        self,
+        held: Samples,
+        fresh: Samples,
+        capacity: int | None,
+        state: State,
+        rng: np.random.Generator,
+    ) -> Choice:
+        rows = everything(held, fresh)
+        if capacity is None or len(rows) <= capacity:
+            return Choice(rows)
+        metric = self._metric(held, fresh)
+        if self.batch_size is None:
+            gone = discards(metric, len(rows) - capacity, self.temperature, rng)
+            return Choice(np.delete(rows, gone))
+        batches = make_batches(
+            (held, fresh),
+            self.batch_size,
+            self.sort_by,
+            remainder=self.remainder,
+            missing=self.missing,
+        )
+        sizes = batches.sizes
+        means = np.add.reduceat(metric[batches.order], batches.offsets[:-1]) / sizes
+        excess = len(batches.order) - capacity
+        gone = discards(means, len(means), self.temperature, rng)
+        enough = int(np.searchsorted(np.cumsum(sizes[gone]), excess)) + 1 if excess > 0 else 0
+        kept = np.ones(len(sizes), dtype=bool)
+        kept[gone[:enough]] = False
+        return Choice(np.sort(batches.order[np.repeat(kept, sizes)]))
+
+    def _metric(self, held: Samples, fresh: Samples) -> np.ndarray:
+        """``(held + fresh,)`` float64, large where samples shall go."""
+        if self.measure == "frequency":
+            values = column_of(self.column, held, fresh)
+            _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+            shares: np.ndarray = counts[places] / len(values)
+            return shares
+        parts = [part[self.column] for part in (held, fresh) if part.size]
+        if self.measure == "confidence":
+            parts = [part.max(axis=1) for part in parts]
+        metric = np.concatenate(parts).astype(np.float64)
+        if self.measure == "negative":
+            return -metric
+        return 1.0 - metric if self.measure == "unset" else metric

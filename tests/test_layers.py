@@ -1,0 +1,258 @@
+"""Who may import whom. Read from the source with `ast`, so an import inside a function counts as well.
+
+`docs/architecture.md` shows the same table with its reasons.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import memento
+
+ROOT = Path(memento.__file__).parent
+
+# A room imports from the lines above its own, so rooms of one line do not meet.
+LAYERS = [
+    ["errors"],
+    ["files", "samples", "_kernels"],
+    ["batching"],
+    ["distances"],
+    ["density"],
+    ["coverage", "policies", "snapshot"],
+    ["memory"],
+    ["learner", "retrain"],
+    ["loop", "training"],
+    ["testing"],
+    ["integrations", "scale"],
+    ["cases.*"],
+    ["cli"],
+]
+# Apart from the ladder: what experiments run on and are reported with knows nothing of the method.
+APART = {
+    "runner": ["errors", "files"],
+    "report": ["errors", "files", "runner"],
+}
+# Beyond the ladder, one line each with its reason.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+CASES_SEE_OF_RUNNER = "runner.spec"
+# Nobody builds on the tools for tests.
+UNSEEN = ["testing"]
+
+# Distribution -> files that may import it; "lazily" only inside a function.
+HEAVY = {
+    "torch": ["integrations/torch.py", "cases/puffer/ttp.py", "cases/datacenter/models.py"],
+    "pyarrow": ["cases/*/schema.py", "cases/*/traces.py", "runner/results.py", "report/*.py"],
+    "polars": ["cases/*/schema.py", "cases/*/features.py", "cases/*/traces.py"],
+    "pandas": [],
+    "dask": ["scale/*.py", "runner/executors/dask.py"],
+    "distributed": ["scale/*.py", "runner/executors/dask.py"],
+    "dask_jobqueue": ["scale/*.py", "runner/executors/dask.py", "runner/executors/slurm.py"],
+    "matplotlib": ["report/figures.py"],
+    "altair": ["report/figures.py", "report/page.py"],
+    "sklearn": ["integrations/sklearn.py"],
+    "scipy": [],
+    "optuna": ["cases/*/tuning.py"],
+    "mlflow": ["integrations/tracking.py"],
+    "tensorboard": ["integrations/tracking.py"],
+    "avalanche": ["integrations/avalanche.py"],
+    "onnxruntime": [],
+    "typer": ["cli/*.py"],
+    "rich": ["cli/*.py"],
+    "numba": ["_kernels/*.py"],
+    "llvmlite": ["_kernels/*.py"],
+}
+LAZILY = {
+    "torch": ["cli/*.py"],
+    "pyarrow": ["cli/*.py"],
+    "onnxruntime": ["cli/models.py"],
+}
+
+
+class Import(NamedTuple):
+    """One imported module: where, what, and whether it runs when the file is imported."""
+
+    file: str
+    line: int
+    target: str
+    at_import: bool
+
+
+def _imports(path: Path, root: Path = ROOT) -> Iterator[Import]:
+    file = path.relative_to(root).as_posix()
+
+    def visit(node: ast.AST, at_import: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name, at_import)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            for alias in node.names:
+                # `from memento import memory` names a module, `from memento.memory import Memory` does not.
+                yield Import(file, node.lineno, f"{node.module}.{alias.name}", at_import)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                yield from visit(child, False)
+            for child in node.orelse:
+                yield from visit(child, at_import)
+        else:
+            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child, at_import and not inside)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+def _module(dotted: str, root: Path = ROOT) -> str:
+    """The module of ours a dotted name lies in, without the package's name: memento.a.B -> a."""
+    parts = dotted.split(".")[1:]
+    while parts:
+        place = root.joinpath(*parts)
+        if place.with_suffix(".py").is_file() or place.is_dir():
+            return ".".join(parts)
+        parts.pop()
+    return ""
+
+
+def _room(module: str) -> str:
+    """The entry of the table that a module belongs to: cases.puffer.ttp -> cases.puffer."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "cases" else parts[0]
+
+
+def _floor(room: str) -> int | None:
+    for floor, rooms in enumerate(LAYERS):
+        if any(fnmatch.fnmatchcase(room, pattern) for pattern in rooms):
+            return floor
+    return None
+
+
+def _refusal(source: str, target: str) -> str | None:
+    """Why module `source` may not import module `target`, or None."""
+    here, there = _room(source), _room(target)
+    if here == there or (source, target) in EXCEPTIONS:
+        return None
+    if there in UNSEEN and here != "cli":
+        return f"{there} is for tests only"
+    if here in APART:
+        return None if there in APART[here] else f"{here} sees only {', '.join(APART[here])}"
+    above = _floor(here)
+    if above is None:
+        return f"{here} has no place in the table"
+    if there in APART:
+        if here == "cli" or (here.startswith("cases.") and target == CASES_SEE_OF_RUNNER):
+            return None
+        return f"{here} must not know {there}"
+    below = _floor(there)
+    if below is None:
+        return f"{there} has no place in the table"
+    return None if below < above else f"{there} does not stand above {here} in the table"
+
+
+FILES = sorted(p for p in ROOT.rglob("*.py"))
+
+
+def _ours() -> Iterator[tuple[Import, str, str]]:
+    for path in FILES:
+        source = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if source == "__init__":
+            continue  # the package's own list of names sees all that it lists
+        for found in _imports(path):
+            if found.target.split(".")[0] == "memento":
+                yield found, source, _module(found.target)
+
+
+def test_layers():
+    problems = []
+    for found, source, target in _ours():
+        if target == "":
+            reason = None if _room(source) == "cli" else "name the module, not the whole package"
+        else:
+            reason = _refusal(source, target)
+        if reason:
+            problems.append(f"{found.file}:{found.line}: imports {found.target}: {reason}")
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_heavy_imports_stay_where_they_are_named():
+    problems = []
+    for path in FILES:
+        for found in _imports(path):
+            package = found.target.split(".")[0]
+            if package not in HEAVY:
+                continue
+            allowed = HEAVY[package] + ([] if found.at_import else LAZILY.get(package, []))
+            if not any(fnmatch.fnmatchcase(found.file, pattern) for pattern in allowed):
+                when = "at import" if found.at_import else "lazily"
+                problems.append(f"{found.file}:{found.line}: imports {package} {when}")
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_kernels_are_imported_lazily():
+    """`import memento` must not load numba: outside of `_kernels` they are imported in functions."""
+    problems = [
+        f"{found.file}:{found.line}: imports {found.target} at import"
+        for found, source, target in _ours()
+        if target.startswith("_kernels") and not source.startswith("_kernels") and found.at_import
+    ]
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_third_parties_are_known():
+    """A new dependency is a decision: it stands in the table above and in pyproject.toml."""
+    known = {"numpy", "memento", *HEAVY, *sys.stdlib_module_names}
+    problems = [
+        f"{found.file}:{found.line}: imports {found.target}"
+        for path in FILES
+        for found in _imports(path)
+        if found.target.split(".")[0] not in known
+    ]
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_nothing_is_unpickled():
+    """State on disk is read without running what is in it."""
+    problems = []
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        problems += [
+            f"{found.file}:{found.line}: imports {found.target}"
+            for found in _imports(path)
+            if found.target.split(".")[0] in ("pickle", "cloudpickle", "dill", "shelve", "marshal")
+        ]
+        if "allow_pickle=True" in text:
+            problems.append(f"{path.relative_to(ROOT)}: allow_pickle=True")
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_exceptions_are_still_needed():
+    used = {(source, target) for _, source, target in _ours()}
+    assert set(EXCEPTIONS) <= used
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "allowed"),
+    [
+        ("memory", "policies.memento", True),
+        ("policies.memento", "policies._policy", True),
+        ("policies.memento", "memory", False),
+        ("batching", "density", False),
+        ("cases.puffer.ttp", "cases.datacenter.models", False),
+        ("cases.puffer.experiments", "runner.spec", True),
+        ("cases.puffer.experiments", "runner.job", False),
+        ("runner.job", "cases.puffer.replay", False),
+        ("report.page", "runner.results", True),
+        ("report.page", "memory", False),
+        ("cli.run", "runner.job", True),
+        ("loop", "testing", False),
+        ("testing", "loop", True),
+    ],
+)
+def test_the_table_itself(source, target, allowed):
+    assert (_refusal(source, target) is None) is allowed
