@@ -43,7 +43,7 @@ bench: $(VENV)/test.stamp  ## the table of speed and memory
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 docs: $(VENV)/docs.stamp  ## the documentation as a site in site/
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 clean:  ## remove the environment and everything made

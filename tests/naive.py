@@ -1,25 +1,26 @@
 """Slow, obvious float64 oracles of the method, written from its description and from nothing else.
 
 Everything here is loops and plain numpy; no function knows of the package that is tested. Where the
-method leaves a choice open (which parabola covers the last interval of Simpson's rule), the choice is
-named. Fast code is right if it agrees with this.
+method leaves a choice open (which parabola covers the last interval of Simpson's rule, how a kernel
+is put on a grid), the choice is named. Fast code is right if it agrees with this.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 TINY = 1e-6
 PEAK = 1 / math.sqrt(2 * math.pi)  # the density of a batch whose like is all there is: 0.3989
 
-# ---------------------------------------------------------------------------------------- batching
+# ----------------------------------------------------------------------------------------- batching
 
 
 def sort_key(column: np.ndarray, row: int) -> tuple:
-    """What one row is sorted by: its value; or position, then negated value, of its largest entry."""
+    """What a row is sorted by: its value; or position and negated value of its largest entry."""
     if column.ndim == 1:
         return (column[row],)
     entries = column[row].reshape(-1).tolist()
@@ -57,7 +58,7 @@ def cut(
     return batches
 
 
-# --------------------------------------------------------------------------------------- summaries
+# ---------------------------------------------------------------------------------------- summaries
 
 
 def frequencies(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -75,24 +76,50 @@ def mixture(rows: np.ndarray) -> np.ndarray:
 
 
 def silverman(values: np.ndarray) -> float:
-    """(4 / 3n)^(1/5) times the standard deviation of the sample (with n - 1)."""
+    """(4 / 3n)^(1/5) times the spread: the smaller of standard deviation and interquartile range.
+
+    The range is scaled as that of a normal distribution; where it is 0, the range from the 1st to
+    the 99th percentile takes its place. 0 if that is 0, too.
+    """
     n = len(values)
     if n < 2:
         return 0.0
     mean = sum(values.tolist()) / n
     variance = sum((v - mean) ** 2 for v in values.tolist()) / (n - 1)
-    return (4 / (3 * n)) ** 0.2 * math.sqrt(variance)
+    quartile, percentile = 0.6744897501960817, 2.3263478740408408  # of a standard normal
+    spread = min(
+        math.sqrt(variance), (quantile(values, 0.75) - quantile(values, 0.25)) / 2 / quartile
+    )
+    if spread == 0:
+        spread = (quantile(values, 0.99) - quantile(values, 0.01)) / 2 / percentile
+    return (4 / (3 * n)) ** 0.2 * spread
+
+
+def quantile(values: np.ndarray, level: float) -> float:
+    """Linear between the two ordered values around (n - 1) * level."""
+    ordered = sorted(values.tolist())
+    place = (len(ordered) - 1) * level
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def kde(values: np.ndarray, grid: np.ndarray, width: float | None = None) -> np.ndarray:
-    """Gaussian density estimate on the grid: values clipped, integral 1 by Simpson's rule."""
+    """Gaussian density estimate on the grid: values clipped, integral 1 by Simpson's rule.
+
+    Values are shared out between the two points of the grid next to them, so that a kernel narrower
+    than the grid is not lost between points.
+    """
     clipped = np.array([min(max(float(v), grid[0]), grid[-1]) for v in values])
     width = silverman(clipped) if width is None else width
     if width < 1e-12 * (grid[-1] - grid[0]):  # constant values, up to rounding
         width = (grid[-1] - grid[0]) / 10
     density = np.zeros(len(grid))
     for value in clipped:
-        density += np.exp(-(((grid - value) / width) ** 2) / 2)
+        left = max(i for i in range(len(grid) - 1) if grid[i] <= value)
+        share = (value - grid[left]) / (grid[left + 1] - grid[left])
+        density += (1 - share) * np.exp(-(((grid - grid[left]) / width) ** 2) / 2)
+        density += share * np.exp(-(((grid - grid[left + 1]) / width) ** 2) / 2)
     return density / integral(density, grid)
 
 
@@ -101,7 +128,9 @@ def parabola_integral(x: np.ndarray, y: np.ndarray, low: float, high: float) -> 
     middle = x[1]  # shifted, so that the powers stay small
     coefficients = np.linalg.solve(np.vander(x - middle, 3), y)
     antiderivative = np.polyint(coefficients)
-    return float(np.polyval(antiderivative, high - middle) - np.polyval(antiderivative, low - middle))
+    return float(
+        np.polyval(antiderivative, high - middle) - np.polyval(antiderivative, low - middle)
+    )
 
 
 def integral(y: np.ndarray, x: np.ndarray) -> float:
@@ -118,7 +147,7 @@ def integral(y: np.ndarray, x: np.ndarray) -> float:
     return total
 
 
-# --------------------------------------------------------------------------------------- distances
+# ---------------------------------------------------------------------------------------- distances
 
 
 def divergence_terms(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -153,7 +182,7 @@ def wasserstein_values(first: np.ndarray, second: np.ndarray) -> float:
     """Area between two empirical cumulative distributions."""
     places = sorted({*first.tolist(), *second.tolist()})
     area = 0.0
-    for left, right in zip(places, places[1:], strict=False):
+    for left, right in itertools.pairwise(places):
         below = sum(v <= left for v in first.tolist()) / len(first)
         other = sum(v <= left for v in second.tolist()) / len(second)
         area += abs(below - other) * (right - left)
@@ -182,7 +211,7 @@ def matrix(
     return np.array([[distance(p, q) for q in second] for p in first])
 
 
-# ------------------------------------------------------------------------- density, selection, RCI
+# -------------------------------------------------------------------------- density, selection, RCI
 
 
 def kernel(distances: np.ndarray, bandwidth: float = 0.1) -> np.ndarray:
@@ -223,20 +252,28 @@ def keep(
     sizes: Sequence[int],
     capacity: int,
     temperature: float,
-    rng: np.random.Generator | None = None,
+    uniforms: Iterator[float] | None = None,
     bandwidth: float = 0.1,
-) -> list[int]:
+) -> tuple[list[int], list[int]]:
     """Batches left when one at a time has gone until at most ``capacity`` samples are left.
 
     Densities are computed anew, from the distances of those still in play, before each discard.
+    A uniform number u takes the first batch at which the running total of probabilities exceeds u.
+    Also returned: the batches discarded, in that order.
     """
-    alive = list(range(len(sizes)))
+    alive, gone = list(range(len(sizes))), []
     while sum(sizes[i] for i in alive) > capacity:
         rho = density([d[np.ix_(alive, alive)] for d in distances], bandwidth)
         chances = discard_probabilities(rho, temperature)
-        chosen = int(chances.argmax()) if rng is None else int(rng.choice(len(alive), p=chances))
-        del alive[chosen]
-    return alive
+        if uniforms is None:
+            place = int(chances.argmax())
+        else:
+            u, running, place = next(uniforms), 0.0, -1
+            while running <= u and place < len(alive) - 1:
+                place += 1
+                running += chances[place]
+        gone.append(alive.pop(place))
+    return alive, gone
 
 
 def keep_frequency(

@@ -1,4 +1,4 @@
-"""Who may import whom. Read from the source with `ast`, so an import inside a function counts as well.
+"""Who may import whom. Read with `ast`, so an import inside a function counts as well.
 
 `docs/architecture.md` shows the same table with its reasons.
 """
@@ -94,7 +94,7 @@ def _imports(path: Path, root: Path = ROOT) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: relative import"
             for alias in node.names:
-                # `from memento import memory` names a module, `from memento.memory import Memory` does not.
+                # The name counts: `from memento import memory` imports a module.
                 yield Import(file, node.lineno, f"{node.module}.{alias.name}", at_import)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for child in node.body:
@@ -195,7 +195,7 @@ def test_heavy_imports_stay_where_they_are_named():
 
 
 def test_kernels_are_imported_lazily():
-    """`import memento` must not load numba: outside of `_kernels` they are imported in functions."""
+    """`import memento` must not load numba: others than kernels import them in functions."""
     problems = [
         f"{found.file}:{found.line}: imports {found.target} at import"
         for found, source, target in _ours()

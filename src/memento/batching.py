@@ -124,7 +124,7 @@ class Batches:
             ((name, axes),) = dimensions.items()
             return cls._from_lists({name: _split(name, data, axes)})
         return cls._from_lists(
-            {name: [np.asarray(batch[name]) for batch in data] for name in dimensions}
+            {name: [_entry(name, batch) for batch in data] for name in dimensions}
         )
 
     @classmethod
@@ -140,9 +140,17 @@ def _holds_mappings(data: Any) -> bool:
 
 
 def _stacked(name: str, data: Mapping[str, Any], axes: int) -> list[np.ndarray]:
+    return _split(name, _value(name, data), axes)
+
+
+def _entry(name: str, batch: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(_value(name, batch))
+
+
+def _value(name: str, data: Mapping[str, Any]) -> Any:
     if name not in data:
         raise SchemaError(f"no column {name!r}; there are {sorted(data)}")
-    return _split(name, data[name], axes)
+    return data[name]
 
 
 def _split(name: str, data: Any, axes: int) -> list[np.ndarray]:
@@ -184,8 +192,8 @@ def make_batches(
         missing: What a missing sort column does: a warning, an error, or nothing.
 
     Raises:
-        SchemaError: A column is missing with ``missing="error"``, or no sort column is there.
-        SettingError: ``batch_size`` below 1.
+        SchemaError: A sort column is missing with ``missing="error"``, or ``group_by`` is missing.
+        SettingError: ``batch_size`` below 1, or an unknown ``remainder`` or ``missing``.
 
     Example:
         >>> len(make_batches(Samples(y=[2, 0, 1, 1, 0]), 2, ["y"]))
@@ -196,6 +204,7 @@ def make_batches(
     parts = (samples,) if isinstance(samples, Samples) else tuple(p for p in samples if p.size)
     parts = parts or (Samples(),)
     if group_by is not None:
+        _require(group_by, parts)
         sort_by = (group_by, *(name for name in sort_by if name != group_by))
     order = sort_order(parts, sort_by, missing=missing)
     return cut(parts, order, batch_size, group_by=group_by, remainder=remainder)
@@ -223,9 +232,10 @@ def cut(
         raise SettingError(f"batch_size is {batch_size}; it has to be at least 1")
     if remainder not in ("drop", "keep"):
         raise SettingError(f'remainder is {remainder!r}; expected "drop" or "keep"')
-    if group_by is None:
+    if group_by is None or not len(order):
         starts = np.array([0, len(order)])
     else:
+        _require(group_by, parts)
         groups = Batches(parts, order, np.array([0, len(order)])).column(group_by)
         starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1], [True]]))
     pieces, lengths = [], []
@@ -238,6 +248,15 @@ def cut(
     kept = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     return Batches(parts, kept, offsets)
+
+
+def _require(group_by: str, parts: Sequence[Samples]) -> None:
+    """Batches that must not straddle groups cannot do without the group."""
+    for part in parts:
+        if part.size and group_by not in part:
+            raise SchemaError(
+                f"column {group_by!r}, which group_by names, is missing; there are {sorted(part)}"
+            )
 
 
 def sort_order(
@@ -259,6 +278,7 @@ def sort_order(
 
     Raises:
         SchemaError: A column is missing with ``missing="error"``.
+        SettingError: An unknown ``missing``.
 
     Example:
         >>> sort_order(Samples(p=[[0.4, 0.6], [0.9, 0.1], [0.2, 0.8]]), ["p"])
@@ -266,7 +286,10 @@ def sort_order(
     """
     from memento._kernels import sorting
 
-    parts = [samples] if isinstance(samples, Samples) else list(samples)
+    if missing not in ("warn", "error", "skip"):
+        raise SettingError(f'missing is {missing!r}; expected "warn", "error" or "skip"')
+    given = (samples,) if isinstance(samples, Samples) else samples
+    parts = [part for part in given if part.size]
     size = sum(part.size for part in parts)
     names = [name for name in sort_by if _present(name, parts, missing)]
     keys: list[_Key] = []
@@ -282,8 +305,8 @@ def sort_order(
 
 
 def _present(name: str, parts: Sequence[Samples], missing: Missing) -> bool:
-    if all(name in part for part in parts if part.size):
-        return any(part.size for part in parts)
+    if all(name in part for part in parts):
+        return bool(parts)
     if missing == "error":
         listed = sorted({column for part in parts for column in part})
         raise SchemaError(f"sort column {name!r} is missing; there are {listed}")
@@ -303,7 +326,8 @@ def _on_demand(parts: Sequence[Samples], name: str) -> list[_Key]:
     def key(index: int) -> Callable[[np.ndarray], np.ndarray]:
         def of_rows(rows: np.ndarray) -> np.ndarray:
             whole = Batches(tuple(parts), rows, rows[:0])
-            return _keys([whole.column(name)])[index].astype(np.uint64)
+            # Not narrowed: the key of a row must not depend on the rows that it is asked with.
+            return _plain_keys([whole.column(name)])[index].astype(np.uint64)
 
         return of_rows
 
@@ -318,10 +342,19 @@ def _orderable(array: np.ndarray) -> bool:
 
 def _keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Unsigned keys of a column that lies in one or more pieces: one key, or mode and value."""
+    first, *value = _plain_keys(columns)
+    return [_narrow(first), *value]
+
+
+def _plain_keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     from memento._kernels import sorting
 
+    kinds = {column.dtype for column in columns}
+    if len(kinds) > 1:  # bits are comparable within one type only
+        common = np.result_type(*kinds)
+        columns = [column.astype(common) for column in columns]
     if columns[0].ndim == 1:
-        return [_narrow(np.concatenate(_ranks(columns)))]
+        return [np.concatenate(_ranks(columns))]
     modes, values = [], []
     for column in columns:
         if not _orderable(column):
@@ -332,7 +365,7 @@ def _keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         found = sorting.mode_and_value(rows)
         modes.append(found.position)
         values.append(sorting.descending(found.value))
-    return [_narrow(np.concatenate(modes)), np.concatenate(values)]
+    return [np.concatenate(modes), np.concatenate(values)]
 
 
 def _ranks(columns: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -17,13 +17,17 @@ from typing import Any, Literal
 import numpy as np
 
 from memento.batching import Batches, cut
-from memento.density import SampleSpace, cross_density
+from memento.density import SampleSpace, cross_density, kernels
 from memento.errors import SettingError
 from memento.samples import Samples
 
 __all__ = ["CoverageIncrease", "coverage_increase"]
 
 Estimator = Literal["calibrated", "plain"]
+
+# Batches have no neighbours where all but this share of their density is their own kernels: what is
+# left after subtracting these is then mostly rounding.
+_ALONE = 1e-9
 
 
 class CoverageIncrease(float):
@@ -32,17 +36,15 @@ class CoverageIncrease(float):
     Attributes:
         estimator: ``"calibrated"`` or ``"plain"``.
         noise: 95 % quantile of what is estimated when nothing has changed; NaN if not asked for.
-        p_value: Probability of an estimate as large or larger when nothing has changed; NaN if not
-            asked for.
-        permutations: How many draws ``noise`` and ``p_value`` rest on.
-        null: Those draws, ``(permutations,)``, ascending.
+        p_value: Probability of samples as new as these or newer when nothing has changed; NaN if not
+            asked for. It judges a statistic of its own, see `coverage_increase`.
+        null: Estimates when nothing has changed, ascending, that ``noise`` is taken from.
         batches: Batches in the samples and in the reference.
     """
 
     estimator: Estimator
     noise: float
     p_value: float
-    permutations: int
     null: np.ndarray
     batches: tuple[int, int]
 
@@ -52,25 +54,21 @@ class CoverageIncrease(float):
         *,
         estimator: Estimator = "calibrated",
         null: np.ndarray | None = None,
+        p_value: float = float("nan"),
         batches: tuple[int, int] = (0, 0),
     ) -> CoverageIncrease:
         self = super().__new__(cls, value)
         self.estimator = estimator
         self.null = np.sort(np.empty(0) if null is None else null)
-        self.permutations = len(self.null)
+        self.p_value = p_value
         self.batches = batches
-        if self.permutations:
-            # The +1 counts the observation itself, which under the null is one more such draw, so
-            # that P(p_value <= a) <= a exactly (Phipson and Smyth, 2010).
-            larger = int(np.count_nonzero(self.null >= value))
-            self.p_value = (1 + larger) / (1 + self.permutations)
+        self.noise = float("nan")
+        if len(self.null):
             self.noise = float(np.quantile(self.null, 0.95, method="higher"))
-        else:
-            self.p_value = self.noise = float("nan")
         return self
 
     def __repr__(self) -> str:
-        if not self.permutations:
+        if np.isnan(self.p_value):
             return f"CoverageIncrease({float(self):.4f}, {self.estimator})"
         return (
             f"CoverageIncrease({float(self):.4f}, {self.estimator}, noise={self.noise:.4f}, "
@@ -97,16 +95,25 @@ def coverage_increase(
         policy: A policy with distances, such as `Memento`, or a `SampleSpace`.
         estimator: ``"calibrated"`` leaves a batch's own kernel out of its density; ``"plain"`` is
             the formula of the paper.
-        permutations: Draws from the null, in which all samples of both sets are pooled, split at
-            random into sets of the same sizes, and batched anew; 0 or None gives the value alone.
-            The smallest p-value that can come out is ``1 / (permutations + 1)``.
-        rng: Seed or generator of the permutations.
-        progress: Called with (done, total) after each of them.
+        permutations: Draws for ``noise``, in which all samples of both sets are pooled, split at
+            random into sets of the same sizes, and batched anew. Ten times as many, which are
+            cheap, give ``p_value``: the smallest that can come out is
+            ``1 / (10 * permutations + 10)``. 0 or None gives the value alone.
+        rng: Seed or generator of the draws.
+        progress: Called with (done, total) after each draw for ``noise``.
 
     Returns:
-        A float with ``noise`` and ``p_value``. The null assumes independent samples; two sets that
-        share samples (a memory before and after an insert) are more alike than that, which makes
-        the p-value too large, never too small.
+        A float with ``noise`` and ``p_value``.
+
+    The estimate adds up densities, so what is new but rare hardly moves it: a drift of 3 % of the
+    samples can stay within its noise. The p-value therefore judges another statistic of the same
+    densities: the samples of both sets are sorted and cut into cells together, and each cell in which
+    the reference is thinner than the samples by a share s counts with s squared. It is an exact
+    permutation test (samples are exchanged, not batches, which sorting lines up), and sees most
+    drifts of 1 % of 12,800 samples.
+
+    Both assume independent samples. Two sets that share samples (a memory before and after an
+    insert) are more alike than that, so that the p-value is too large, never too small.
 
     Raises:
         InputError: The samples lack what the distances need.
@@ -128,7 +135,7 @@ def coverage_increase(
     now = Samples.borrow(samples)
     before = Samples.borrow(reference)
     if not before.size:
-        return CoverageIncrease(1.0, estimator=estimator)
+        return CoverageIncrease(1.0, estimator=estimator, p_value=0.0)
     if not now.size:
         return CoverageIncrease(0.0, estimator=estimator)
     policy.check(now)
@@ -137,16 +144,65 @@ def coverage_increase(
     mine = np.arange(now.size + before.size) < now.size
     pair = split.into(mine[split.order])
     value = _increase(policy, *pair, estimator)
+    sizes = (len(pair[0]), len(pair[1]))
+    if not draws:
+        return CoverageIncrease(value, estimator=estimator, batches=sizes)
     generator = np.random.default_rng(rng)
     null = np.empty(draws)
     for i in range(draws):
         # Permuting positions in the sorted order permutes samples, and needs no sorting again.
-        drawn = generator.permutation(mine)
-        null[i] = _increase(policy, *split.into(drawn), estimator)
+        null[i] = _increase(policy, *split.into(generator.permutation(mine)), estimator)
         if progress is not None:
             progress(i + 1, draws)
-    sizes = (len(pair[0]), len(pair[1]))
-    return CoverageIncrease(value, estimator=estimator, null=null, batches=sizes)
+    cheap = _CHEAP * (draws + 1) - 1
+    newness = _newness(policy, split, mine[split.order], cheap, generator)
+    # The observation is, if nothing has changed, one more such draw; so it counts itself, and
+    # P(p_value <= a) <= a holds exactly (Phipson and Smyth, 2010).
+    p_value = np.count_nonzero(newness >= newness[0]) / len(newness)
+    return CoverageIncrease(
+        value, estimator=estimator, null=null, p_value=float(p_value), batches=sizes
+    )
+
+
+# Cells of the test for newness: enough to see a new region of a few samples in ten thousand.
+_CELLS = 2048
+# Draws for the p-value, for each one asked for: they cost next to nothing.
+_CHEAP = 10
+
+
+def _newness(
+    space: SampleSpace, split: _Split, mine: np.ndarray, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """How new the samples are, and how new as many of the pool drawn at random would be.
+
+    The pooled samples are cut into cells in sorted order. With the density at cell c of the samples
+    and of the reference, ``newness(c) = max(0, 1 - rho_R(c) / rho_B(c))``, 0 where both are as dense
+    and 1 where the reference has nothing; the result is the mean of its square over the samples.
+
+    Returns:
+        ``(1 + draws,)``: first what is observed. If samples and reference are exchangeable, all are
+        draws from one distribution: only how many of each cell belong to the samples changes, and
+        that is multivariate hypergeometric.
+    """
+    size = max(2 * space.batch_size, -(-len(split.order) // _CELLS))
+    cells = cut(split.parts, split.order, size, group_by=space.group_by, remainder="keep")
+    sizes = cells.sizes
+    total, own = len(split.order), int(np.count_nonzero(mine))
+    observed = np.add.reduceat(mine.astype(np.int64), cells.offsets[:-1])
+    drawn = rng.multivariate_hypergeometric(sizes, own, size=draws, method="marginals")
+    counts = np.concatenate([observed[None], drawn])
+    ours = counts / own
+    theirs = (sizes - counts) / (total - own)
+    dense = np.full(ours.shape, np.inf)
+    dense_before = np.full(ours.shape, np.inf)
+    for kernel in kernels(space, cells):
+        np.minimum(dense, ours @ kernel, out=dense)
+        np.minimum(dense_before, theirs @ kernel, out=dense_before)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        newness = np.where(ours > 0, np.maximum(0.0, 1 - dense_before / dense), 0.0)
+    # Rounding, so that draws that are equal by count compare equal whatever the order of sums.
+    result: np.ndarray = (ours * newness**2).sum(axis=1).round(12)
+    return result
 
 
 class _Split:
@@ -177,7 +233,7 @@ def _increase(
     cross = cross_density(space, batches, others)
     if estimator == "calibrated":
         own = field.density(leave_one_out=True)
-        if own.sum() > 0:
+        if own.sum() > _ALONE * field.density().sum():
             return _relative(own, cross)
     # Also where no batch has a neighbour: without their own kernels they would cover nothing.
     return _relative(field.density(), cross)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from memento.distances import Distance, JensenShannon
 from memento.errors import SchemaError, SettingError
 from memento.samples import Samples
 
-__all__ = ["Field", "SampleSpace", "batch_densities", "cross_density"]
+__all__ = ["Field", "SampleSpace", "batch_densities", "cross_density", "kernels"]
 
 Precision = Literal["auto", "exact", "fast"]
 
@@ -69,7 +69,7 @@ class SampleSpace:
         object.__setattr__(self, "distances", tuple(found))
         names = (self.sort_by,) if isinstance(self.sort_by, str) else self.sort_by
         object.__setattr__(self, "sort_by", tuple(names))
-        if not isinstance(self.bandwidth, (int, float)):
+        if not isinstance(self.bandwidth, (int, float, np.number)):
             object.__setattr__(self, "bandwidth", tuple(self.bandwidth))
         if not self.distances:
             raise SettingError("no distances; give at least one, such as JensenShannon.of_labels")
@@ -78,7 +78,7 @@ class SampleSpace:
                 raise SettingError(
                     f"{distance!r} is not a Distance; wrap a function in memento.Custom"
                 )
-        if isinstance(self.batch_size, bool) or int(self.batch_size) != self.batch_size:
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, (int, np.integer)):
             raise SettingError(f"batch_size is {self.batch_size!r}; expected a whole number")
         if self.batch_size < 1:
             raise SettingError(f"batch_size is {self.batch_size}; it has to be at least 1")
@@ -98,7 +98,7 @@ class SampleSpace:
                 raise SettingError(f"{name} is {value!r}; expected one of {', '.join(valid)}")
 
     def _bandwidths(self) -> tuple[float, ...]:
-        if isinstance(self.bandwidth, (int, float)):
+        if isinstance(self.bandwidth, (int, float, np.number)):
             return (float(self.bandwidth),) * len(self.distances)
         return tuple(self.bandwidth)
 
@@ -131,6 +131,11 @@ class SampleSpace:
 
     def check(self, samples: Samples) -> None:
         """Raise if samples cannot be seen: missing columns, NaN, values outside their domain."""
+        if self.group_by is not None and self.group_by not in samples:
+            raise SchemaError(
+                f"column {self.group_by!r}, which group_by names, is missing; there are "
+                f"{sorted(samples)}"
+            )
         for distance, _ in self.present([samples]):
             distance.check(samples)
 
@@ -214,6 +219,29 @@ def cross_density(space: SampleSpace, batches: Batches, others: Batches) -> np.n
         )
         densities.append(sums / (len(others) * ROOT_TWO_PI))
     return np.minimum.reduce(densities)
+
+
+def kernels(space: SampleSpace, batches: Batches) -> Iterator[np.ndarray]:
+    """Kernel values between all batches, for one distance after the other.
+
+    Yields:
+        ``(n, n)`` float64, 1 on the diagonal.
+    """
+    for distance, bandwidth in space.present(batches.parts):
+        bound = distance.bind(batches.parts)
+        summaries = bound.summarise(batches)
+        if not isinstance(bound, JensenShannon) or not _is_fast(
+            summaries, summaries, space.precision
+        ):
+            yield _kernel(bound.compare(summaries, summaries), bandwidth)
+            continue
+        from memento._kernels import jensen_shannon
+
+        packed = jensen_shannon.pack(bound.simplex(summaries))
+        values = np.empty((len(batches), len(batches)))
+        for i, row in enumerate(values):
+            jensen_shannon.kernel_row(packed, i, 0.5 / bandwidth**2, row)
+        yield values
 
 
 class Field:

@@ -412,7 +412,9 @@ class _OfValues(_OnGrid):
     def bind(self, parts: Sequence[Samples]) -> Distance:
         if self.support is not None:
             return self
-        values = np.concatenate([part[self.column] for part in parts])
+        # A set that is compared with itself counts once.
+        different = {id(part): part[self.column] for part in parts}
+        values = np.concatenate(list(different.values()))
         return replace(self, support=tuple(support_of(values, self.mass, self.points).tolist()))
 
     def summarise(self, batches: Batches) -> np.ndarray:
@@ -479,11 +481,7 @@ class _OfDensities(_OnGrid):
     def check(self, samples: Samples) -> None:
         super().check(samples)
         rows = samples[self.column]
-        if rows.shape[1] != len(self.support):
-            raise SchemaError(
-                f"column {self.column!r} has {rows.shape[1]} values a row; the support has "
-                f"{len(self.support)} points"
-            )
+        _check_width(self.column, rows, self.support)
         bad = np.flatnonzero((rows < 0).any(axis=1) | ~(rows > 0).any(axis=1))
         if len(bad):
             raise DomainError(
@@ -495,11 +493,20 @@ class _OfDensities(_OnGrid):
         return _mean_rows(batches, self.column)
 
 
+def _check_width(column: str, rows: np.ndarray, support: tuple[float, ...]) -> None:
+    if rows.shape[1] != len(support):
+        raise SchemaError(
+            f"column {column!r} has {rows.shape[1]} values a row; the support has "
+            f"{len(support)} points"
+        )
+
+
 def _grid(support: Any) -> tuple[float, ...]:
     grid = np.asarray(support, dtype=np.float64)
-    if grid.ndim != 1 or len(grid) < 3 or not np.all(np.diff(grid) > 0):
+    shaped = grid.ndim == 1 and len(grid) >= 3 and np.isfinite(grid).all()
+    if not shaped or not np.all(np.diff(grid) > 0):
         raise SettingError(
-            f"support has the shape {grid.shape}; expected at least 3 increasing numbers"
+            f"support has the shape {grid.shape}; expected at least 3 increasing, finite numbers"
         )
     return tuple(grid.tolist())
 
@@ -604,6 +611,10 @@ class _W1OfValues(Wasserstein):
     column: str
     levels: int
 
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise SettingError(f"levels is {self.levels}; it has to be at least 1")
+
     @property
     def axes(self) -> Mapping[str, int]:
         return {self.column: 0}
@@ -630,6 +641,10 @@ class _W1OfCdfs(Wasserstein):
     @property
     def axes(self) -> Mapping[str, int]:
         return {self.column: 1}
+
+    def check(self, samples: Samples) -> None:
+        super().check(samples)
+        _check_width(self.column, samples[self.column], self.support)
 
     def summarise(self, batches: Batches) -> np.ndarray:
         return _mean_rows(batches, self.column)

@@ -70,7 +70,8 @@ class Memory:
         if not isinstance(policy, Policy):
             raise SettingError(f"policy is {policy!r}; expected a Policy, such as memento.FIFO()")
         if capacity is not None:
-            if isinstance(capacity, bool) or int(capacity) != capacity or capacity < 1:
+            number = isinstance(capacity, (int, float, np.integer))
+            if not number or capacity is True or not (capacity >= 1 and capacity % 1 == 0):
                 raise SettingError(f"capacity is {capacity!r}; expected a whole number above 0")
             capacity = int(capacity)
         policy.check_capacity(capacity)
@@ -158,13 +159,14 @@ class Memory:
             SchemaError: Columns are missing or unknown, or of another type, width or length.
             DomainError: Values that the policy cannot work with.
 
-        If it raises, the memory is as it was.
+        If it raises, the memory is as it was; only an interrupt from the keyboard may be raised when the
+        insert is complete (`inserts` tells).
         """
         fresh = Samples.borrow(data, **columns)
         self.check(fresh)
         if not fresh.size:
             return Report(0, 0, 0)
-        before = self._rng.bit_generator.state
+        before, inserts = self._rng.bit_generator.state, self._inserts
         try:
             choice = self._policy.choose(
                 self._held(), fresh, self._capacity, self._state, self._rng
@@ -172,7 +174,8 @@ class Memory:
             self._check_choice(choice, fresh.size)
             _uninterrupted(lambda: self._commit(choice, fresh))
         except BaseException:
-            self._rng.bit_generator.state = before
+            if self._inserts == inserts:  # an interrupt that came during the commit is raised after it
+                self._rng.bit_generator.state = before
             raise
         kept = int(np.count_nonzero(self._arrivals == self._inserts))
         discarded = int(self._last_size + fresh.size - self._size)
@@ -322,7 +325,11 @@ class Memory:
         memory._inserts = contents["inserts"]
         memory.model = contents["model"]
         memory._arrivals = arrays["arrivals"]
-        memory._buffers = snapshot.with_prefix(arrays, "column/")
+        # What cannot be written to belongs to somebody else, such as a memory that was dumped.
+        memory._buffers = {
+            name: array if array.flags.writeable else array.copy()
+            for name, array in snapshot.with_prefix(arrays, "column/").items()
+        }
         memory._state = State(contents["counters"], snapshot.with_prefix(arrays, "mark/"))
         if contents["trained"]:
             memory._reference = Samples.borrow(snapshot.with_prefix(arrays, "reference/"))
@@ -396,7 +403,7 @@ class Memory:
                 f"{self._policy!r} chose rows of type {rows.dtype} and shape {rows.shape}; expected "
                 "a one-dimensional array of integers"
             )
-        if len(rows) and (rows[0] < 0 or rows[-1] >= limit or not (np.diff(rows) > 0).all()):
+        if len(rows) and (rows[0] < 0 or rows[-1] >= limit or not (rows[1:] > rows[:-1]).all()):
             raise SettingError(
                 f"{self._policy!r} chose rows that are not ascending within 0 to {limit - 1}"
             )
@@ -663,13 +670,20 @@ def _uninterrupted(action: Callable[[], None]) -> None:
             action()
         except BaseException as error:
             failure.append(error)
+        finally:
+            done.set()
 
-    worker = threading.Thread(target=run)
+    done = threading.Event()
     interrupt: BaseException | None = None
-    worker.start()
-    while worker.is_alive():
+    try:
+        threading.Thread(target=run).start()
+    except RuntimeError:  # no thread can be had
+        run()
+    except BaseException as error:
+        interrupt = error
+    while not done.is_set():
         try:
-            worker.join()
+            done.wait()
         except BaseException as error:
             interrupt = error
     if failure:

@@ -113,10 +113,10 @@ class OnCoverage(Trigger):
             raise SettingError(f"threshold is {self.threshold}; expected a share from 0 to 1")
         if not 0 < self.significance <= 1:
             raise SettingError(f"significance is {self.significance}; expected a value in (0, 1]")
-        if self._tests and self.significance * (self.permutations + 1) < 1:
+        if self._tests and self.significance * 10 * (self.permutations + 1) < 1:
             raise SettingError(
                 f"{self.permutations} permutations cannot give a p-value of {self.significance} or "
-                f"less; ask for at least {int(np.ceil(1 / self.significance)) - 1}"
+                f"less; ask for at least {int(np.ceil(0.1 / self.significance))}"
             )
 
     @property

@@ -206,9 +206,9 @@ def _array(name: str, values: Any) -> np.ndarray:
         values = values.combine_chunks()
         if hasattr(values, "chunks"):
             values = values.chunk(0) if values.num_chunks else values.to_pylist()
-    if hasattr(values, "null_count") and not callable(values.null_count) and values.null_count:
+    if missing := _missing(values):
         raise SchemaError(
-            f"column {name!r} has {values.null_count:,} missing values of {len(values):,}; "
+            f"column {name!r} has {missing:,} missing values of {len(values):,}; "
             "fill or drop them first"
         )
     if hasattr(values, "buffers") and hasattr(values, "type"):  # Arrow array
@@ -226,6 +226,16 @@ def _array(name: str, values: Any) -> np.ndarray:
     if array.dtype.hasobject:
         array = _without_objects(name, array)
     return array
+
+
+def _missing(values: Any) -> int:
+    """How many values of a column are missing, where its library tells that apart from NaN."""
+    nulls = getattr(values, "null_count", 0)
+    if nulls or callable(nulls):
+        return int(nulls()) if callable(nulls) else int(nulls)  # polars has a method, Arrow a number
+    if hasattr(values, "isna") and not isinstance(values.dtype, np.dtype):  # pandas' own types
+        return int(values.isna().sum())
+    return 0
 
 
 def _arrow(name: str, values: Any) -> np.ndarray:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from memento.errors import DamagedError, ForeignError, StorageError
+from memento.errors import DamagedError, ForeignError, SchemaError, StorageError
 from memento.files import Lock, atomic_write, digest, storage_errors, sync_folder, write_synced
 
 __all__ = [
@@ -127,7 +127,9 @@ def _write(
         manifest["sha256"] = _own_digest(manifest)
         atomic_write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        # Once the manifest names the new generation, it counts, whatever went wrong afterwards.
+        if generation_of(folder) != generation:
+            shutil.rmtree(new, ignore_errors=True)
         raise
     _remove_others(folder, generation)
     return generation
@@ -189,7 +191,13 @@ def _read(folder: Path, manifest: Mapping[str, Any], verify: bool) -> Snapshot:
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
-    contiguous = np.ascontiguousarray(array)
+    if array.dtype.hasobject:
+        raise SchemaError(
+            f"{path.name}: an array of Python objects cannot be stored; convert it to numbers, "
+            "strings or datetimes"
+        )
+    # reshaped, because an array without axes would come back with one
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)
 
     def write_npy(file: Any) -> None:
         np.lib.format.write_array_header_2_0(

@@ -1,39 +1,49 @@
 r"""Discarding batches, one draw after the other.
 
-With ``m`` batches left and kernel sums ``S_d`` under the distances ``d``, the density of batch ``i`` is
+With ``m`` batches left and kernel sums ``S_d`` under the distances ``d``, the density of batch
+``i`` is
 
     rho_i = min_d S_d[i] / (m sqrt(2 pi)),
 
-and the next batch to go is drawn with probability ``softmax(rho / T)_i``. Then its kernel row is subtracted from every
-``S_d``, ``m`` falls by one, and so on. At T = 0 the densest batch goes, the last one on ties; at T = inf any.
+and the next batch to go is drawn with probability ``softmax(rho / T)_i``. Then its kernel row is
+subtracted from every ``S_d``, ``m`` falls by one, and so on. At T = 0 the densest batch goes, the
+last one on ties; at T = inf any.
 
-**Groups.** Batches with the same summary have the same sum. A distance keeps one sum per *group* of such batches, and
-``groups[i]`` is the group of batch ``i``; where all differ, ``groups[i] = i``. A discarded batch takes its kernel row
-(weight 1) from the sums of all groups, and its group has one member less.
+**Groups.** Batches with the same summary have the same sum. A distance keeps one sum per *group* of
+such batches, and ``groups[i]`` is the group of batch ``i``; where all differ, ``groups[i] = i``. A
+discarded batch takes its kernel row (weight 1) from the sums of all groups, and its group has one
+member less.
 
-**Drawing** inverts the distribution function: with ``w_i = exp((rho_i - max rho) / T)``, take the first batch at which
-the running total of ``w`` exceeds ``u * sum(w)``, for a uniform ``u`` from the caller. The totals of 256 batches at a
-time lead to the right block first. ``w`` is float32 with a relative error of 3e-6 at most (and 0 below 2^-126), so
-a probability p is drawn as p (1 +- 6e-6); totals are float64. At T = 0, sums within 1e-9 of the largest (relative) are
-tied: equal sums differ that much by the rounding of what was added and subtracted, which must not choose.
+**Drawing** inverts the distribution function: with ``w_i = exp((rho_i - max rho) / T)``, take the
+first batch at which the running total of ``w`` exceeds ``u * sum(w)``, for a uniform ``u`` from the
+caller. The totals of 256 batches at a time lead to the right block first. ``w`` is float32
+with a relative error of 6e-6 at most (and 0 below 2^-126), so a probability p is drawn as
+p (1 +- 1.2e-5); totals are float64. At T = 0, sums within 1e-9 of the largest (relative)
+are tied: equal sums differ that much by the rounding of what was added and subtracted, which must
+not choose.
 
-**What is gone** keeps its place until places are given out anew, which costs about as much as five kernel rows and
-happens after every 64th part of the batches is gone; until then a penalty of -inf keeps it from being drawn.
+**What is gone** keeps its place until places are given out anew, which costs about as much as five
+kernel rows and happens after every 64th part of the batches is gone; until then a ceiling of -inf
+keeps it from being drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from memento._kernels.jensen_shannon import (
+    MANY,
     TILE,
+    UNROLL,
     Packed,
     binary,
+    compact,
+    describe_tiles,
+    empty_packed,
     move_columns,
     power_of_two,
     subtract_from,
@@ -46,6 +56,8 @@ Groups = npt.NDArray[np.int32]
 _f4 = np.float32
 _LOWEST = _f4(-126.0)
 _TIE = 1e-9
+_LANES = 32
+_NO_MATRIX = np.empty((0, 0))
 _ROOT_TWO_PI = np.sqrt(2.0 * np.pi)
 _PER_LN2 = 1.0 / np.log(2.0)
 
@@ -67,13 +79,23 @@ def _lower_to(sums, groups, plain, values):  # type: ignore[no-untyped-def]
             values[i] = s if s < v else v
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "nnan"})
+@njit(cache=True, nogil=True)
 def _largest(values):  # type: ignore[no-untyped-def]
+    """Return the largest value; 32 lanes, as a single maximum would be a chain of waits."""
     wide()
+    lanes = np.full(_LANES, -np.inf)
+    n = values.shape[0]
+    whole = n - n % _LANES
+    for start in range(0, whole, _LANES):
+        for lane in range(_LANES):
+            v = values[start + lane]
+            largest = lanes[lane]
+            lanes[lane] = v if v > largest else largest
     largest = -np.inf
-    for i in range(values.shape[0]):
-        v = values[i]
-        largest = v if v > largest else largest
+    for lane in range(_LANES):
+        largest = max(largest, lanes[lane])
+    for i in range(whole, n):
+        largest = max(largest, values[i])
     return largest
 
 
@@ -97,7 +119,7 @@ def _total(shares):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _pick(values, m, temperature, u, shares, totals):  # type: ignore[no-untyped-def]
-    """Return the place to discard; values hold the smallest sums, -inf where nothing is left to discard."""
+    """Return the place to discard; values hold the smallest sums, -inf where nothing is left."""
     n = values.shape[0]
     if temperature == np.inf:
         # the alive ones are counted off
@@ -168,7 +190,7 @@ def draw(
     temperature: float,
     u: float,
 ) -> int:
-    """Return the batch to discard next: one step, for distances whose kernel rows only the caller can make.
+    """Return the batch to discard next: one step, where only the caller can make kernel rows.
 
     Args:
         sums: per distance, float64 (groups,) kernel sums.
@@ -184,7 +206,7 @@ def draw(
     return int(_draw(tuple(sums), given, plain, alive, m, float(temperature), u))
 
 
-# ------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # The whole loop
 
 
@@ -203,7 +225,23 @@ def _drop_places(ceiling, origin, groups):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _drop_groups(tiles, halves, size, members, sums, names, groups):  # type: ignore[no-untyped-def]
+def _front(packed, size):  # type: ignore[no-untyped-def]
+    """Return the first distributions as if they were all, in the same arrays."""
+    count = (size + TILE - 1) // TILE
+    described = count if count >= MANY else 0
+    near = (described + TILE - 1) // TILE
+    return Packed(
+        packed.tiles[:count],
+        packed.halves[:count],
+        size,
+        packed.means[:near],
+        packed.mean_halves[:near],
+        packed.radii[:described],
+    )
+
+
+@njit(cache=True, nogil=True)
+def _drop_groups(packed, size, members, sums, names, groups):  # type: ignore[no-untyped-def]
     """Move the groups that still have members to the front and renumber; return how many."""
     number = np.empty(size, np.int32)
     keep = np.empty(size, np.int64)
@@ -217,8 +255,12 @@ def _drop_groups(tiles, halves, size, members, sums, names, groups):  # type: ig
             names[kept] = names[g]
             kept += 1
     if kept < size:
-        count = (kept + TILE - 1) // TILE
-        move_columns(tiles, halves, keep[:kept], tiles[:count], halves[:count])
+        front = _front(packed, kept)
+        move_columns(packed.tiles, packed.halves, keep[:kept], front.tiles, front.halves)
+        if len(front.radii):
+            describe_tiles(
+                front.tiles, front.halves, kept, front.means, front.mean_halves, front.radii
+            )
         for i in range(groups.shape[0]):
             groups[i] = number[groups[i]]
     return kept
@@ -226,13 +268,14 @@ def _drop_groups(tiles, halves, size, members, sums, names, groups):  # type: ig
 
 @njit(cache=True, nogil=True)
 def _discard(  # type: ignore[no-untyped-def]
-    tiles, halves, matrices, sizes, factor, sums, groups, plain, members, names, temperature, us, out
+    packs, matrices, sizes, factor, sums, groups, plain, members, names, temperature, us, out
 ):
     """Fill out with the batches discarded, one per uniform in ``us``.
 
-    All of the tuples have one entry per distance. Its kernels come from ``tiles`` and ``halves`` unless ``matrices``
-    holds them. Everything but ``matrices`` is changed; ``sizes`` counts the groups that are left, ``sums`` holds their
-    sums and ``names`` the numbers by which the caller knows them.
+    All of the tuples have one entry per distance. Its kernels come from ``packs`` unless
+    ``matrices`` holds them. Everything but ``matrices`` is changed: ``sizes`` counts the groups
+    that are left, ``sums`` holds their sums and ``names`` the numbers by which the caller knows
+    them.
     """
     n = groups[0].shape[0]
     places = n
@@ -249,26 +292,20 @@ def _discard(  # type: ignore[no-untyped-def]
         ceiling[i] = -np.inf
         m -= 1
         for d in range(len(sums)):
-            g = groups[d][i]
+            g = np.int64(groups[d][i])
             members[d][g] -= 1
             if matrices[d].shape[0] > 0:
                 row = matrices[d][g]
                 for j in range(row.shape[0]):
                     sums[d][j] -= row[j]
             else:
-                subtract_from(tiles[d], halves[d], sizes[d], g, factor, 1.0, sums[d])
+                subtract_from(_front(packs[d], sizes[d]), g, factor, 1.0, sums[d])
         if (places - m) * 64 >= places and m > 0:
             places = _drop_places(ceiling[:places], origin, groups)
             for d in range(len(sums)):
                 if matrices[d].shape[0] == 0:
                     sizes[d] = _drop_groups(
-                        tiles[d],
-                        halves[d],
-                        sizes[d],
-                        members[d],
-                        sums[d],
-                        names[d],
-                        groups[d][:places],
+                        packs[d], sizes[d], members[d], sums[d], names[d], groups[d][:places]
                     )
 
 
@@ -283,26 +320,20 @@ def discard(
     """Discard batches one by one and return them in the order in which they went.
 
     Args:
-        kernels: per distance, the packed summaries of its groups, or the float64 (groups, groups) matrix of
-            kernel values between them.
-        sums: per distance, float64 (groups,) kernel sums over all n batches. They are brought up to date in place
-            for every group that still has a batch; the others are left undefined.
+        kernels: per distance, the packed summaries of its groups, or the float64 (groups, groups)
+            matrix of kernel values between them.
+        sums: per distance, float64 (groups,) kernel sums over all n batches. They are brought up to
+            date in place for every group that still has a batch; the others are left undefined.
         groups: per distance, int32 (n,) group of each batch, or None if batch i is group i.
         scale: 1 / (2 h^2), for packed summaries.
         temperature: 0 to inf.
-        us: one uniform in [0, 1) for each batch to discard, fewer than n; not used at temperature 0.
+        us: one uniform in [0, 1) for each batch to discard, at most n; not used at temperature 0.
     """
-    no_tiles = np.empty((0, 1, TILE), np.float32)
-    no_halves = np.empty((0, TILE), np.float32)
-    no_matrix = np.empty((0, 0))
-    tiles, halves, matrices, places = [], [], [], []
-    for kernel, total, group in zip(kernels, sums, groups, strict=True):
-        # copies: these are changed
-        tiles.append(kernel.tiles.copy() if isinstance(kernel, Packed) else no_tiles)
-        halves.append(kernel.halves.copy() if isinstance(kernel, Packed) else no_halves)
-        matrices.append(no_matrix if isinstance(kernel, Packed) else kernel)
-        places.append(np.arange(len(total), dtype=np.int32) if group is None else group.copy())
-    # A matrix keeps all its rows while batches go, so its groups are not the remaining batches in their order.
+    places = [
+        np.arange(len(total), dtype=np.int32) if group is None else group.copy()
+        for total, group in zip(sums, groups, strict=True)
+    ]
+    # A matrix keeps its rows while batches go, so its groups soon differ from the batches left.
     plain = np.array(
         [g is None and isinstance(k, Packed) for k, g in zip(kernels, groups, strict=True)]
     )
@@ -311,10 +342,15 @@ def discard(
     names = tuple(np.arange(len(total)) for total in sums)
     running = tuple(total.copy() for total in sums)
     out = np.empty(len(us), np.int64)
+    # copies, as what is packed moves together
+    nothing = empty_packed(0, UNROLL)
+    packs = tuple(
+        compact(k, np.arange(k.size)) if isinstance(k, Packed) else nothing for k in kernels
+    )
+    matrices = tuple(_NO_MATRIX if isinstance(k, Packed) else k for k in kernels)
     _discard(
-        tuple(tiles),
-        tuple(halves),
-        tuple(matrices),
+        packs,
+        matrices,
         sizes,
         binary(scale),
         running,

@@ -72,6 +72,14 @@ def _rank_of_share(counts, sums, start, stop, offset, slope, share):  # type: ig
 
 
 @njit(cache=True, nogil=True)
+def _bound(losses, counts, starts, held, largest, smallest, c):  # type: ignore[no-untyped-def]
+    """Find the largest and the smallest loss that are held of a label."""
+    if held[c] > 0:
+        largest[c] = losses[_place_of_rank(counts, starts[c], starts[c + 1], 1)]
+        smallest[c] = losses[_place_of_rank(counts, starts[c], starts[c + 1], held[c])]
+
+
+@njit(cache=True, nogil=True)
 def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untyped-def]
     labels = starts.shape[0] - 1
     counts = np.zeros(losses.shape[0], np.int64)
@@ -79,10 +87,10 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
     held = np.zeros(labels, np.int64)
     loss = np.zeros(labels, np.float64)
     size = np.zeros(labels, np.float64)  # of the losses: sum of their absolute values
-    lower = np.empty(labels, np.float64)
+    largest = np.zeros(labels, np.float64)
+    smallest = np.zeros(labels, np.float64)
     weights = np.empty(labels, np.float64)
     label_of = np.empty(losses.shape[0], np.int64)
-    total = 0
     for c in range(labels):
         for p in range(starts[c], starts[c + 1]):
             label_of[p] = c
@@ -91,7 +99,7 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
                 held[c] += 1
                 loss[c] += losses[p]
                 size[c] += abs(losses[p])
-                total += 1
+        _bound(losses, counts, starts, held, largest, smallest, c)
     for e in range(entering.shape[0]):
         squares = 0.0
         sizes = 0.0
@@ -103,11 +111,8 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
         highest = -np.inf
         for c in range(labels):
             if held[c] > 0:
-                first = _place_of_rank(counts, starts[c], starts[c + 1], 1)
-                last = _place_of_rank(counts, starts[c], starts[c + 1], held[c])
-                lower[c] = held[c] - a * losses[first]
-                lowest = min(lowest, lower[c])
-                highest = max(highest, held[c] - a * losses[last])
+                lowest = min(lowest, held[c] - a * largest[c])
+                highest = max(highest, held[c] - a * smallest[c])
         equal = highest - lowest <= _EQUAL * max(abs(highest), abs(lowest))
         weight = 0.0
         for c in range(labels):
@@ -139,6 +144,7 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
         held[chosen] -= 1
         loss[chosen] -= losses[victim]
         size[chosen] = size[chosen] - abs(losses[victim]) if held[chosen] > 0 else 0.0
+        _bound(losses, counts, starts, held, largest, smallest, chosen)
         p = entering[e]
         c = label_of[p]
         filled[p] = True
@@ -146,6 +152,7 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
         held[c] += 1
         loss[c] += losses[p]
         size[c] += abs(losses[p])
+        _bound(losses, counts, starts, held, largest, smallest, c)
 
 
 def replace(
@@ -165,6 +172,8 @@ def replace(
     Returns:
         (n,) which samples are held in the end.
     """
+    # The law depends on ratios of losses only; so scaled, no sum of them can overflow.
+    losses = losses / (np.abs(losses).max() or 1.0)
     order = np.lexsort((-losses, labels))
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))

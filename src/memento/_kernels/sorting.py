@@ -1,18 +1,21 @@
 r"""Order of rows by several keys, and the keys themselves.
 
-**The order.** ``order`` sorts row numbers lexicographically by unsigned integer keys. One 64-bit number per row holds,
-from the top: as many leading bits of the keys as fit, and the row's number in the lowest bits. Sorting these numbers
-sorts the rows, stably (equal keys are ordered by the row number), and it is numpy's vectorised sort of plain integers,
-without an indirection. A key counts only the bits between its smallest and its largest value, so a label takes 5 bits, the
-position of the mode 5, and 33 of 64 bits are left for the leading part of a value with 2 million rows (21 bits).
-Rows whose packed bits are equal are few; they are taken out and ordered in the same way by the number of their
-run and the bits that did not fit, until nothing is tied or no bit is left.
+**The order.** ``order`` sorts row numbers lexicographically by unsigned integer keys. One 64-bit
+number per row holds, from the top: as many leading bits of the keys as fit, and the row's number in
+the lowest bits. Sorting these numbers sorts the rows, stably (equal keys are ordered by the row
+number), and it is numpy's vectorised sort of plain integers, without an indirection. A key counts
+only the bits between its smallest and its largest value, so a label takes 5 bits, the position of
+the mode 5, and 33 of 64 bits are left for the leading part of a value with 2 million rows (21
+bits). Rows whose packed bits are equal are few; they are taken out and ordered in the same way by
+the number of their run and the bits that did not fit, until nothing is tied or no bit is left.
 
-**Keys.** ``ascending`` and ``descending`` map numbers to unsigned integers of the same order. For floats: flip all
-bits of negative numbers and the sign bit of the others. NaN comes last in both directions, -0.0 equals 0.0.
+**Keys.** ``ascending`` and ``descending`` map numbers to unsigned integers of the same order. For
+floats: flip all bits of negative numbers and the sign bit of the others. NaN comes last in both
+directions, -0.0 equals 0.0.
 
-**Rows of a matrix** are ordered by the position of their largest entry and by its value. ``mode_and_value`` finds both
-for blocks of 64 rows, turned so that vectors run across rows, and looks at what makes rows probabilities on the way.
+**Rows of a matrix** are ordered by the position of their largest entry and by its value.
+``mode_and_value`` finds both for blocks of 64 rows, turned so that vectors run across rows, and
+looks at what makes rows probabilities on the way.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -28,7 +32,7 @@ Rows = npt.NDArray[np.int64]
 Key = npt.NDArray[np.unsignedinteger[Any]]
 LazyKey = Callable[[Rows], Key]
 
-# ------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # Keys
 
 
@@ -50,14 +54,14 @@ def ascending(values: npt.NDArray[Any]) -> Key:
     """Return unsigned integers, as wide as the values, whose order is the values' ascending order.
 
     Args:
-        values: (n,) of float16, float32, float64, a signed or unsigned integer, bool, datetime64 or timedelta64
-            (their "not a time" comes first).
+        values: (n,) of float16, float32, float64, a signed or unsigned integer, bool, datetime64 or
+            timedelta64 (their "not a time" comes first).
     """
     return _keys(values, False)
 
 
 def descending(values: npt.NDArray[Any]) -> Key:
-    """Return unsigned integers whose order is the values' descending order; NaN comes last here too."""
+    """Return unsigned integers whose order is the values' descending order; NaN is last too."""
     return _keys(values, True)
 
 
@@ -80,21 +84,23 @@ def _keys(values: npt.NDArray[Any], reverse: bool) -> Key:
     return ~keys if reverse else keys
 
 
-# ------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # Largest entries
 
-_BLOCK = 64
+_BLOCK = 8 if numba.config.DISABLE_JIT else 64  # type: ignore[attr-defined]
 
 
 class Modes(NamedTuple):
     """What ``mode_and_value`` finds in a matrix (n, k).
 
     Attributes:
-        position: (n,) of the narrowest unsigned type, column of the entry largest in absolute value, the first on ties.
+        position: (n,) of the narrowest unsigned type, column of the entry largest in absolute
+            value, the first on ties.
         value: (n,) float32 or float64, that entry with its sign.
         minimum: the smallest entry of all, and ``minimum_row`` a row that has it.
         deviation: the largest |sum of a row - 1|, and ``deviation_row`` a row that has it.
-        nonfinite_row: the first row with a NaN or an infinity, which the other figures pass over, or -1.
+        nonfinite_row: the first row with a NaN or an infinity, which the other figures pass over,
+            or -1.
     """
 
     position: npt.NDArray[np.unsignedinteger[Any]]
@@ -108,7 +114,7 @@ class Modes(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _modes(rows, block, position, value):  # type: ignore[no-untyped-def]
-    """Fill position and value; return the other five of ``Modes``. block (k, 64) holds rows, turned."""
+    """Fill position and value, return the rest of ``Modes``; block (k, 64) holds rows, turned."""
     n, k = rows.shape
     # one array each, not rows of one: the compiler must see that they do not overlap
     best = np.zeros(_BLOCK, block.dtype)
@@ -164,7 +170,7 @@ def _modes(rows, block, position, value):  # type: ignore[no-untyped-def]
 
 
 def mode_and_value(rows: npt.NDArray[Any]) -> Modes:
-    """Return position and value of the entry largest in absolute value, for each row, and figures for checks.
+    """Return position and value of each row's largest entry, in absolute value, and some checks.
 
     Args:
         rows: (n, k) with n, k >= 1, of floats (their type is kept) or integers (taken as float64).
@@ -174,12 +180,10 @@ def mode_and_value(rows: npt.NDArray[Any]) -> Modes:
     n, k = rows.shape
     position = np.empty(n, np.min_scalar_type(k - 1))
     value = np.empty(n, rows.dtype)
-    return Modes(
-        position, value, *_modes(rows, np.zeros((k, _BLOCK), rows.dtype), position, value)
-    )
+    return Modes(position, value, *_modes(rows, np.zeros((k, _BLOCK), rows.dtype), position, value))
 
 
-# ------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # Order
 
 
@@ -224,7 +228,7 @@ def _count_tied(packed, shift):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _list_tied(packed, shift, places, runs):  # type: ignore[no-untyped-def]
-    """Fill the places of tied entries and, for each, the number of its run of equal leading bits."""
+    """Fill the places of tied entries and the numbers of their runs of equal leading bits."""
     count = 0
     n = packed.shape[0]
     tied_before = False
@@ -257,19 +261,21 @@ class _Rest(NamedTuple):
 def order(keys: Sequence[Key | LazyKey], n: int) -> Rows:
     """Return the rows 0 ... n - 1 in lexicographic order of the keys, most important first.
 
-    Stable: rows equal in all keys stay in ascending order. Takes 8 bytes per row and about 50 per tied row.
+    Stable: rows equal in all keys stay in ascending order. Takes 8 bytes per row and about 50 per
+    tied row.
 
     Args:
-        keys: each an array (n,) of unsigned integers of any width, or a function that is given the numbers (m,) of
-            the rows that all keys before it left tied and returns their keys (m,). A function may be asked
-            again about a part of these rows.
+        keys: each an array (n,) of unsigned integers of any width, or a function that is given the
+            numbers (m,) of the rows that all keys before it left tied and returns their keys (m,).
+            A function may be asked again about a part of these rows.
         n: the number of rows, below 2^32.
     """
-    return _order([_Rest(key) for key in keys], n, None, None)
+    with np.errstate(over="ignore"):  # numbers wrap around, which uncompiled code would report
+        return _order([_Rest(key) for key in keys], n, None, None)
 
 
 def _order(keys: list[_Rest], n: int, rows: Rows | None, runs: Key | None) -> Rows:
-    """Return the positions 0 ... n - 1 ordered by run, then by the keys of rows[position] (None: all rows)."""
+    """Return positions 0 ... n - 1 by run, then by the keys of rows[position] (None: all rows)."""
     if n == 0:
         return np.empty(0, np.int64)
     row_bits = (n - 1).bit_length()
@@ -305,7 +311,7 @@ def _order(keys: list[_Rest], n: int, rows: Rows | None, runs: Key | None) -> Ro
 
 
 def _take(packed: Key, column: Key, rest: _Rest, free: int) -> tuple[int, _Rest | None]:
-    """Append up to ``free`` leading bits of a column to packed; return the bits still free and what did not fit.
+    """Append up to ``free`` leading bits; return how many stay free and what did not fit.
 
     With equal leading bits, the order of the numbers is the order of their remaining bits.
     """
@@ -315,8 +321,6 @@ def _take(packed: Key, column: Key, rest: _Rest, free: int) -> tuple[int, _Rest 
     taken = min(bits, free)
     drop = bits - taken
     if taken:
-        _append_bits(
-            packed, np.uint64(taken), column, base, mask, np.uint64(low), np.uint64(drop)
-        )
+        _append_bits(packed, np.uint64(taken), column, base, mask, np.uint64(low), np.uint64(drop))
     left = _Rest(rest.key, (rest.base + low) % (1 << 64), (1 << drop) - 1) if drop else None
     return free - taken, left

@@ -1,9 +1,10 @@
 """Batches as one row each, and equal rows counted once.
 
-Samples come in two parts, held ones ``a`` and fresh ones ``b``, and are never joined for this: row ``r`` is ``a[r]``
-for ``r < len(a)``, else ``b[r - len(a)]``. ``rows`` lists row numbers in batch order; batch ``i`` is
-``rows[offsets[i]:offsets[i + 1]]``. Batches follow the order of values, not of memory, so nearly every row is a
-cache miss, and time is what the memory takes to answer: rows are asked for 32 places ahead of their turn.
+Samples come in two parts, held ones ``a`` and fresh ones ``b``, and are never joined for this: row
+``r`` is ``a[r]`` for ``r < len(a)``, else ``b[r - len(a)]``. ``rows`` lists row numbers in batch
+order; batch ``i`` is ``rows[offsets[i]:offsets[i + 1]]``. Batches follow the order of values, not
+of memory, so nearly every row is a cache miss, and time is what the memory takes to answer: rows
+are asked for 32 places ahead of their turn.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Rows = npt.NDArray[np.int64]
 _AHEAD = 32  # rows between request and use
 _LINE = 64  # bytes that come with one request
 
-if numba.config.DISABLE_JIT:
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def _request(array: Any, row: int, column: int) -> None:
         """Ask the memory for array[row, column]: nothing to do here."""
@@ -38,7 +39,7 @@ else:
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             kind = signature.args[0]
             struct = context.make_array(kind)(context, builder, arguments[0])
-            place = cgutils.get_item_pointer(
+            place = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
                 context, builder, kind, struct, [arguments[1], arguments[2]]
             )
             byte = ir.IntType(8).as_pointer()
@@ -121,7 +122,8 @@ def mean_rows(
     """Fill out with the mean row of each batch, accumulated in float64.
 
     Args:
-        a, b: (n, k) and (m, k) of float32, float64 or integers.
+        a: (n, k) of float32, float64 or an integer type.
+        b: (m, k), likewise.
         rows: int64, row numbers 0 ... n + m - 1 in batch order.
         offsets: int64 (batches + 1,), where batches begin and end in ``rows``.
         out: float64 (batches, k); an empty batch, or one without weight, gives zeros.
@@ -177,8 +179,9 @@ def label_frequencies(
     """Fill out with the share of each label in each batch.
 
     Args:
-        a, b: (n,) and (m,) of any integer type, labels 0 ... k - 1. They are not checked here: a label outside
+        a: (n,) of any integer type, labels 0 ... k - 1. They are not checked here: a label outside
             would write outside ``out``.
+        b: (m,), likewise.
         rows: int64, row numbers 0 ... n + m - 1 in batch order.
         offsets: int64 (batches + 1,), where batches begin and end in ``rows``.
         out: float64 (batches, k); an empty batch, or one without weight, gives zeros.
@@ -196,7 +199,10 @@ _TURN = np.uint64(29)
 
 @njit(cache=True, nogil=True)
 def _collapse(words, table, groups, representatives, counts):  # type: ignore[no-untyped-def]
-    """Number equal rows of words (n, k) uint64; table (a power of two, at least 2 n) holds -1. Return how many."""
+    """Number equal rows of words (n, k) uint64; return how many differ.
+
+    The table, a power of two above 2 n, holds -1.
+    """
     found = 0
     last = np.int64(table.shape[0] - 1)
     for i in range(words.shape[0]):
@@ -233,7 +239,8 @@ def collapse(rows: Floats) -> tuple[npt.NDArray[np.int32], Rows, Rows]:
         rows: float64 (n, k).
 
     Returns:
-        groups: int32 (n,), the group of each row; groups are numbered in the order of their first rows.
+        groups: int32 (n,), the group of each row; groups are numbered in the order of their first
+            rows.
         representatives: int64 (groups,), the first row of each group.
         counts: int64 (groups,), its number of rows.
     """
@@ -243,5 +250,6 @@ def collapse(rows: Floats) -> tuple[npt.NDArray[np.int32], Rows, Rows]:
     groups = np.empty(n, np.int32)
     representatives = np.empty(n, np.int64)
     counts = np.empty(n, np.int64)
-    found = _collapse(words, table, groups, representatives, counts)
+    with np.errstate(over="ignore"):  # the hash wraps around, which uncompiled code would report
+        found = _collapse(words, table, groups, representatives, counts)
     return groups, representatives[:found].copy(), counts[:found].copy()

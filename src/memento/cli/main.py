@@ -20,7 +20,7 @@ def application() -> typer.Typer:
     import typer
 
     import memento
-    from memento.cli import memory
+    from memento.cli import demo, memory
 
     app = typer.Typer(
         name="memento",
@@ -45,10 +45,12 @@ def application() -> typer.Typer:
             False, "--debug", help="Show the trace of an error.", envvar="MEMENTO_DEBUG"
         ),
     ) -> None:
-        # `main` reads --debug itself, since it has to know it when anything goes wrong.
+        # `main` reads --debug itself: it has to know when anything goes wrong. So the option may
+        # stand anywhere, also behind a command.
         del version, debug
 
     app.add_typer(memory.app, name="memory")
+    app.command()(demo.demo)
     return app
 
 
@@ -75,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     del rich, typer
     debug = _debugging(arguments)
     try:
-        application()(arguments)
+        application()([word for word in arguments if word != "--debug"], prog_name="memento")
     except MementoError as error:
         if debug:
             raise

@@ -189,7 +189,9 @@ def insert(
         with _progress("reading", len(paths)) as advance:
             for path in paths:
                 # With a model, its inputs are read and its outputs are not.
-                reading = None if wanted is None else _replace(wanted, target, inputs if model else None)
+                reading = (
+                    None if wanted is None else _replace(wanted, target, inputs if model else None)
+                )
                 samples = tables.read(path, maps, reading)
                 with tables.in_file(path, samples.size):
                     if predictor is not None and target is not None:
@@ -215,7 +217,7 @@ def insert(
             "size": len(memory),
             "seen": memory.seen,
         },
-        f"offered {report.offered:,}, kept {report.kept:,} of them, discarded {report.discarded:,}; "
+        f"offered {report.offered:,}, kept {report.kept:,}, discarded {report.discarded:,}; "
         f"{folder} holds {len(memory):,} of {memory.seen:,} seen",
     )
 
@@ -277,7 +279,10 @@ def trained(
     softmax: Softmax = False,
     as_json: AsJson = False,
 ) -> None:
-    """Mark what is held as the last training set; with --model, predict it again with the new model."""
+    """Mark what is held as the last training set.
+
+    With --model, predictions are made again first, by the model that was trained.
+    """
     predictor = models.load_model(model) if model else None
     with _changing(folder) as memory:
         if not len(memory):
@@ -346,7 +351,8 @@ def _changing(folder: Path) -> Iterator[Memory]:
     with storage_errors("read", folder):
         if not folder.is_dir():
             raise StorageError(
-                f"{folder} does not exist or is no folder; make one with: memento memory init {folder}"
+                f"{folder} does not exist or is no folder; make a memory with: "
+                f"memento memory init {folder}"
             )
         if not snapshot.exists(folder):
             raise ForeignError(
@@ -382,9 +388,7 @@ def _inputs(samples: Samples, inputs: str) -> np.ndarray:
         )
     column = samples[inputs]
     if column.dtype.kind not in "biuf":
-        raise SchemaError(
-            f"column {inputs!r} is of type {column.dtype}; --model reads numbers"
-        )
+        raise SchemaError(f"column {inputs!r} is of type {column.dtype}; --model reads numbers")
     return column
 
 
@@ -465,7 +469,9 @@ def _decision(memory: Memory, trigger: OnCoverage, *, required: bool) -> dict[st
         return {"coverage": None, "decision": {"due": False, "reason": "no samples are held"}}
     trained_at = None if memory.reference is None else 0
     with _progress("comparing coverage"):
-        decision = trigger.decide(Situation(memory, trained_at=trained_at), np.random.default_rng(0))
+        decision = trigger.decide(
+            Situation(memory, trained_at=trained_at), np.random.default_rng(0)
+        )
     numbers = {
         "increase": decision.value,
         "threshold": decision.threshold,
@@ -492,7 +498,9 @@ def _problems(memory: Memory) -> Iterator[str]:
     arrivals = memory.arrivals
     if len(arrivals) != size:
         yield f"{len(arrivals):,} arrivals for {size:,} samples"
-    elif size and (arrivals[0] < 1 or arrivals[-1] > memory.inserts or (np.diff(arrivals) < 0).any()):
+    elif size and (
+        arrivals[0] < 1 or arrivals[-1] > memory.inserts or (np.diff(arrivals) < 0).any()
+    ):
         yield "the samples are not in order of arrival"
     for name, mark in memory.state.marks.items():
         if len(mark) != size:
@@ -544,7 +552,9 @@ def _show(facts: Mapping[str, Any], memory: Memory) -> None:
     console = Console()
     table = Table(show_header=False, box=None, pad_edge=False)
     limit = "no limit" if memory.capacity is None else f"{memory.capacity:,}"
-    table.add_row("held", f"{len(memory):,} of {limit}; {memory.seen:,} seen in {memory.inserts:,} inserts")
+    table.add_row(
+        "held", f"{len(memory):,} of {limit}; {memory.seen:,} seen in {memory.inserts:,} inserts"
+    )
     table.add_row("policy", repr(memory.policy))
     table.add_row("columns", ", ".join(f"{n}: {kind}" for n, kind in facts["columns"].items()))
     if facts["weight"] is not None:
@@ -554,7 +564,9 @@ def _show(facts: Mapping[str, Any], memory: Memory) -> None:
     for name, counts in facts["composition"].items():
         shown = "  ".join(f"{label}: {count:,}" for label, count in enumerate(counts) if count)
         table.add_row(f"{name} ({sum(1 for c in counts if c)} of {len(counts)})", shown)
-    table.add_row("trained on", "nothing yet" if facts["trained"] is None else f"{facts['trained']:,}")
+    table.add_row(
+        "trained on", "nothing yet" if facts["trained"] is None else f"{facts['trained']:,}"
+    )
     if facts.get("decision"):
         due = "[bold]due[/bold]" if facts["decision"]["due"] else "not due"
         table.add_row("retraining", f"{due}: {facts['decision']['reason']}")

@@ -69,13 +69,13 @@ class Predictor:
             raise
         except Exception as error:  # whatever a model of the user's may raise
             raise ModelError(
-                f"{self.name} failed on inputs of the shape {inputs.shape} and type {inputs.dtype}: "
+                f"{self.name} failed on inputs of shape {inputs.shape} and type {inputs.dtype}: "
                 f"{_first_line(error)}; check --inputs and what the model was trained on"
             ) from error
         if outputs.ndim != 2 or len(outputs) != len(inputs) or outputs.dtype.kind not in "fiu":
             raise ModelError(
-                f"{self.name} gave {outputs.dtype} of the shape {outputs.shape} for {len(inputs):,} "
-                f"rows; expected ({len(inputs)}, classes) numbers"
+                f"{self.name} gave {outputs.dtype} of the shape {outputs.shape} for "
+                f"{len(inputs):,} rows; expected ({len(inputs)}, classes) numbers"
             )
         outputs = outputs.astype(np.result_type(outputs, np.float32), copy=False)
         if not np.isfinite(outputs).all():
@@ -209,6 +209,8 @@ def _function(spec: str) -> Predictor:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if len(lines) > 3 else lines[0]}" if lines else (
-        type(error).__name__
+    return (
+        f"{type(error).__name__}: {lines[-1] if len(lines) > 3 else lines[0]}"
+        if lines
+        else (type(error).__name__)
     )

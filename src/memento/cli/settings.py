@@ -144,7 +144,9 @@ def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
     settings = dict(given)
     kind = settings["kind"]
     if kind not in named_policies:
-        raise SettingError(f"policy {kind!r} is unknown; known are {', '.join(sorted(named_policies))}")
+        raise SettingError(
+            f"policy {kind!r} is unknown; known are {', '.join(sorted(named_policies))}"
+        )
     known = {field.name for field in dataclasses.fields(named_policies[kind])}  # type: ignore[arg-type]
     labels, probabilities, values = (
         _texts(settings.pop(name, []), name) for name in ("labels", "probabilities", "values")
@@ -159,7 +161,9 @@ def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
         columns = [distance["column"] for distance in settings["distances"] if "column" in distance]
         settings.setdefault("sort_by", list(dict.fromkeys(columns)))
     elif labels or probabilities or values:
-        raise SettingError(f"policy {kind!r} compares no columns; leave {dashes}labels and so on out")
+        raise SettingError(
+            f"policy {kind!r} compares no columns; leave {dashes}labels and so on out"
+        )
     if "missing" in known:
         # Nobody reads the warnings of a cron job: a day without a column has to fail.
         settings.setdefault("missing", "error")

@@ -23,6 +23,7 @@ from memento.errors import (
     InputError,
     MementoError,
     MissingExtraError,
+    ModelError,
     SchemaError,
     SettingError,
     StorageError,
@@ -109,15 +110,8 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for pattern in patterns:
-        if Path(pattern).exists():
-            files.append(Path(pattern))
-        elif _WILD.search(pattern):
-            found = sorted(glob.glob(pattern, recursive=True), key=_natural)
-            if not found:
-                raise InputError(f"no file matches {pattern!r}; check the folder and the pattern")
-            files += map(Path, found)
-        else:
-            raise StorageError(f"{pattern}: no such file; check the name and the folder")
+        with storage_errors("read", Path(pattern)):
+            files += _matches(pattern)
     seen: set[Path] = set()
     for file in files:
         if file.is_dir():
@@ -128,9 +122,18 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     return files
 
 
-def read(
-    file: Path, maps: Sequence[Mapped] = (), columns: Sequence[str] | None = None
-) -> Samples:
+def _matches(pattern: str) -> list[Path]:
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    if not _WILD.search(pattern):
+        raise StorageError(f"{pattern}: no such file; check the name and the folder")
+    found = sorted(glob.glob(pattern, recursive=True), key=_natural)
+    if not found:
+        raise InputError(f"no file matches {pattern!r}; check the folder and the pattern")
+    return [Path(name) for name in found]
+
+
+def read(file: Path, maps: Sequence[Mapped] = (), columns: Sequence[str] | None = None) -> Samples:
     """The columns of one file.
 
     Args:
@@ -225,7 +228,7 @@ def in_file(file: Path, rows: int | None = None) -> Iterator[None]:
     where = f"{file}" if rows is None else f"{file} ({rows:,} rows)"
     try:
         yield
-    except (InputError, DamagedError, StorageError) as error:
+    except (InputError, ModelError, StorageError) as error:
         message = str(error)
         if str(file) in message:
             raise
@@ -251,7 +254,7 @@ class _Source:
 def _parquet(file: Path) -> Iterator[_Source]:
     parquet = _arrow("parquet")
     # ParquetFile, not read_table: that one takes folders like day=3/ for further columns.
-    with parquet.ParquetFile(file) as opened:
+    with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
         names = opened.schema_arrow.names
         _unique(names)
         yield _Source(names, lambda wanted: _table(opened.read(columns=wanted)))
@@ -354,10 +357,10 @@ def _damage(file: Path) -> Iterator[None]:
 
 
 def _broken(file: Path, error: Exception) -> str:
-    reason = str(error).strip().splitlines()
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
-        f"cannot be read as {file.suffix.lstrip('.')}: {reason[0] if reason else type(error).__name__}; "
-        "it is truncated or of another type, write or fetch it again"
+        f"cannot be read as {file.suffix.lstrip('.')}: {reason}; it is truncated or of another "
+        "type, write or fetch it again"
     )
 
 
@@ -512,7 +515,7 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 
 
 def _family(array: np.ndarray) -> str:
-    """Types that can stand in one column: all numbers (a CSV may show 1.0 as 1), all strings, ..."""
+    """Types that can stand in one column: numbers (a CSV may show 1.0 as 1), strings, ..."""
     return "number" if array.dtype.kind in "iuf" else array.dtype.kind
 
 

@@ -147,15 +147,23 @@ class SklearnLearner:
             return {}
         state = {}
         for name, value in _learned(self._fitted).items():
-            array = np.asarray(value)
+            try:
+                array = np.asarray(value)
+            except ValueError:  # a list of arrays of several shapes
+                array = np.asarray(None)
             if array.dtype.kind not in "biuf":
-                raise ModelError(
-                    f"{type(self._fitted).__name__} keeps {type(value).__name__} in {name!r}, "
-                    "which cannot be stored as numbers; for checkpoints use a linear model, naive "
-                    "Bayes or TorchLearner, or fit again from the memory after loading"
-                )
+                raise self._unkept(f"{type(value).__name__} in {name!r}")
             state[name] = array.copy()
+        if "classes_" not in state:
+            raise self._unkept("what it learned inside other estimators")
         return state
+
+    def _unkept(self, what: str) -> ModelError:
+        return ModelError(
+            f"{type(self._fitted).__name__} keeps {what}, which cannot be stored as numbers; for "
+            "checkpoints use a linear model, naive Bayes or TorchLearner, or fit again from the "
+            "memory after loading"
+        )
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go back to a state; the learner needs the settings of the one that gave it.

@@ -21,6 +21,7 @@ __all__ = ["MemoryDataset", "TorchLearner"]
 
 _ROWS = 4096  # per forward pass: larger ones fall out of the cache and are slower
 _CLIP = 10.0  # standard deviations; one absurd input must not dominate a prediction
+_EVIDENCE = 10.0  # nats over all held-out samples, before a calibration is believed
 _FLOORS = (1e-4, 1e-3, 1e-2, 0.02, 0.04, 0.08, 0.16)
 
 
@@ -564,9 +565,9 @@ def _calibrated(
     """Temperature and floor with the lowest weighted cross-entropy on held-out samples.
 
     A floor of 0 would let a label that the network excludes cost everything, so there is always a
-    small one. More is changed only where held-out samples demand it: one percent of temperature is
-    five hundredths of a nat at the first percentile of the log score, and is what chance alone
-    would move it by. The bar is the likelihood-ratio test of two parameters at about 5 %.
+    small one. More is changed only on strong evidence, a likelihood ratio of e^10: one percent of
+    temperature moves the first percentile of the log score by five hundredths of a nat, and is
+    what chance alone would add to or take from a network that is well calibrated already.
     """
     torch = _import_torch("TorchLearner")
     logits, prior = logits.double(), torch.from_numpy(marginal)
@@ -587,4 +588,4 @@ def _calibrated(
     for width in (0.09, 0.03, 0.01):
         best = min(best, *losses(best[1] * np.linspace(1 - width, 1 + width, 5)))
     samples = float(weights.sum() ** 2 / (weights**2).sum())  # as many equal weights would be worth
-    return best[1:] if samples * (plain[0] - best[0]) > 3.0 else plain[1:]
+    return best[1:] if samples * (plain[0] - best[0]) > _EVIDENCE else plain[1:]

@@ -8,6 +8,7 @@ from memento.policies._policy import (
     policy_from_settings,
 )
 from memento.policies.committee import QueryByCommittee
+from memento.policies.density_reservoir import DensityReservoir
 from memento.policies.fifo import FIFO
 from memento.policies.loss_aware import LossAwareReservoir
 from memento.policies.memento import Memento
@@ -20,6 +21,7 @@ __all__ = [
     "FIFO",
     "Choice",
     "DailyWindow",
+    "DensityReservoir",
     "LossAwareReservoir",
     "Memento",
     "Metric",

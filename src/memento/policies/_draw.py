@@ -64,8 +64,7 @@ def discards(
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
     """Positions of the largest values, largest first."""
+    top = np.arange(len(values))
     if count < len(values):
-        top = np.argpartition(values, len(values) - count)[len(values) - count :]
-    else:
-        top = np.arange(len(values))
+        top = np.argpartition(-values, count)[:count]
     return top[np.argsort(-values[top], kind="stable")]

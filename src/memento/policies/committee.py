@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
 
 from memento.distances import check_probabilities
-from memento.errors import SettingError
+from memento.errors import SchemaError, SettingError
 from memento.policies._columns import require
 from memento.policies._policy import Choice, Policy, State, everything
 from memento.policies.fifo import newest
@@ -58,7 +59,7 @@ class QueryByCommittee(Policy):
 
     def __post_init__(self) -> None:
         least = 2 if self.always_first else 1
-        if isinstance(self.members, bool) or int(self.members) != self.members:
+        if not isinstance(self.members, Integral) or isinstance(self.members, bool):
             raise SettingError(f"members is {self.members!r}; expected a whole number")
         if self.members < least:
             raise SettingError(f"members is {self.members}; it has to be at least {least}")
@@ -67,6 +68,8 @@ class QueryByCommittee(Policy):
         if self.column not in fresh:
             return
         column = require(fresh, self.column, 2, "f", "one row of probabilities a member")
+        if not column.shape[1]:
+            raise SchemaError(f"column {self.column!r} has no members; expected at least one")
         if fresh.size:
             check_probabilities(self.column, column.reshape(-1, column.shape[2]))
 

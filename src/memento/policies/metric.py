@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from numbers import Integral
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from memento.batching import Missing, Remainder, make_batches
-from memento.distances import check_finite
+from memento.distances import check_probabilities
 from memento.errors import SettingError
 from memento.policies._columns import flags, labels, numbers, require
 from memento.policies._draw import check_temperature, discards
@@ -69,7 +70,7 @@ class Metric(Policy):
         names = (self.sort_by,) if isinstance(self.sort_by, str) else self.sort_by
         object.__setattr__(self, "sort_by", tuple(names))
         size = self.batch_size
-        if size is not None and (isinstance(size, bool) or int(size) != size or size < 1):
+        if size is not None and (not isinstance(size, Integral) or size is True or size < 1):
             raise SettingError(
                 f"batch_size is {size!r}; expected a whole number above 0, or None for single "
                 "samples"
@@ -83,40 +84,45 @@ class Metric(Policy):
                 raise SettingError(f"{name} is {value!r}; expected one of {', '.join(valid)}")
 
     @classmethod
-    def of_loss(
-        cls, column: str = "loss", *, temperature: float = 0.1, batch_size: int | None = None
-    ) -> Metric:
-        """Discards small losses, keeps what is hard: the metric is the negative loss."""
-        return cls(column, "negative", temperature, batch_size)
+    def of_loss(cls, column: str = "loss", *, temperature: float = 0.1, **batching: Any) -> Metric:
+        """Discards small losses, keeps what is hard: the metric is the negative loss.
+
+        Args:
+            column: One number a sample.
+            temperature: As for the class, in the unit of the loss.
+            **batching: The arguments of the class from ``batch_size`` on.
+        """
+        return cls(column, "negative", temperature, **batching)
 
     @classmethod
     def of_confidence(
-        cls, column: str = "yhat", *, temperature: float = 0.1, batch_size: int | None = None
+        cls, column: str = "yhat", *, temperature: float = 0.1, **batching: Any
     ) -> Metric:
         """Discards confident predictions: the metric is the probability of the predicted class.
 
         Args:
             column: Probabilities of shape ``(n, classes)``.
             temperature: As for the class.
-            batch_size: As for the class.
+            **batching: The arguments of the class from ``batch_size`` on.
         """
-        return cls(column, "confidence", temperature, batch_size)
+        return cls(column, "confidence", temperature, **batching)
 
     @classmethod
     def of_label_frequency(
-        cls, column: str = "y", *, temperature: float = 0.01, batch_size: int | None = None
+        cls, column: str = "y", *, temperature: float = 0.01, **batching: Any
     ) -> Metric:
-        """Discards frequent labels: the metric is the share of samples that have the same label."""
-        return cls(column, "frequency", temperature, batch_size)
+        """Discards frequent labels: the metric is the share of samples that have the same label.
+
+        Args:
+            column: One integer, bool or string a sample.
+            temperature: As for the class.
+            **batching: The arguments of the class from ``batch_size`` on.
+        """
+        return cls(column, "frequency", temperature, **batching)
 
     @classmethod
     def of_flag(
-        cls,
-        column: str,
-        *,
-        keep: bool = True,
-        temperature: float = 0.01,
-        batch_size: int | None = None,
+        cls, column: str, *, keep: bool = True, temperature: float = 0.01, **batching: Any
     ) -> Metric:
         """Keeps samples with a flag, such as "the session stalled", and discards the others.
 
@@ -124,13 +130,15 @@ class Metric(Policy):
             column: Bools, or 0 and 1.
             keep: False keeps those without the flag instead.
             temperature: As for the class.
-            batch_size: As for the class.
+            **batching: The arguments of the class from ``batch_size`` on.
         """
-        return cls(column, "unset" if keep else "set", temperature, batch_size)
+        return cls(column, "unset" if keep else "set", temperature, **batching)
 
     def check(self, fresh: Samples) -> None:
         if self.measure == "confidence":
-            check_finite(self.column, require(fresh, self.column, 1, "f", "one row of numbers"))
+            check_probabilities(
+                self.column, require(fresh, self.column, 1, "f", "one row of probabilities")
+            )
         elif self.measure == "frequency":
             labels(fresh, self.column)
         elif self.measure in ("set", "unset"):

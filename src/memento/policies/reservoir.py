@@ -24,8 +24,8 @@ class Reservoir(Policy):
     Args:
         forget: Share of the samples held, in ``[0, 1]``, that goes at random before an insert; at
             most as many as come in. One insert forgets once, however large it is. With 0.1 and an
-            insert of equal size every day, in the long run 10 % of a full memory are of the last
-            day, and a day d back has 10 % times 0.9 to the power of d.
+            insert of equal size every day, in the long run about 10 % of a full memory are of the
+            last day, and a day d back has 10 % times 0.9 to the power of d.
 
     Without forgetting every sample held stands for ``seen / held`` samples of the stream: these are
     the weights. With forgetting there are none: to forget says that old samples shall count less, and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
@@ -58,7 +59,7 @@ class DailyWindow(Policy):
     day: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.days, bool) or int(self.days) != self.days or self.days < 1:
+        if not isinstance(self.days, Integral) or self.days is True or self.days < 1:
             raise SettingError(f"days is {self.days!r}; expected a whole number above 0")
         if not 0 < self.decay <= 1:
             raise SettingError(f"decay is {self.decay}; expected a share in (0, 1]")
@@ -125,9 +126,7 @@ class DailyWindow(Policy):
     def weights(self, state: State, size: int) -> np.ndarray | None:
         if not size:
             return np.empty(0)
-        days, places, held = np.unique(
-            state.marks["day"], return_inverse=True, return_counts=True
-        )
+        days, places, held = np.unique(state.marks["day"], return_inverse=True, return_counts=True)
         seen = np.array([state.counters[f"seen/{day}"] for day in days], dtype=np.float64)
         weights: np.ndarray = (seen / held)[places]
         return weights

@@ -1,0 +1,353 @@
+"""Coverage increase: the published formula, the calibrated one, and its false alarms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import naive
+from chances import assert_counts
+from memento import (
+    CoverageIncrease,
+    JensenShannon,
+    Memento,
+    Samples,
+    SampleSpace,
+    coverage_increase,
+)
+from memento.errors import DomainError, SchemaError, SettingError
+
+CLASSES = 21
+DISTANCES = (JensenShannon.of_labels("y", CLASSES), JensenShannon.of_probabilities("p"))
+SHARES = 0.95 ** np.arange(CLASSES) / (0.95 ** np.arange(CLASSES)).sum()
+
+
+def space(batch_size=8, **settings):
+    return SampleSpace(DISTANCES, batch_size, **{"sort_by": ("y", "p"), **settings})
+
+
+def stream(rows, seed, *, drifted=0.0):
+    """Labels, and predictions around them; a share of drifted samples is of the last class."""
+    rng = np.random.default_rng(seed)
+    y = rng.choice(CLASSES, rows, p=SHARES)
+    y[rng.random(rows) < drifted] = CLASSES - 1
+    around = np.exp(-0.5 * (np.arange(CLASSES) - y[:, None]) ** 2)
+    p = rng.gamma(0.05 + 5 * around)
+    return Samples(y=y, p=p / p.sum(axis=1, keepdims=True))
+
+
+def summaries(samples, size):
+    batches = naive.cut(naive.sort_order([samples["y"], samples["p"]]), size)
+    labels = [naive.frequencies(samples["y"][rows], CLASSES) for rows in batches]
+    return labels, [naive.mixture(samples["p"][rows]) for rows in batches]
+
+
+def expected(now, before, size, *, alone):
+    mine, theirs = summaries(now, size), summaries(before, size)
+    own = [np.array([naive.jensen_shannon_row(p, np.array(a)) for p in a]) for a in mine]
+    cross = [
+        np.array([naive.jensen_shannon_row(p, np.array(b)) for p in a])
+        for a, b in zip(mine, theirs, strict=True)
+    ]
+    return naive.relative_coverage_increase(own, cross, alone=alone)
+
+
+# -------------------------------------------------------------------------------------------- value
+
+
+@pytest.mark.parametrize("estimator", ["plain", "calibrated"])
+@pytest.mark.parametrize(("rows", "others"), [(80, 80), (64, 131), (200, 40)])
+def test_values_are_those_of_the_oracle(estimator, rows, others):
+    now, before = stream(rows, 1), stream(others, 2)
+    found = coverage_increase(now, before, space(), estimator=estimator, permutations=0)
+    value = expected(now, before, 8, alone=estimator == "calibrated")
+    assert float(found) == pytest.approx(value, rel=1e-9, abs=1e-12)
+    assert found.estimator == estimator
+    assert found.batches == (rows // 8, others // 8)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("estimator", ["plain", "calibrated"])
+def test_fast_values_are_close(estimator):
+    now, before = stream(1500, 1, drifted=0.1), stream(1600, 2)
+    exact, fast = (
+        float(
+            coverage_increase(now, before, space(precision=p), estimator=estimator, permutations=0)
+        )
+        for p in ("exact", "fast")
+    )
+    assert fast == pytest.approx(exact, abs=1e-4)
+
+
+def test_calibrated_is_the_default_and_lower_than_plain():
+    now, before = stream(400, 3), stream(400, 4)
+    default = coverage_increase(now, before, space(), permutations=0)
+    plain = coverage_increase(now, before, space(), estimator="plain", permutations=0)
+    assert default.estimator == "calibrated"
+    assert float(default) < float(plain)
+
+
+def test_the_floor_of_the_plain_estimate_comes_from_own_kernels():
+    """Two draws of one distribution, 60 batches each: 0.2 against 0.02."""
+    values = {"plain": [], "calibrated": []}
+    for seed in range(5):
+        now, before = stream(960, 2 * seed), stream(960, 2 * seed + 1)
+        for estimator, found in values.items():
+            found.append(
+                coverage_increase(now, before, space(16), estimator=estimator, permutations=0)
+            )
+    assert np.mean(values["plain"]) > 0.15
+    assert np.mean(values["calibrated"]) < 0.03
+
+
+def test_same_region_is_no_increase():
+    samples = stream(200, 5)
+    for estimator in ("plain", "calibrated"):
+        found = coverage_increase(samples, samples, space(), estimator=estimator, permutations=0)
+        assert float(found) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_new_region_is_all_new():
+    before, now = Samples(y=[0] * 64), Samples(y=[1] * 64)
+    only = SampleSpace(DISTANCES[:1], 8, sort_by=["y"])
+    for estimator in ("plain", "calibrated"):
+        found = coverage_increase(now, before, only, estimator=estimator)
+        assert float(found) == pytest.approx(1)
+        assert found.p_value == 1 / 40
+
+
+def test_less_coverage_is_no_increase():
+    before, now = Samples(y=[0, 1] * 64), Samples(y=[1] * 64)
+    only = SampleSpace(DISTANCES[:1], 8, sort_by=["y"])
+    assert float(coverage_increase(before, now, only, permutations=0)) == pytest.approx(0.5)
+    # The share of the class grew, from a half to all, and so did its density.
+    assert float(coverage_increase(now, before, only, permutations=0)) == pytest.approx(0.5)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32), st.integers(1, 16))
+def test_increase_is_between_zero_and_one(rows, others, seed, size):
+    now, before = stream(rows, seed), stream(others, seed + 1)
+    for estimator in ("plain", "calibrated"):
+        found = coverage_increase(now, before, space(size), estimator=estimator, permutations=2)
+        assert 0 <= float(found) <= 1
+        assert ((found.null >= 0) & (found.null <= 1)).all()
+        assert found.p_value in (1 / 3, 2 / 3, 1)
+
+
+# -------------------------------------------------------------------------------- little or nothing
+
+
+@pytest.mark.parametrize("reference", [None, {}, Samples(), {"y": np.empty(0, int)}])
+def test_before_anything_was_trained_all_is_new(reference):
+    found = coverage_increase(stream(50, 0), reference, space())
+    assert float(found) == 1
+    assert math.isnan(found.p_value)
+
+
+def test_without_samples_nothing_is_new():
+    assert float(coverage_increase(Samples(), stream(50, 0), space())) == 0
+
+
+@pytest.mark.parametrize(("rows", "others"), [(3, 50), (50, 3), (1, 1), (8, 8)])
+def test_sets_smaller_than_a_batch_make_one(rows, others):
+    found = coverage_increase(stream(rows, 0), stream(others, 1), space(), permutations=3)
+    assert 0 <= float(found) <= 1
+    assert found.batches == (max(1, rows // 8), max(1, others // 8))
+
+
+def test_a_lone_batch_is_compared_with_its_own_kernel():
+    same, other = Samples(y=[0] * 8), Samples(y=[1] * 8)
+    only = SampleSpace(DISTANCES[:1], 8, sort_by=["y"])
+    assert float(coverage_increase(same, same, only, permutations=0)) == 0
+    assert float(coverage_increase(same, other, only, permutations=0)) == pytest.approx(1)
+
+
+def test_neighbours_too_far_to_matter_are_none():
+    """Leaving own kernels out must not leave the value to rounding."""
+    rng = np.random.default_rng(0)
+    only = SampleSpace(DISTANCES[1:], 1, sort_by=["p"])
+    for _ in range(20):
+        centres = np.eye(CLASSES)[rng.permutation(CLASSES)[:8]]
+        p = 0.9 * centres + 0.1 * rng.dirichlet(np.ones(CLASSES), 8)
+        now, before = Samples(p=p[:4]), Samples(p=p[4:])
+        assert float(coverage_increase(now, before, only, permutations=0)) > 0.9
+
+
+def test_batches_without_neighbours_still_cover_something():
+    only = SampleSpace(DISTANCES[:1], 1, sort_by=["y"])
+    before, now = Samples(y=[0, 1, 2]), Samples(y=[3, 4, 5])
+    assert float(coverage_increase(now, before, only, permutations=0)) == pytest.approx(1)
+    assert float(coverage_increase(now, now, only, permutations=0)) == 0
+
+
+@pytest.mark.parametrize(("gone", "left"), [("p", 0), ("y", 1)])
+@pytest.mark.filterwarnings("ignore:.*is missing")
+def test_outputs_or_predictions_alone(gone, left):
+    now, before = stream(100, 1, drifted=0.3).without(gone), stream(100, 2).without(gone)
+    only = SampleSpace([DISTANCES[left]], 8, sort_by=DISTANCES[left].columns)
+    expected_value = float(coverage_increase(now, before, only, permutations=0))
+    assert float(coverage_increase(now, before, space(), permutations=0)) == expected_value
+    # A column that one of the two lacks cannot be compared.
+    whole = stream(100, 2)
+    assert float(coverage_increase(now, whole, space(), permutations=0)) == expected_value
+    with pytest.raises(SchemaError, match="is missing"):
+        coverage_increase(now, before, space(missing="error"))
+
+
+def test_a_derived_grid_is_that_of_both_sets():
+    rng = np.random.default_rng(0)
+    before, now = {"v": rng.normal(0, 1, 200)}, {"v": rng.normal(3, 1, 200)}
+    every = np.concatenate([before["v"], now["v"]])
+    low, high = naive.quantile(every, 0.0005), naive.quantile(every, 0.9995)
+    given_grid = JensenShannon.of_values("v", np.linspace(low, high, 32))
+    derived = JensenShannon.of_values("v", points=32)
+    found = [
+        float(coverage_increase(now, before, SampleSpace([d], 10, sort_by=["v"]), permutations=0))
+        for d in (given_grid, derived)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[0] > 0.5
+
+
+# -------------------------------------------------------------------------------------------- noise
+
+
+def test_permutations_can_be_left_out():
+    now, before = stream(80, 1), stream(80, 2)
+    values = {float(coverage_increase(now, before, space(), permutations=n)) for n in (0, None, 5)}
+    assert len(values) == 1
+    for none in (0, None):
+        found = coverage_increase(now, before, space(), permutations=none)
+        assert math.isnan(found.p_value)
+        assert math.isnan(found.noise)
+        assert found.permutations == len(found.null) == 0
+
+
+def test_same_seed_same_noise():
+    now, before = stream(80, 1), stream(80, 2)
+    first, again, other = (
+        coverage_increase(now, before, space(), permutations=9, rng=rng)
+        for rng in (4, np.random.default_rng(4), 5)
+    )
+    np.testing.assert_array_equal(first.null, again.null)
+    assert (first.noise, first.p_value) == (again.noise, again.p_value)
+    assert (first.null != other.null).any()
+
+
+def test_permutations_exchange_samples_and_batch_anew():
+    """The null is what two random halves of the pooled samples would give."""
+    now, before = stream(240, 1), stream(320, 2, drifted=0.1)
+    pooled = Samples.concat([now, before])
+    found = coverage_increase(now, before, space(), permutations=60, rng=0)
+    rng = np.random.default_rng(1)
+    null = []
+    for _ in range(60):
+        rows = rng.permutation(560)
+        null.append(expected(pooled.take(rows[:240]), pooled.take(rows[240:]), 8, alone=True))
+    deviation = np.sqrt(np.var(null) / 60 + np.var(found.null) / 60)
+    assert abs(np.mean(null) - found.null.mean()) < 4 * deviation  # one in 16,000
+    assert found.null.min() < np.median(null) < found.null.max()
+
+
+def test_order_of_samples_does_not_matter():
+    now, before = stream(80, 1), stream(80, 2)
+    turned = now.take(np.arange(80)[::-1])
+    values = [float(coverage_increase(s, before, space(), permutations=0)) for s in (now, turned)]
+    assert values[0] == values[1]
+
+
+def test_statement_of_noise():
+    null = np.arange(1.0, 40.0) / 100
+    found = CoverageIncrease(0.385, null=null[::-1], batches=(3, 4))
+    assert found.p_value == 2 / 40  # of 39 draws one is as large
+    assert found.noise == pytest.approx(0.38)  # two of 39 lie at or above it
+    np.testing.assert_array_equal(found.null, null)
+    assert repr(found) == "CoverageIncrease(0.3850, calibrated, noise=0.3800, p_value=0.050)"
+    assert repr(CoverageIncrease(0.5, estimator="plain")) == "CoverageIncrease(0.5000, plain)"
+    assert CoverageIncrease(0.39, null=null).p_value == 2 / 40  # a tie counts as larger
+
+
+@pytest.mark.compiled
+def test_false_alarms_are_as_rare_as_promised():
+    """P-values of 100 quiet pairs are uniform (chi-square over quarters, false-alarm rate 1e-4).
+
+    At most 5 % are 0.05 or less: of 100, more than 15 would be by chance once in 27,000 times.
+    """
+    values = np.array(
+        [
+            coverage_increase(
+                stream(320, 2 * i), stream(320, 2 * i + 1), space(), permutations=19, rng=i
+            ).p_value
+            for i in range(100)
+        ]
+    )
+    assert (values <= 0.05).sum() <= 15
+    assert_counts(np.histogram(values, [0, 0.26, 0.51, 0.76, 1.01])[0], np.full(4, 25), 1e-4)
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+def test_drift_of_three_percent_is_seen():
+    """200 batches of 64; the plain estimate stays within what it is without a drift."""
+    seen, plain, quiet = 0, [], []
+    for i in range(8):
+        before, now = stream(12_800, 3 * i), stream(12_800, 3 * i + 1, drifted=0.03)
+        found = coverage_increase(now, before, space(64), permutations=19, rng=i)
+        seen += found.p_value <= 0.05 and float(found) > found.noise
+        values = (
+            coverage_increase(s, before, space(64), estimator="plain", permutations=0)
+            for s in (now, stream(12_800, 3 * i + 2))
+        )
+        plain.append(next(values))
+        quiet.append(next(values))
+    assert seen >= 7
+    assert min(plain) < max(quiet) + 0.03
+
+
+def test_progress_is_reported():
+    calls = []
+    coverage_increase(
+        stream(40, 0),
+        stream(40, 1),
+        space(),
+        permutations=3,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_inputs_are_not_changed():
+    now, before = dict(stream(60, 0)), dict(stream(60, 1))
+    copies = [{n: a.copy() for n, a in part.items()} for part in (now, before)]
+    coverage_increase(now, before, space(), permutations=2)
+    for part, copy in zip((now, before), copies, strict=True):
+        for name, array in part.items():
+            np.testing.assert_array_equal(array, copy[name])
+
+
+def test_policies_are_spaces():
+    now, before = stream(80, 1), stream(80, 2)
+    policy = Memento(DISTANCES, batch_size=8, sort_by=("y", "p"))
+    assert float(coverage_increase(now, before, policy, permutations=0)) == float(
+        coverage_increase(now, before, space(), permutations=0)
+    )
+
+
+# ------------------------------------------------------------------------------------------- errors
+
+
+def test_what_is_refused():
+    now, before = stream(20, 0), stream(20, 1)
+    with pytest.raises(SettingError, match="estimator is 'raw'; expected \"calibrated\" or"):
+        coverage_increase(now, before, space(), estimator="raw")
+    with pytest.raises(SettingError, match="permutations is -1; expected 0 or more"):
+        coverage_increase(now, before, space(), permutations=-1)
+    for pair in (({"y": [99], "p": [[1.0]]}, before), (now, {"y": [99], "p": [[1.0]]})):
+        with pytest.raises(DomainError, match="labels are out of range, the first is 99"):
+            coverage_increase(*pair, space())
+    with pytest.raises(SchemaError, match="none of the columns that the distances need"):
+        coverage_increase({"z": [1]}, before, space(missing="skip"))

@@ -1,0 +1,613 @@
+"""Memories: what they hold, whose arrays these are, and that failures leave no trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import memento.memory
+from memento import (
+    FIFO,
+    Choice,
+    Group,
+    LossAwareReservoir,
+    Memory,
+    Policy,
+    Report,
+    Reservoir,
+    Samples,
+    Unbounded,
+)
+from memento.errors import (
+    DamagedError,
+    DomainError,
+    ForeignError,
+    LockedError,
+    SchemaError,
+    SettingError,
+    SpaceError,
+    StorageError,
+)
+from memento.files import Lock
+from memento.testing import ToyStream
+
+
+def state_of(memory: Memory) -> str:
+    arrays, documents = memory.dump()
+    listed = {name: (str(a.dtype), a.shape, a.tobytes().hex()) for name, a in arrays.items()}
+    return json.dumps([listed, documents], sort_keys=True)
+
+
+class Scripted(Policy):
+    """Chooses what a test says, and draws a number each time."""
+
+    def __init__(self, *choices):
+        self.choices = list(choices)
+
+    def settings(self):
+        return {"kind": "Scripted"}
+
+    def choose(self, held, fresh, capacity, state, rng):
+        rng.random()
+        choice = self.choices.pop(0)
+        if isinstance(choice, BaseException):
+            raise choice
+        return (
+            choice
+            if isinstance(choice, Choice)
+            else Choice(np.asarray(choice, None if len(choice) else int))
+        )
+
+
+# ------------------------------------------------------------------------------------- contents
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.randoms(use_true_random=False), st.booleans()),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_contents_are_the_chosen_rows_in_order_of_arrival(steps):
+    """Against lists; some steps hold on to what was lent, so that both ways of storing are taken."""
+    policy = Scripted()
+    memory = Memory(12, policy)
+    expected: list[int] = []
+    arrivals: list[int] = []
+    borrowed = []
+    start = 0
+    for number, (size, random, lend) in enumerate(steps, 1):
+        offered = expected + list(range(start, start + size))
+        came = arrivals + [number] * size
+        kept = sorted(random.sample(range(len(offered)), random.randint(0, min(12, len(offered)))))
+        policy.choices.append(np.array(kept, dtype=np.int64))
+        fresh = np.arange(start, start + size)
+        report = memory.insert(
+            number=fresh,
+            wide=np.repeat(fresh[:, None], 3, 1),
+            text=np.array([f"{n}" for n in fresh]),
+        )
+        assert report == Report(
+            size, sum(k >= len(expected) for k in kept), len(offered) - len(kept)
+        )
+        expected = [offered[k] for k in kept]
+        arrivals = [came[k] for k in kept]
+        start += size
+        held = memory.samples
+        assert held["number"].tolist() == expected
+        assert held["wide"].tolist() == [[n] * 3 for n in expected]
+        assert held["text"].tolist() == [f"{n}" for n in expected]
+        assert memory.arrivals.tolist() == arrivals
+        assert (len(memory), memory.seen, memory.inserts) == (len(expected), start, number)
+        if lend:
+            borrowed.append((held, list(expected)))
+        del held
+        for samples, then in borrowed:
+            assert samples["number"].tolist() == then
+            assert samples["text"].tolist() == [f"{n}" for n in then]
+
+
+def full(policy: Policy | None = None, size: int = 100) -> Memory:
+    memory = Memory(size, policy or FIFO())
+    memory.insert(x=np.arange(2.0 * size).reshape(-1, 2), y=np.arange(size))
+    return memory
+
+
+def test_samples_stay_what_they_are():
+    memory = full()
+    before = memory.samples
+    view = before["x"][3:5]
+    memory.insert(x=np.full((60, 2), -1.0), y=np.full(60, -1))
+    np.testing.assert_array_equal(before["y"], np.arange(100))
+    np.testing.assert_array_equal(view, [[6, 7], [8, 9]])
+    np.testing.assert_array_equal(memory.samples["y"], [*range(60, 100), *[-1] * 60])
+
+
+def test_a_view_of_a_lent_array_is_enough_to_protect_it():
+    memory = full()
+    view = memory.samples["y"][10:20:3]
+    memory.insert(x=np.zeros((100, 2)), y=np.zeros(100, int))
+    np.testing.assert_array_equal(view, [10, 13, 16, 19])
+
+
+def test_only_columns_in_use_are_copied():
+    """A full memory changes in place, unless somebody holds on to its arrays."""
+    memory = full()
+    places = {name: array.ctypes.data for name, array in memory.samples.items()}
+    memory.insert(x=np.zeros((10, 2)), y=np.zeros(10, int))
+    assert {name: array.ctypes.data for name, array in memory.samples.items()} == places
+    lent = memory.samples["y"]
+    memory.insert(x=np.zeros((10, 2)), y=np.ones(10, int))
+    assert memory.samples["x"].ctypes.data == places["x"]
+    assert memory.samples["y"].ctypes.data != lent.ctypes.data
+    assert lent[-1] == 0
+
+
+def test_samples_are_read_only():
+    samples = full().samples
+    with pytest.raises(ValueError, match="read-only"):
+        samples["y"][0] = 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        samples["y"].flags.writeable = True
+
+
+def test_the_caller_s_arrays_stay_the_caller_s():
+    mine = np.arange(10)
+    memory = Memory(20, FIFO())
+    memory.insert(y=mine)
+    mine[:] = -1
+    assert memory.samples["y"].tolist() == list(range(10))
+    mine = np.arange(5)
+    memory.insert(y=mine)
+    assert mine.flags.writeable
+    assert mine.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_inserting_its_own_samples():
+    memory = full(size=4)
+    memory.insert(memory.samples.take([3, 0]))
+    memory.insert(memory.samples)
+    assert memory.samples["y"].tolist() == [2, 3, 3, 0]
+
+
+def test_strings_get_longer_and_shorter():
+    memory = Memory(3, FIFO())
+    for text in ("a", "long enough", "b"):
+        memory.insert(text=[text])
+    assert memory.samples["text"].tolist() == ["a", "long enough", "b"]
+
+
+def test_narrow_numbers_become_those_that_are_held():
+    memory = Memory(5, FIFO())
+    memory.insert(x=np.array([0.5]), y=np.array([1], np.int64))
+    memory.insert(x=np.array([0.25], np.float32), y=np.array([2], np.uint8))
+    assert memory.samples["x"].dtype == np.float64
+    assert memory.samples["y"].tolist() == [1, 2]
+
+
+def test_nothing_offered_changes_nothing():
+    memory = full(Reservoir())
+    before = state_of(memory)
+    assert memory.insert(x=np.empty((0, 2)), y=np.empty(0, int)) == Report(0, 0, 0)
+    assert state_of(memory) == before
+    assert Memory(4, FIFO()).insert(y=[]) == Report(0, 0, 0)
+
+
+def test_an_empty_choice_empties_the_memory():
+    memory = Memory(3, Scripted([0, 1], [], [0]))
+    memory.insert(y=[1, 2])
+    assert memory.insert(y=[3]) == Report(1, 0, 3)
+    assert len(memory) == 0
+    assert memory.samples["y"].shape == (0,)
+    memory.insert(y=[4])
+    assert memory.samples["y"].tolist() == [4]
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 1.5, True, "many", float("nan"), float("inf")])
+def test_capacities_that_make_no_sense(capacity):
+    with pytest.raises(SettingError, match="capacity"):
+        Memory(capacity, FIFO())
+
+
+def test_a_policy_is_needed():
+    with pytest.raises(SettingError, match="expected a Policy"):
+        Memory(5, FIFO)
+
+
+def test_a_generator_can_be_given():
+    one = Memory(5, Reservoir(), np.random.default_rng(3))
+    other = Memory(5, Reservoir(), 3)
+    for memory in (one, other):
+        memory.insert(y=np.arange(50))
+    assert state_of(one) == state_of(other)
+
+
+def test_it_describes_itself():
+    assert repr(full()) == "<Memory of 100 samples (capacity 100) by FIFO()>"
+    assert "no limit" in repr(Memory(None, Unbounded()))
+
+
+# ------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"x": np.zeros((2, 2))}, "missing y"),
+        ({"x": np.zeros((2, 2)), "y": [1, 2], "z": [1, 2]}, "unknown z"),
+        ({"x": np.zeros((2, 2)), "z": [1, 2]}, "missing y; unknown z"),
+        ({"x": np.zeros((2, 3)), "y": [1, 2]}, r"'x' has rows of shape \(3,\)"),
+        ({"x": np.zeros(2), "y": [1, 2]}, r"'x' has rows of shape \(\)"),
+        (
+            {"x": np.zeros((2, 2)), "y": [0.5, 1.5]},
+            "'y' is of type float64, this memory holds int64",
+        ),
+        ({"x": np.zeros((2, 2)), "y": ["a", "b"]}, "'y' is of type <U1"),
+        ({"x": np.zeros((2, 2)), "y": [1, 2, 3]}, "differ in length"),
+        ({}, "no columns"),
+    ],
+)
+def test_samples_that_do_not_fit(columns, message):
+    memory = full(Reservoir())
+    before = state_of(memory)
+    for offer in (memory.insert, memory.check):
+        with pytest.raises(SchemaError, match=message):
+            offer(columns)
+    assert state_of(memory) == before
+
+
+def test_values_that_the_policy_cannot_use():
+    memory = Memory(10, LossAwareReservoir())
+    memory.insert(y=np.zeros(20, int), loss=np.ones(20))
+    before = state_of(memory)
+    with pytest.raises(DomainError):
+        memory.insert(y=[1], loss=[np.nan])
+    with pytest.raises(DomainError):
+        memory.annotate(loss=np.full(10, np.inf))
+    assert state_of(memory) == before
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (np.array([2, 1]), "not ascending"),
+        (np.array([2, 1], np.uint64), "not ascending"),
+        (np.array([1, 1]), "not ascending"),
+        (np.array([-1, 1]), "not ascending within 0 to 101"),
+        (np.array([1, 102]), "not ascending within 0 to 101"),
+        (np.arange(101), "chose 101 rows; the capacity is 100"),
+        (np.ones(102, bool), "rows of type bool"),
+        (np.zeros((2, 2), int), r"shape \(2, 2\)"),
+        (Choice(np.arange(5), marks={"key": np.zeros(4)}), "4 marks 'key' for 5 rows"),
+    ],
+)
+def test_choices_that_make_no_sense(choice, message):
+    memory = full(Scripted(np.arange(100), choice))
+    before = state_of(memory)
+    with pytest.raises(SettingError, match=message):
+        memory.insert(x=np.zeros((2, 2)), y=[1, 2])
+    assert state_of(memory) == before
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("broken"), KeyboardInterrupt(), MemoryError()])
+def test_a_policy_that_fails_leaves_everything(failure):
+    memory = full(Scripted(np.arange(100), failure))
+    before = state_of(memory)
+    with pytest.raises(type(failure)):
+        memory.insert(x=np.zeros((2, 2)), y=[1, 2])
+    assert state_of(memory) == before
+
+
+def test_no_room_for_the_new_contents_leaves_everything(monkeypatch):
+    memory = full(Reservoir())
+    held = memory.samples  # in use, so new room is needed
+    before = state_of(memory)
+
+    def no_room(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(memory, "_room", no_room)
+    with pytest.raises(MemoryError):
+        memory.insert(x=np.zeros((2, 2)), y=[1, 2])
+    monkeypatch.undo()
+    assert state_of(memory) == before
+    assert held["y"].size == 100
+
+
+def test_an_interrupt_while_rows_are_moved_does_not_tear_the_memory(monkeypatch):
+    """It is raised when the insert is complete: the same as without, generator included."""
+    memory, undisturbed = full(Reservoir()), full(Reservoir())
+    fresh = {"x": np.zeros((50, 2)), "y": np.zeros(50, int)}
+    undisturbed.insert(fresh)
+    move = memento.memory._move
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        move(*arguments)
+
+    monkeypatch.setattr(memento.memory, "_move", interrupted)
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            memory.insert(fresh)
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert memory.inserts == 2
+    assert state_of(memory) == state_of(undisturbed)
+
+
+def test_without_threads_it_works_as_well(monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    memory = full()
+    assert len(memory) == 100
+
+
+# ------------------------------------------------------------------- annotations, the reference
+
+
+def test_annotations_replace_and_add_columns():
+    memory = full(size=4)
+    before = memory.samples
+    memory.annotate(y=[4, 3, 2, 1], new=np.ones((4, 2)))
+    assert memory.samples["y"].tolist() == [4, 3, 2, 1]
+    assert memory.samples["new"].shape == (4, 2)
+    assert "new" not in before
+    assert before["y"].tolist() == [0, 1, 2, 3]
+    memory.insert(x=np.zeros((1, 2)), y=[9], new=np.zeros((1, 2)))
+    assert memory.samples["y"].tolist() == [3, 2, 1, 9]
+
+
+def test_annotations_need_a_row_for_each_sample():
+    memory = full()
+    with pytest.raises(SchemaError, match="99 rows for 100 samples"):
+        memory.annotate(new=np.zeros(99))
+
+
+def test_annotations_are_copied():
+    memory = full(size=4)
+    mine = np.ones(4)
+    memory.annotate(loss=mine)
+    mine[:] = 5
+    assert memory.samples["loss"].tolist() == [1, 1, 1, 1]
+
+
+def test_the_reference_is_what_was_held_at_the_last_training():
+    memory = full(size=4)
+    assert memory.reference is None
+    with pytest.raises(SchemaError, match="nothing was trained"):
+        memory.annotate_reference(loss=np.zeros(4))
+    memory.mark_trained()
+    memory.insert(x=np.zeros((4, 2)), y=np.zeros(4, int))
+    assert memory.reference["y"].tolist() == [0, 1, 2, 3]
+    memory.annotate_reference(y=[7, 7, 7, 7], loss=[1.0, 2.0, 3.0, 4.0])
+    assert memory.reference["y"].tolist() == [7, 7, 7, 7]
+    assert memory.reference["loss"].tolist() == [1, 2, 3, 4]
+    with pytest.raises(SchemaError, match="length"):
+        memory.annotate_reference(loss=np.zeros(3))
+    assert memory.samples["y"].tolist() == [0, 0, 0, 0]
+
+
+# -------------------------------------------------------------------------- dumped and on disk
+
+
+def test_a_restored_memory_has_nothing_in_common_with_the_one_dumped():
+    memory = full(size=5)
+    twin = Memory.restore(*memory.dump())
+    twin.insert(x=np.ones((3, 2)), y=[7, 8, 9])
+    assert twin.samples["y"].tolist() == [3, 4, 7, 8, 9]
+    assert memory.samples["y"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_loading_gives_back_everything(tmp_path):
+    memory = full(Reservoir())
+    memory.mark_trained()
+    memory.annotate(loss=np.zeros(100))
+    memory.model = "digest"
+    memory.save(tmp_path / "deep" / "er")
+    loaded = Memory.load(tmp_path / "deep" / "er")
+    assert state_of(loaded) == state_of(memory)
+    assert (loaded.capacity, loaded.policy, loaded.model) == (100, Reservoir(), "digest")
+
+
+def test_an_empty_memory_can_be_saved(tmp_path):
+    Memory(5, FIFO()).save(tmp_path)
+    assert len(Memory.load(tmp_path)) == 0
+
+
+def test_two_that_loaded_the_same_cannot_both_save(tmp_path):
+    full().save(tmp_path)
+    first, second = Memory.load(tmp_path), Memory.load(tmp_path)
+    first.insert(x=np.zeros((1, 2)), y=[1])
+    first.save(tmp_path)
+    first.save(tmp_path)
+    with pytest.raises(StorageError, match="was changed since this memory was loaded"):
+        second.save(tmp_path)
+    second.save(tmp_path / "elsewhere")
+
+
+def test_a_policy_of_one_s_own_has_to_be_given(tmp_path):
+    Memory(3, Scripted()).save(tmp_path)
+    with pytest.raises(SettingError, match="unknown policy 'Scripted'"):
+        Memory.load(tmp_path)
+    assert isinstance(Memory.load(tmp_path, Scripted()).policy, Scripted)
+
+
+def test_another_policy_than_the_saved_one_is_refused(tmp_path):
+    Memory(3, Reservoir(forget=0.5)).save(tmp_path)
+    with pytest.raises(ForeignError, match=r"differs from the one given in forget: saved 0.5"):
+        Memory.load(tmp_path, Reservoir())
+
+
+def test_a_save_needs_the_lock(tmp_path):
+    memory = full()
+    memory.save(tmp_path)
+    with Lock(tmp_path / "lock") as lock:
+        with pytest.raises(LockedError):
+            Memory.load(tmp_path).save(tmp_path)
+        Memory.load(tmp_path).save(tmp_path, lock=lock)
+
+
+def test_a_save_without_room_keeps_the_last_one(tmp_path, monkeypatch):
+    memory = full()
+    memory.save(tmp_path)
+    before = state_of(memory)
+    memory.insert(x=np.zeros((5, 2)), y=np.zeros(5, int))
+
+    def no_room(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_room)
+        with pytest.raises(SpaceError, match="free some space"):
+            memory.save(tmp_path)
+    assert state_of(Memory.load(tmp_path)) == before
+    memory.save(tmp_path)
+    assert state_of(Memory.load(tmp_path)) == state_of(memory)
+
+
+def test_damage_is_named(tmp_path):
+    full().save(tmp_path)
+    file = next(tmp_path.glob("generation-*/*y.npy"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DamagedError, match=file.name):
+        Memory.load(tmp_path)
+
+
+def test_adopting_another_capacity_is_refused():
+    with pytest.raises(ForeignError, match="capacity 3, this one 4"):
+        Memory(4, FIFO()).adopt(Memory(3, FIFO()))
+
+
+# --------------------------------------------------------------------------------------- groups
+
+
+def make_group() -> Group:
+    members = {"new": Memory(30, FIFO()), "any": Memory(60, Reservoir(), seed=1)}
+    return Group(members, {"new": 1, "any": 3}, seed=2)
+
+
+def test_a_group_feeds_all():
+    group = make_group()
+    reports = group.insert(y=np.arange(100))
+    assert reports == {"new": Report(100, 30, 70), "any": Report(100, 60, 40)}
+    assert (len(group), group.capacity, group.samples.size) == (90, 90, 90)
+    assert group.samples["y"][:30].tolist() == list(range(70, 100))
+
+
+def test_a_group_without_a_limit():
+    assert Group({"a": Memory(3, FIFO()), "b": Memory(None, Unbounded())}).capacity is None
+
+
+def test_a_group_samples_by_its_weights():
+    group = make_group()
+    group.insert(y=np.arange(100))
+    drawn = group.sample(41)
+    assert drawn.size == 41
+    new = set(group.memories["new"].samples["y"].tolist())
+    assert set(drawn["y"][:10].tolist()) <= new
+    assert len(set(drawn["y"][10:].tolist())) == 31
+    assert group.sample(1000).size == 90
+    assert make_group().samples.size == 0
+
+
+def test_equal_groups_sample_equally(tmp_path):
+    group = make_group()
+    group.insert(y=np.arange(100))
+    group.sample(7)
+    group.save(tmp_path)
+    loaded = Group.load(tmp_path)
+    for _ in range(3):
+        np.testing.assert_array_equal(group.sample(20)["y"], loaded.sample(20)["y"])
+        group.insert(y=np.arange(50))
+        loaded.insert(y=np.arange(50))
+    for name, memory in group.memories.items():
+        assert state_of(loaded.memories[name]) == state_of(memory)
+
+
+def test_weights_of_a_group_give_each_its_share():
+    group = Group({"a": Memory(10, Reservoir()), "b": Memory(30, Reservoir())}, {"a": 1, "b": 3})
+    group.insert(y=np.arange(100))
+    assert group.weights[:10].sum() == pytest.approx(10)
+    assert group.weights.sum() == pytest.approx(40)
+    assert make_group().weights is None
+    full_group = make_group()
+    full_group.insert(y=np.arange(100))
+    assert full_group.weights is None  # FIFO states none
+
+
+@pytest.mark.parametrize("failing", ["first", "second"])
+def test_a_group_fails_as_a_whole(failing):
+    """Also after the failure it works on as if nothing had happened."""
+    picky = Memory(20, LossAwareReservoir())
+    easy = Memory(20, Reservoir(), seed=5)
+    members = {"a": picky, "b": easy} if failing == "first" else {"a": easy, "b": picky}
+    group, sane = Group(members), Memory(20, Reservoir(), seed=5)
+    good = {"y": np.zeros(30, int), "loss": np.ones(30)}
+    group.insert(good)
+    sane.insert(good)
+    before = {name: state_of(memory) for name, memory in members.items()}
+    with pytest.raises(DomainError):
+        group.insert(y=[1], loss=[np.nan])
+    assert {name: state_of(memory) for name, memory in group.memories.items()} == before
+    group.insert(good)
+    sane.insert(good)
+    assert state_of(easy) == state_of(sane)
+
+
+def test_a_group_s_failing_choice_restores_those_that_had_chosen():
+    easy = Memory(20, Reservoir(), seed=5)
+    group = Group(
+        {"a": easy, "b": Memory(20, Scripted(np.arange(20), RuntimeError(), np.arange(20)))}
+    )
+    group.insert(y=np.arange(30))
+    held, before = easy.samples, state_of(easy)
+    with pytest.raises(RuntimeError):
+        group.insert(y=np.arange(30))
+    assert state_of(easy) == before
+    group.insert(y=np.arange(100, 130))
+    assert easy.seen == 60
+    assert held["y"].max() < 30
+
+
+def test_a_group_is_annotated_and_trained():
+    group = make_group()
+    group.insert(y=np.arange(100))
+    group.mark_trained()
+    group.insert(y=np.arange(100))
+    group.annotate(lambda samples: {"double": 2 * samples["y"]})
+    for memory in group.memories.values():
+        np.testing.assert_array_equal(memory.samples["double"], 2 * memory.samples["y"])
+        np.testing.assert_array_equal(memory.reference["double"], 2 * memory.reference["y"])
+
+
+@pytest.mark.parametrize(
+    ("members", "weights"),
+    [({}, None), ({"a": 1}, {"b": 1}), ({"a": 1}, {"a": 0}), ({"a": 1}, {"a": float("nan")})],
+)
+def test_groups_that_make_no_sense(members, weights):
+    memories = {name: Memory(5, FIFO()) for name in members}
+    with pytest.raises(SettingError):
+        Group(memories, weights)
+
+
+def test_a_toy_stream_goes_through():
+    memory = Memory(150, Reservoir())
+    for _, samples in ToyStream(days=3):
+        memory.insert(samples)
+    assert isinstance(memory.samples, Samples)
+    assert np.unique(memory.samples["day"]).tolist() == [0, 1, 2]
