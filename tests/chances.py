@@ -55,7 +55,7 @@ def assert_mean(values, expected: float, deviation: float, alarm: float = ALARM)
 
 
 def follow(policy: Policy, units, capacity: int, rng: np.random.Generator) -> Samples:
-    """What a memory holds after these units; without its checks and copies, for thousands of runs."""
+    """What a memory holds after these units, without its checks: for thousands of runs."""
     held, state = Samples(), State()
     for unit in units:
         fresh = Samples.borrow(unit)

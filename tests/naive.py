@@ -318,3 +318,27 @@ def relative_coverage_increase(
     reference = np.min([kernel(d, bandwidth).mean(axis=1) * PEAK for d in cross], axis=0)
     rise = sum(max(0.0, r - s) for r, s in zip(rho.tolist(), reference.tolist(), strict=True))
     return rise / float(rho.sum())
+
+
+def newness(
+    distances: Sequence[np.ndarray],
+    mine: np.ndarray,
+    theirs: np.ndarray,
+    bandwidth: float = 0.1,
+) -> float:
+    """Mean over my samples of the squared share by which theirs are thinner in the same cell.
+
+    Args:
+        distances: For each distance, the matrix between cells of pooled samples.
+        mine: How many of my samples lie in each cell.
+        theirs: How many of theirs.
+        bandwidth: Of the kernel.
+    """
+    kernels = [kernel(d, bandwidth) for d in distances]
+    total = 0.0
+    for cell in range(len(mine)):
+        ours = min(float(k[cell] @ mine) / mine.sum() for k in kernels)
+        other = min(float(k[cell] @ theirs) / theirs.sum() for k in kernels)
+        if mine[cell]:
+            total += mine[cell] / mine.sum() * max(0.0, 1 - other / ours) ** 2
+    return total

@@ -12,6 +12,9 @@ from memento import Batches, Samples, make_batches, sort_order
 from memento.batching import cut
 from memento.errors import SchemaError, SettingError
 
+# Sums of infinite entries, which nobody reads; compiled code says nothing about them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in scalar:RuntimeWarning")
+
 # Few different values, so that ties reach the next column.
 FEW = [-2.5, -1.0, -0.0, 0.0, 1e-300, 0.5, 1.0, 2.5, np.inf, -np.inf]
 WIDE = st.floats(allow_nan=False, width=32)

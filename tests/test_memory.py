@@ -78,7 +78,7 @@ class Scripted(Policy):
     )
 )
 def test_contents_are_the_chosen_rows_in_order_of_arrival(steps):
-    """Against lists; some steps hold on to what was lent, so that both ways of storing are taken."""
+    """Against lists; some steps hold on to what was lent, so both ways of storing are taken."""
     policy = Scripted()
     memory = Memory(12, policy)
     expected: list[int] = []

@@ -1,9 +1,9 @@
 """Memento keeps the samples that matter and says when to retrain.
 
 A bounded replay memory for models that learn from an endless stream: it discards where samples are
-dense and keeps where they are rare, and compares what it covers now with what it covered at the last
-training. After "On Sample Selection for Continual Learning: a Video Streaming Case Study" (Dietmueller,
-Jacob, Vanbever; ACM SIGCOMM Computer Communication Review 54(2), 2024).
+dense and keeps where they are rare, and compares what it covers now with what it covered at the
+last training. After "On Sample Selection for Continual Learning: a Video Streaming Case Study"
+(Dietmueller, Jacob, Vanbever; ACM SIGCOMM Computer Communication Review 54(2), 2024).
 
 Example:
     >>> from memento import JensenShannon, Memento, Memory, coverage_increase

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -165,8 +166,8 @@ def _split(name: str, data: Any, axes: int) -> list[np.ndarray]:
     if data.ndim == axes + 2:
         return list(data)
     raise SchemaError(
-        f"{name!r} has the shape {data.shape}; expected (batches, samples, ...) with {axes} further "
-        "axes, or one sample a batch"
+        f"{name!r} has the shape {data.shape}; expected (batches, samples, ...) with {axes} "
+        "further axes, or one sample a batch"
     )
 
 
@@ -223,7 +224,9 @@ def cut(
     Args:
         parts: The samples that the rows refer to.
         order: ``(m,)`` row numbers, sorted as `sort_order` does (by ``group_by`` first, if given).
-        batch_size: As for `make_batches`, like the other arguments.
+        batch_size: As for `make_batches`.
+        group_by: As for `make_batches`.
+        remainder: As for `make_batches`.
 
     Raises:
         SettingError: ``batch_size`` below 1, or an unknown ``remainder``.
@@ -239,7 +242,7 @@ def cut(
         groups = Batches(parts, order, np.array([0, len(order)])).column(group_by)
         starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1], [True]]))
     pieces, lengths = [], []
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in pairwise(starts):
         full, rest = divmod(int(stop - start), batch_size)
         rest = rest if remainder == "keep" else 0
         pieces.append(order[start : start + full * batch_size + rest])

@@ -36,8 +36,8 @@ class CoverageIncrease(float):
     Attributes:
         estimator: ``"calibrated"`` or ``"plain"``.
         noise: 95 % quantile of what is estimated when nothing has changed; NaN if not asked for.
-        p_value: Probability of samples as new as these or newer when nothing has changed; NaN if not
-            asked for. It judges a statistic of its own, see `coverage_increase`.
+        p_value: Probability of samples as new as these or newer when nothing has changed; NaN if
+            not asked for. It judges a statistic of its own, see `coverage_increase`.
         null: Estimates when nothing has changed, ascending, that ``noise`` is taken from.
         batches: Batches in the samples and in the reference.
     """
@@ -57,6 +57,7 @@ class CoverageIncrease(float):
         p_value: float = float("nan"),
         batches: tuple[int, int] = (0, 0),
     ) -> CoverageIncrease:
+        """Make one of a value and what is known of it; see the attributes."""
         self = super().__new__(cls, value)
         self.estimator = estimator
         self.null = np.sort(np.empty(0) if null is None else null)
@@ -107,10 +108,10 @@ def coverage_increase(
 
     The estimate adds up densities, so what is new but rare hardly moves it: a drift of 3 % of the
     samples can stay within its noise. The p-value therefore judges another statistic of the same
-    densities: the samples of both sets are sorted and cut into cells together, and each cell in which
-    the reference is thinner than the samples by a share s counts with s squared. It is an exact
-    permutation test (samples are exchanged, not batches, which sorting lines up), and sees most
-    drifts of 1 % of 12,800 samples.
+    densities: the samples of both sets are sorted and cut into cells together, and each cell in
+    which the reference is thinner than the samples by a share s counts with s squared. It is an
+    exact permutation test (samples are exchanged, not batches, which sorting lines up), and sees
+    most drifts of 1 % of 12,800 samples.
 
     Both assume independent samples. Two sets that share samples (a memory before and after an
     insert) are more alike than that, so that the p-value is too large, never too small.
@@ -176,8 +177,9 @@ def _newness(
     """How new the samples are, and how new as many of the pool drawn at random would be.
 
     The pooled samples are cut into cells in sorted order. With the density at cell c of the samples
-    and of the reference, ``newness(c) = max(0, 1 - rho_R(c) / rho_B(c))``, 0 where both are as dense
-    and 1 where the reference has nothing; the result is the mean of its square over the samples.
+    and of the reference, ``newness(c) = max(0, 1 - rho_R(c) / rho_B(c))``, 0 where both are as
+    dense and 1 where the reference has nothing; the result is the mean of its square over the
+    samples.
 
     Returns:
         ``(1 + draws,)``: first what is observed. If samples and reference are exchangeable, all are
@@ -226,9 +228,7 @@ class _Split:
         return cut(self.parts, order, len(order), group_by=None)
 
 
-def _increase(
-    space: SampleSpace, batches: Batches, others: Batches, estimator: Estimator
-) -> float:
+def _increase(space: SampleSpace, batches: Batches, others: Batches, estimator: Estimator) -> float:
     field = space.field(batches)
     cross = cross_density(space, batches, others)
     if estimator == "calibrated":

@@ -159,9 +159,7 @@ class SampleSpace:
 
     def cut(self, parts: tuple[Samples, ...], order: np.ndarray) -> Batches:
         """Batches of sorted rows."""
-        return cut(
-            parts, order, self.batch_size, group_by=self.group_by, remainder=self.remainder
-        )
+        return cut(parts, order, self.batch_size, group_by=self.group_by, remainder=self.remainder)
 
     def field(self, batches: Batches, weights: np.ndarray | None = None) -> Field:
         """The density that these batches make.
@@ -173,9 +171,7 @@ class SampleSpace:
         terms = []
         for distance, bandwidth in self.present(batches.parts):
             bound = distance.bind(batches.parts)
-            terms.append(
-                _term(bound, bound.summarise(batches), bandwidth, weights, self.precision)
-            )
+            terms.append(_term(bound, bound.summarise(batches), bandwidth, weights, self.precision))
         return Field(terms, len(batches), weights)
 
 
@@ -286,8 +282,8 @@ class Field:
             drawn: ``(count,)`` uniform numbers in [0, 1).
 
         Returns:
-            ``(count,)`` the batches, in the order in which they went; None if these distances have to
-            be asked one by one.
+            ``(count,)`` the batches, in the order in which they went; None if these distances have
+            to be asked one by one.
         """
         from memento._kernels import drawing
 
@@ -330,7 +326,8 @@ class _Term(ABC):
     """Kernel sums under one distance, over distinct summaries.
 
     Identical summaries (sorted labels make almost only those) are counted, not repeated:
-    ``groups[i]`` is the distinct summary of batch i, and ``values`` holds one sum for each of these.
+    ``groups[i]`` is the distinct summary of batch i, and ``values`` holds one sum for each of
+    these.
     """
 
     groups: np.ndarray

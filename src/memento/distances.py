@@ -250,8 +250,8 @@ class JensenShannon(Distance):
         """Summaries as rows that sum to about 1, with the same distances.
 
         With quadrature weights w the integral of ``m log m`` is the sum of ``(w m) log (w m)``
-        minus that of ``(w log w) m``, which is linear in m and so cancels in the distance: densities
-        become discrete distributions ``w p``. What is negligible is set to 0 here once.
+        minus that of ``(w log w) m``, which is linear in m and so cancels in the distance:
+        densities become discrete distributions ``w p``. What is negligible is set to 0 here once.
         """
         kept = np.where(summaries < TINY, 0.0, summaries)
         return kept if self.quadrature is None else kept * self.quadrature
@@ -438,7 +438,7 @@ class _OfValues(_OnGrid):
 
 
 def _spread(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Share each value between the two points of the grid around it, in proportion (linear binning).
+    """Share each value between the two points of the grid around it: linear binning.
 
     So the kernel has to be known between points of the grid only, and one narrower than the grid
     still leaves a density (Jones and Lotwick, "On the errors involved in computing the empirical
@@ -453,8 +453,8 @@ def _spread(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def _silverman(values: np.ndarray) -> float:
     """Silverman's rule with the smaller of two measures of spread (Silverman 1986, section 3.4.2).
 
-    Where the middle half of the values are equal, the range of the middle 98 % takes its place; 0 if
-    these are equal, too. Ranges are scaled to the standard deviation of a normal distribution.
+    Where the middle half of the values are equal, the range of the middle 98 % takes its place; 0
+    if these are equal, too. Ranges are scaled to the standard deviation of a normal distribution.
     """
     if len(values) < 2:
         return 0.0
@@ -577,7 +577,8 @@ class Wasserstein(Distance):
 
         Args:
             column: ``(n,)`` finite numbers.
-            levels: Quantiles that a batch is summarised by; exact for batches whose size divides it.
+            levels: Quantiles that a batch is summarised by; exact for batches whose size divides
+            it.
         """
         return _W1OfValues(column, levels)
 
@@ -720,9 +721,7 @@ class Minkowski(Distance):
         return _mean_rows(batches, self.column)
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return _blocks(
-            lambda a: np.linalg.norm(a - second, ord=self.p, axis=-1), first, second
-        )
+        return _blocks(lambda a: np.linalg.norm(a - second, ord=self.p, axis=-1), first, second)
 
 
 @dataclass(frozen=True)
@@ -787,7 +786,7 @@ def _blocks(
 
 #: Makers of distances by the name that settings use.
 named_distances: dict[str, Callable[..., Distance]] = {
-    kind.kind: kind  # type: ignore[misc]
+    kind.kind: kind
     for kind in (
         _OfLabels,
         _OfProbabilities,

@@ -41,9 +41,9 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
                 f"cannot {what} at {path}: {reason}; free some space (a save needs as much room "
                 "as the content it replaces) and repeat; what was there before is unchanged"
             ) from error
-        raise StorageError(f"cannot {what} at {path}: {reason}; check the path and its rights") from (
-            error
-        )
+        raise StorageError(
+            f"cannot {what} at {path}: {reason}; check the path and its rights"
+        ) from (error)
 
 
 def sync_folder(folder: Path) -> None:

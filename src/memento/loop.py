@@ -135,8 +135,9 @@ def run(
     Example:
         >>> from memento import FIFO, Every, Memory
         >>> from memento.testing import ConstantLearner, ToyStream
-        >>> steps = list(run(ToyStream(days=3, seed=1), Memory(500, FIFO()), ConstantLearner(),
-        ...                  Every(2)))
+        >>> steps = list(
+        ...     run(ToyStream(days=3, seed=1), Memory(500, FIFO()), ConstantLearner(), Every(2))
+        ... )
         >>> [step.trained for step in steps]
         [True, False, True]
     """
@@ -291,8 +292,8 @@ class _Loop:
         for name, value in self._settings().items():
             if loop["settings"].get(name) != value:
                 raise ForeignError(
-                    f"{folder}: the run there has {name} = {loop['settings'].get(name)!r}, this one "
-                    f"{value!r}; use the same settings, or another checkpoint folder"
+                    f"{folder}: the run there has {name} = {loop['settings'].get(name)!r}, "
+                    f"this one {value!r}; use the same settings, or another checkpoint folder"
                 )
         self.memory.adopt(
             Memory.restore(

@@ -159,8 +159,8 @@ class Memory:
             SchemaError: Columns are missing or unknown, or of another type, width or length.
             DomainError: Values that the policy cannot work with.
 
-        If it raises, the memory is as it was; only an interrupt from the keyboard may be raised when the
-        insert is complete (`inserts` tells).
+        If it raises, the memory is as it was; only an interrupt from the keyboard may be raised
+        when the insert is complete (`inserts` tells).
         """
         fresh = Samples.borrow(data, **columns)
         self.check(fresh)
@@ -174,7 +174,9 @@ class Memory:
             self._check_choice(choice, fresh.size)
             _uninterrupted(lambda: self._commit(choice, fresh))
         except BaseException:
-            if self._inserts == inserts:  # an interrupt that came during the commit is raised after it
+            # An interrupt that came during the commit is raised after it, and then nothing is
+            # undone.
+            if self._inserts == inserts:
                 self._rng.bit_generator.state = before
             raise
         kept = int(np.count_nonzero(self._arrivals == self._inserts))
@@ -391,7 +393,8 @@ class Memory:
             if not _fits(array.dtype, held.dtype):
                 raise SchemaError(
                     f"column {name!r} is of type {array.dtype}, this memory holds {held.dtype} and "
-                    f"a conversion could lose something; convert it with .astype({held.dtype.name!r})"
+                    f"a conversion could lose something; "
+                    f"convert it with .astype({held.dtype.name!r})"
                 )
 
     def _check_choice(self, choice: Choice, fresh: int) -> None:
@@ -400,7 +403,7 @@ class Memory:
         limit = self._size + fresh
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise SettingError(
-                f"{self._policy!r} chose rows of type {rows.dtype} and shape {rows.shape}; expected "
+                f"{self._policy!r} chose rows of type {rows.dtype}, shape {rows.shape}; expected "
                 "a one-dimensional array of integers"
             )
         if len(rows) and (rows[0] < 0 or rows[-1] >= limit or not (rows[1:] > rows[:-1]).all()):
@@ -460,8 +463,8 @@ class Memory:
 class _Lease:
     """Memory lent out: alive as long as any array made from it, which holds a reference to it.
 
-    numpy keeps the object behind ``__array_interface__`` as the base of the array, and of every view
-    of that array.
+    numpy keeps the object behind ``__array_interface__`` as the base of the array, and of every
+    view of that array.
     """
 
     def __init__(self, array: np.ndarray) -> None:
@@ -484,7 +487,9 @@ class Group:
 
     Example:
         >>> from memento import FIFO, Group, Memory, Reservoir
-        >>> group = Group({"new": Memory(2, FIFO()), "any": Memory(2, Reservoir())}, {"new": 3, "any": 1})
+        >>> group = Group(
+        ...     {"new": Memory(2, FIFO()), "any": Memory(2, Reservoir())}, {"new": 3, "any": 1}
+        ... )
         >>> group.insert(y=[0, 1, 2, 3])["new"].kept
         2
         >>> group.sample(3).size, len(group)

@@ -232,7 +232,9 @@ def _missing(values: Any) -> int:
     """How many values of a column are missing, where its library tells that apart from NaN."""
     nulls = getattr(values, "null_count", 0)
     if nulls or callable(nulls):
-        return int(nulls()) if callable(nulls) else int(nulls)  # polars has a method, Arrow a number
+        return (
+            int(nulls()) if callable(nulls) else int(nulls)
+        )  # polars has a method, Arrow a number
     if hasattr(values, "isna") and not isinstance(values.dtype, np.dtype):  # pandas' own types
         return int(values.isna().sum())
     return 0

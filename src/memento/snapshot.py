@@ -206,7 +206,7 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
         if contiguous.size:  # pieces of 16 MB: buffers of any dtype, without a second copy
             data = contiguous.reshape(-1).view(np.uint8)
             for start in range(0, data.size, 1 << 24):
-                file.write(memoryview(data[start : start + (1 << 24)]))
+                file.write(data[start : start + (1 << 24)].data)
 
     size, sha = write_synced(path, write_npy)
     return {"bytes": size, "sha256": sha}

@@ -1,4 +1,4 @@
-"""For tests, also yours: what every policy has to keep to, proof that a memory resumes, a toy stream.
+"""For tests, also yours: what policies have to keep to, proof that a memory resumes, a toy stream.
 
 Example:
     >>> from memento import Reservoir
@@ -154,9 +154,9 @@ def assert_resumes_exactly(make_memory: Callable[[], Memory], stream: Iterable[A
     """Prove that a memory which is stopped goes on as if it had not been.
 
     Three memories get the same stream: one runs straight through, one is saved to disk and loaded
-    after every insert, one goes through ``dump`` and ``restore``. After every insert their contents,
-    marks, counters, references and generators have to be the same, bit for bit. Halfway through, all
-    are declared trained.
+    after every insert, one goes through ``dump`` and ``restore``. After every insert their
+    contents, marks, counters, references and generators have to be the same, bit for bit. Halfway
+    through, all are declared trained.
 
     Args:
         make_memory: Makes the memory, equal each time, with a policy of its own.
@@ -240,7 +240,8 @@ def check_policy(
     """
     if not isinstance(policy, Policy):
         raise AssertionError(f"policy: found {policy!r}, expected an instance of a Policy")
-    capacity = _allowed_capacity(policy) if capacity is None else capacity
+    if capacity is None:
+        capacity = _allowed_capacity(policy)
     if stream is None:
         stream = ToyStream(days=5, size=64 if capacity is None else max(24, capacity // 2))
     case = _Case(policy, _units(stream), capacity)
@@ -273,7 +274,8 @@ class _Case:
 
 
 def _allowed_capacity(policy: Policy) -> int | None:
-    for capacity in (*(2**i for i in range(6, 21)), None):
+    capacities: list[int | None] = [*(1 << i for i in range(6, 21)), None]
+    for capacity in capacities:
         if _allows(policy, capacity):
             return capacity
     raise AssertionError(
@@ -372,7 +374,8 @@ def _check_choice(choice: Choice, size: int, capacity: int | None, here: str) ->
         )
     if len(rows) and (rows[0] < 0 or rows.max() >= size):
         raise AssertionError(
-            f"choice: {here}: found rows from {rows.min()} to {rows.max()}, expected 0 to {size - 1}"
+            f"choice: {here}: found rows from {rows.min()} to {rows.max()}, expected 0 to "
+            f"{size - 1}"
         )
     if (np.diff(rows) <= 0).any():
         place = int(np.argmax(np.diff(rows) <= 0))
@@ -384,8 +387,9 @@ def _check_choice(choice: Choice, size: int, capacity: int | None, here: str) ->
         mark = np.asarray(mark)
         if mark.ndim < 1 or len(mark) != len(rows) or mark.dtype.hasobject:
             raise AssertionError(
-                f"choice: {here}: found marks {name!r} of type {mark.dtype} and shape {mark.shape}, "
-                f"expected one entry for each of {len(rows)} rows, without Python objects"
+                f"choice: {here}: found marks {name!r} of type {mark.dtype} and shape "
+                f"{mark.shape}, expected one entry for each of {len(rows)} rows, without Python "
+                "objects"
             )
     for name, value in choice.counters.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -431,7 +435,7 @@ def _check_columns(case: _Case) -> None:
     straight, laden = case.memory(), case.memory()
     for unit in case.units:
         straight.insert(unit)
-    inserted = []
+    inserted: list[Samples] = []
     for unit in case.units:
         inserted.append(unit.with_columns(_luggage(sum(p.size for p in inserted), unit.size)))
         try:
@@ -559,7 +563,8 @@ def _check_settings(case: _Case) -> None:
         made = policy_from_settings(stored)
     except Exception as error:
         raise AssertionError(
-            f"settings: found {error!r} when making a policy of {stored!r}, expected {case.policy!r}"
+            f"settings: found {error!r} when making a policy of {stored!r}, expected "
+            f"{case.policy!r}"
         ) from error
     if type(made) is not type(case.policy) or made.settings() != settings:
         raise AssertionError(

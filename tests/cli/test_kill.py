@@ -42,13 +42,8 @@ def serve(folder: Path) -> dict[str, int]:
     devnull = os.open(os.devnull, os.O_WRONLY)
     rng = random.Random(0)
     counts = {"kills": 0, "interrupted": 0, "inserts": 0}
-    # How long one insert takes here and now, so that moments are spread over all of it. The first
-    # ones also import what is imported late, and fill the memory.
-    lasting = 1.0
-    for _ in range(5):
-        started = time.perf_counter()
-        _insert(main, disk, file, devnull)
-        lasting = min(lasting, time.perf_counter() - started)
+    _insert(main, disk, file, devnull)  # imports what is imported late, before any fork
+    lasting = 0.05  # about how long an insert takes, in seconds; found out along the way
     while counts["kills"] < KILLS:
         writer = os.fork()
         if writer == 0:
@@ -66,6 +61,9 @@ def serve(folder: Path) -> dict[str, int]:
         counts["interrupted"] += len(left) > 1
         found = Memory.load(disk)  # verifies sizes and digests
         assert found.inserts >= counts["inserts"], "a complete generation was lost"
+        # So that about half of the writers complete an insert, however busy the machine is: then
+        # the moments are spread over all that a writer does.
+        lasting *= 0.95 if found.inserts > counts["inserts"] else 1.05
         counts["inserts"] = found.inserts
         while straight.inserts < found.inserts:
             straight.insert(_day(0))

@@ -832,7 +832,7 @@ def test_only_numbers_are_stacked(cli, tmp_path):
         (["export", "weighted", "out.npz"], ["'weight'", "--no-weights"]),
         (["status", "mem", "--decide", "--no-coverage"], ["--no-coverage"]),
         (["status", "mem", "--threshold", 1.5], ["threshold", "1.5"]),
-        (["status", "mem", "--permutations", 3], ["3 permutations"]),
+        (["status", "mem", "--permutations", -1], ["-1", "permutations"]),
         (["insert", "weighted", "w.npz", "--model", "ten:predict"], ["0 columns", "--predictions"]),
         (["insert", "m", "w.npz", "--model", "ten:predict", "--inputs", "name"], ["'name'", "<U1"]),
         (["insert", "bare", "w.npz", "--model", "ten:predict"], ["another model", "'x'"]),

@@ -6,7 +6,6 @@ import numba
 import numpy as np
 import pytest
 
-import naive
 from memento._kernels import jensen_shannon as kernels
 
 UNCOMPILED = numba.config.DISABLE_JIT
@@ -15,7 +14,7 @@ SCALE = 50.0  # bandwidth 0.1
 
 
 def dense(rng, n, k):
-    rows = rng.random((n, k))
+    rows = 1e-5 + rng.random((n, k))
     return rows / rows.sum(axis=1, keepdims=True)
 
 
@@ -35,15 +34,20 @@ def alike(rng, n, k):
 
 
 def certain(rng, n, k):
-    rows = 0.05 ** (rng.random((n, k)) * 5) + 5 * np.eye(k)[rng.integers(0, k, n)]
+    rows = 0.01 ** (1 + rng.random((n, k)) * 3) + np.eye(k)[rng.integers(0, k, n)]
     rows /= rows.sum(axis=1, keepdims=True)
     rows[rows < 1e-6] = 0.0
     return rows
 
 
 def kernel_matrix(first, second, scale=SCALE):
-    distances = np.array([naive.jensen_shannon_row(row, second) for row in first])
-    return np.exp(-scale * distances**2)
+    """Two divergences as they are defined; what is too small to count is zero already."""
+    mixtures = (first[:, None] + second[None]) / 2
+    square = np.zeros(mixtures.shape[:2])
+    for rows in (first[:, None], second[None]):
+        ratios = np.divide(rows, mixtures, out=np.ones_like(mixtures), where=rows > 0)
+        square += (rows * np.log2(ratios)).sum(axis=2) / 2
+    return np.exp(-scale * np.maximum(square, 0))
 
 
 @pytest.mark.parametrize("make", [dense, sparse, one_hot, alike, certain])
@@ -205,8 +209,8 @@ def test_exact_matrix(weights):
 
 def test_polynomials_keep_their_stated_errors():
     t = np.linspace(1.0, 2.0, 10_001)
-    fit = sum(c * t**power for power, c in enumerate(kernels._LOG2))
-    assert np.abs(fit - np.log2(t)).max() < 1.9e-6
+    fit = sum(c * (t - 1.5) ** power for power, c in enumerate(kernels._LOG2))
+    assert np.abs(fit - np.log2(t)).max() < 3e-7
     z = -np.linspace(0.0, 126.0, 500).astype(np.float32)
     powers = np.array([kernels.power_of_two(x) for x in z], np.float64)
     np.testing.assert_allclose(powers, 2.0 ** z.astype(np.float64), rtol=4e-7)

@@ -14,7 +14,7 @@ ROWS = rng.permutation(HELD + FRESH)[:50]
 WEIGHTS = rng.random(HELD + FRESH)
 
 
-@pytest.mark.parametrize("types", [("f8", "f8"), ("f4", "f4"), ("f4", "f8"), ("i4", "i4")])
+@pytest.mark.parametrize("types", [("f8", "f8"), ("f4", "f8")])
 @pytest.mark.parametrize("k", [1, 5, 21])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_mean_rows(types, k, weights):
@@ -40,7 +40,7 @@ def test_one_part_may_be_empty(held):
     np.testing.assert_allclose(out[0], joined[ROWS[:7]].mean(axis=0), rtol=1e-14)
 
 
-@pytest.mark.parametrize("types", [("i8", "i8"), ("u1", "u1"), ("i4", "i8")])
+@pytest.mark.parametrize("types", [("i8", "i8"), ("u1", "i8")])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_label_frequencies(types, weights):
     a = rng.integers(0, 4, HELD).astype(types[0])

@@ -411,7 +411,7 @@ def test_no_capacity_will_do():
 def test_a_memory_that_resumes_only_almost_is_caught():
     """The seed differs each time, which only the generator's state shows."""
     seeds = iter(range(100))
-    with pytest.raises(AssertionError, match="resume: .* differs in"):
+    with pytest.raises(AssertionError, match=r"resume: .* differs in"):
         assert_resumes_exactly(
             lambda: Memory(10, Reservoir(), seed=next(seeds)), ToyStream(days=3, size=20)
         )

@@ -101,7 +101,7 @@ def test_seen_counts_over_inserts():
 
 
 def test_labels_become_more_balanced_and_losses_higher():
-    """Of 5,000 samples 5 % are rare; a random sample of 300 holds 15 +- 4 of them, mean loss 0.5."""
+    """Of 5,000 samples 5 % are rare; a random 300 hold 15 +- 4 of them, with mean loss 0.5."""
     rng = np.random.default_rng(0)
     memory = Memory(300, LossAwareReservoir("y", "loss"), seed=0)
     for _ in range(5):

@@ -75,7 +75,6 @@ def test_parts_of_a_day_are_one_day():
         part = number[start : start + 25]
         parts.insert(day=part // 100, number=part)
     np.testing.assert_array_equal(whole.samples["number"], parts.samples["number"])
-    np.testing.assert_array_equal(whole.weights, parts.weights)
 
 
 def test_late_samples_compete_with_their_day():
@@ -83,7 +82,6 @@ def test_late_samples_compete_with_their_day():
     memory.insert(day=np.full(100, 5))
     memory.insert(day=np.repeat([4, 2, 5], [100, 100, 50]))
     assert ages(memory, 5).tolist() == [40, 20]
-    np.testing.assert_allclose(memory.weights, np.where(memory.samples["day"] == 5, 150 / 40, 5))
 
 
 def test_days_without_samples_count():
@@ -105,11 +103,10 @@ def test_datetimes_are_days_of_utc():
     assert np.unique(days, return_counts=True)[1].tolist() == [2, 4]
 
 
-def test_weights_add_up_to_the_days_in_the_window():
+def test_no_weights_as_they_would_undo_the_decay():
     memory = Memory(500, DailyWindow(days=4))
-    for size in (900, 20, 400, 333, 1000, 5):
-        memory.insert(y=np.zeros(size))
-    assert memory.weights.sum() == pytest.approx(400 + 333 + 1000 + 5)
+    memory.insert(y=np.zeros(900))
+    assert memory.weights is None
 
 
 def test_without_a_capacity_the_window_is_whole():

@@ -33,8 +33,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from memento._kernels import kernel
 from memento._kernels.jensen_shannon import (
     MANY,
     TILE,
@@ -62,7 +62,7 @@ _ROOT_TWO_PI = np.sqrt(2.0 * np.pi)
 _PER_LN2 = 1.0 / np.log(2.0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _lower_to(sums, groups, plain, values):  # type: ignore[no-untyped-def]
     """Lower values[i] to the sum of its group; ``plain`` says that groups[i] = i."""
     wide()
@@ -79,7 +79,7 @@ def _lower_to(sums, groups, plain, values):  # type: ignore[no-untyped-def]
             values[i] = s if s < v else v
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _largest(values):  # type: ignore[no-untyped-def]
     """Return the largest value; 32 lanes, as a single maximum would be a chain of waits."""
     wide()
@@ -99,7 +99,7 @@ def _largest(values):  # type: ignore[no-untyped-def]
     return largest
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _weigh(values, largest, factor, shares):  # type: ignore[no-untyped-def]
     """Fill shares (float32) with 2^(factor * (values - largest)), 0 where that is below 2^-126."""
     wide()
@@ -109,7 +109,7 @@ def _weigh(values, largest, factor, shares):  # type: ignore[no-untyped-def]
         shares[i] = share if z > _LOWEST else _f4(0.0)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def _total(shares):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(shares.shape[0]):
@@ -117,7 +117,7 @@ def _total(shares):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _pick(values, m, temperature, u, shares, totals):  # type: ignore[no-untyped-def]
     """Return the place to discard; values hold the smallest sums, -inf where nothing is left."""
     n = values.shape[0]
@@ -160,7 +160,7 @@ def _pick(values, m, temperature, u, shares, totals):  # type: ignore[no-untyped
     return i
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _smallest_sums(sums, groups, plain, ceiling, values):  # type: ignore[no-untyped-def]
     """Fill values with the smallest sum of each batch over the distances, at most its ceiling."""
     for i in range(values.shape[0]):
@@ -169,7 +169,7 @@ def _smallest_sums(sums, groups, plain, ceiling, values):  # type: ignore[no-unt
         _lower_to(sums[d], groups[d], plain[d], values)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _draw(sums, groups, plain, alive, m, temperature, u):  # type: ignore[no-untyped-def]
     n = alive.shape[0]
     ceiling = np.empty(n)
@@ -210,7 +210,7 @@ def draw(
 # The whole loop
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _drop_places(ceiling, origin, groups):  # type: ignore[no-untyped-def]
     """Move what is alive to the front of all arrays; return how many."""
     kept = 0
@@ -224,7 +224,7 @@ def _drop_places(ceiling, origin, groups):  # type: ignore[no-untyped-def]
     return kept
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _front(packed, size):  # type: ignore[no-untyped-def]
     """Return the first distributions as if they were all, in the same arrays."""
     count = (size + TILE - 1) // TILE
@@ -240,7 +240,7 @@ def _front(packed, size):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _drop_groups(packed, size, members, sums, names, groups):  # type: ignore[no-untyped-def]
     """Move the groups that still have members to the front and renumber; return how many."""
     number = np.empty(size, np.int32)
@@ -266,7 +266,7 @@ def _drop_groups(packed, size, members, sums, names, groups):  # type: ignore[no
     return kept
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _discard(  # type: ignore[no-untyped-def]
     packs, matrices, sizes, factor, sums, groups, plain, members, names, temperature, us, out
 ):

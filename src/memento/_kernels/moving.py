@@ -1,7 +1,7 @@
 """Moving rows of a column, also within the column itself.
 
-Rows are moved as machine words, whatever they hold. Row numbers ascend, so row ``rows[i] >= i`` is read
-no later than place ``i`` is written: going forwards never overwrites what is still needed.
+Rows are moved as machine words, whatever they hold. Row numbers ascend, so row ``rows[i] >= i`` is
+read no later than place ``i`` is written: going forwards never overwrites what is still needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def move_rows(
     Args:
         source: (n, ...) C-contiguous, of any type without Python objects.
         rows: (m,) ascending.
-        target: (>= start + m, ...) C-contiguous, of the same type; with start 0 it may be the source.
+        target: (>= start + m, ...) C-contiguous, of the same type; with start 0 it may
+            be the source.
         start: the first place to write to.
     """
     first = 0

@@ -1,16 +1,18 @@
 r"""Replacing samples one after the other, with scores that change at every step.
 
-Held sample ``i`` has loss ``l_i`` and label ``c(i)``; ``n_c`` samples of label ``c`` are held. The score is
+Held sample ``i`` has loss ``l_i`` and label ``c(i)``; ``n_c`` samples of label ``c`` are held. The
+score is
 
     s_i = n_c(i) - a l_i,    a = sum_j n_c(j) / sum_j |l_j|,
 
-and the victim is drawn with probability ``s_i - min_j s_j``, normalised (any if all scores are equal). Factors common
-to all scores do not matter.
+and the victim is drawn with probability ``s_i - min_j s_j``, normalised (any if all scores are
+equal). Factors common to all scores do not matter.
 
-**Places.** All samples that are ever held get a place, sorted by label, then by loss, largest first. A label is a
-range of places, whose first and last filled place bound its scores. With the number of filled places and the sum of
-their losses known for any beginning of a range (two Fenwick trees), the total probability of a label is one
-expression, and a victim within it is found by descending its tree: ``sum over filled places of (n_c - m) - a l``
+**Places.** All samples that are ever held get a place, sorted by label, then by loss, the largest
+first. A label is a range of places, whose first and last filled place bound its scores. With the
+number of filled places and the sum of their losses known for any beginning of a range (two Fenwick
+trees), the total probability of a label is one expression, and a victim within it is found by
+descending its tree: ``sum over filled places of (n_c - m) - a l``, with ``m`` the smallest score,
 grows from place to place. So a step costs O(labels + log(samples)).
 """
 
@@ -52,7 +54,7 @@ def _place_of_rank(counts, start, stop, rank):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _rank_of_share(counts, sums, start, stop, offset, slope, share):  # type: ignore[no-untyped-def]
-    """Return at which filled place, from 1, the running total of ``offset - slope * loss`` exceeds the share."""
+    """Return the filled place, from 1, at which ``offset - slope * loss`` adds up to the share."""
     size = stop - start
     step = 1
     while step * 2 <= size:

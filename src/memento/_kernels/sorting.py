@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from memento._kernels import kernel
 
 Rows = npt.NDArray[np.int64]
 Key = npt.NDArray[np.unsignedinteger[Any]]
@@ -36,7 +37,7 @@ LazyKey = Callable[[Rows], Key]
 # Keys
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _float_keys(bits, sign, infinity, descending, keys):  # type: ignore[no-untyped-def]
     """Fill keys from the bits of floats, all of one unsigned type."""
     for i in range(bits.shape[0]):
@@ -112,7 +113,7 @@ class Modes(NamedTuple):
     nonfinite_row: int
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _modes(rows, block, position, value):  # type: ignore[no-untyped-def]
     """Fill position and value, return the rest of ``Modes``; block (k, 64) holds rows, turned."""
     n, k = rows.shape
@@ -187,7 +188,7 @@ def mode_and_value(rows: npt.NDArray[Any]) -> Modes:
 # Order
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _bounds(keys, base, mask):  # type: ignore[no-untyped-def]
     """Return the smallest and the largest of (keys - base) & mask, modulo 2^64."""
     smallest = (np.uint64(keys[0]) - base) & mask
@@ -199,7 +200,7 @@ def _bounds(keys, base, mask):  # type: ignore[no-untyped-def]
     return smallest, largest
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _append_bits(packed, shift, keys, base, mask, low, drop):  # type: ignore[no-untyped-def]
     """Shift packed up and append the leading bits of (keys - base) & mask, counted from low."""
     for i in range(packed.shape[0]):
@@ -207,13 +208,13 @@ def _append_bits(packed, shift, keys, base, mask, low, drop):  # type: ignore[no
         packed[i] = (packed[i] << shift) | ((rest - low) >> drop)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _append_rows(packed, shift):  # type: ignore[no-untyped-def]
     for i in range(packed.shape[0]):
         packed[i] = (packed[i] << shift) | np.uint64(i)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count_tied(packed, shift):  # type: ignore[no-untyped-def]
     """Return how many entries of sorted packed share all bits above the shift with a neighbour."""
     count = 0
@@ -226,7 +227,7 @@ def _count_tied(packed, shift):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _list_tied(packed, shift, places, runs):  # type: ignore[no-untyped-def]
     """Fill the places of tied entries and the numbers of their runs of equal leading bits."""
     count = 0
@@ -244,7 +245,7 @@ def _list_tied(packed, shift, places, runs):  # type: ignore[no-untyped-def]
         tied_before = tied_after
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _keep_low(packed, mask):  # type: ignore[no-untyped-def]
     for i in range(packed.shape[0]):
         packed[i] &= mask
@@ -297,7 +298,7 @@ def _order(keys: list[_Rest], n: int, rows: Rows | None, runs: Key | None) -> Ro
             rest.insert(0, left)
     _append_rows(packed, np.uint64(row_bits))
     packed.sort()
-    tied = _count_tied(packed, np.uint64(row_bits)) if rest else 0
+    tied = int(_count_tied(packed, np.uint64(row_bits))) if rest else 0
     places, next_runs = np.empty(tied, np.int64), np.empty(tied, np.uint32)
     if tied:
         _list_tied(packed, np.uint64(row_bits), places, next_runs)

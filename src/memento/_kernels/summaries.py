@@ -14,7 +14,8 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from memento._kernels import kernel
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -54,7 +55,7 @@ else:
         return types.void(array, types.intp, types.intp), generate
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _request_row(a, b, r, step):  # type: ignore[no-untyped-def]
     """Request every cache line of a row; ``step`` is the number of entries in one."""
     if r < a.shape[0]:
@@ -67,7 +68,7 @@ def _request_row(a, b, r, step):  # type: ignore[no-untyped-def]
         _request(b, r - a.shape[0], b.shape[1] - 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _mean_rows(a, b, rows, offsets, step, out):  # type: ignore[no-untyped-def]
     held = a.shape[0]
     last = rows.shape[0] - 1
@@ -88,7 +89,7 @@ def _mean_rows(a, b, rows, offsets, step, out):  # type: ignore[no-untyped-def]
             out[i, c] = total[c] / count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _weighted_mean_rows(a, b, rows, offsets, weights, step, out):  # type: ignore[no-untyped-def]
     held = a.shape[0]
     last = rows.shape[0] - 1
@@ -136,7 +137,7 @@ def mean_rows(
         _weighted_mean_rows(a, b, rows, offsets, weights, step, out)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _label_frequencies(a, b, rows, offsets, out):  # type: ignore[no-untyped-def]
     # Loads of single labels do not wait for each other; the processor overlaps them unasked.
     held = a.shape[0]
@@ -152,7 +153,7 @@ def _label_frequencies(a, b, rows, offsets, out):  # type: ignore[no-untyped-def
             out[i, c] /= count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _weighted_label_frequencies(a, b, rows, offsets, weights, out):  # type: ignore[no-untyped-def]
     held = a.shape[0]
     for i in range(offsets.shape[0] - 1):
@@ -197,7 +198,7 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbour
 _TURN = np.uint64(29)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _collapse(words, table, groups, representatives, counts):  # type: ignore[no-untyped-def]
     """Number equal rows of words (n, k) uint64; return how many differ.
 

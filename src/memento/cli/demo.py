@@ -28,7 +28,7 @@ def demo(
     traces: Annotated[
         list[str] | None,
         typer.Option(
-            help="Parquet files with columns trace_id, seconds, rate [MB/s], as consecutive periods; "
+            help="Parquet files with columns trace_id, seconds, rate [MB/s], consecutive periods; "
             "all words that follow are files. Default: a synthetic population of network paths."
         ),
     ] = None,

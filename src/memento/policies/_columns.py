@@ -1,6 +1,8 @@
-"""What policies check about the columns they read."""
+"""What policies check about the columns they read and the numbers they are set to."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from memento.distances import check_finite
 from memento.errors import DomainError, SchemaError
 from memento.samples import Samples
 
-__all__ = ["flags", "labels", "numbers", "require"]
+__all__ = ["flags", "labels", "numbers", "require", "whole"]
 
 
 def require(samples: Samples, name: str, axes: int, kinds: str, expected: str) -> np.ndarray:
@@ -75,4 +77,15 @@ def flags(samples: Samples, name: str) -> np.ndarray:
             f"column {name!r} holds {column[bad[0]]} in row {bad[0]:,} (and {len(bad) - 1:,} more "
             "rows); a flag is True or False, 1 or 0"
         )
-    return column != 0
+    found: np.ndarray = column != 0
+    return found
+
+
+def whole(value: Any) -> bool:
+    """Whether a setting is a whole number above 0 (True is none).
+
+    Example:
+        >>> [whole(value) for value in (3, np.int64(3), 0, 3.0, True, "3")]
+        [True, True, False, False, False, False]
+    """
+    return isinstance(value, (int, np.integer)) and value is not True and bool(value >= 1)

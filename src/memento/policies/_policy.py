@@ -52,9 +52,9 @@ class Policy(ABC):
     """Chooses which samples a memory keeps.
 
     A policy sees columns and a generator, never a model or a file. It is immutable: what it has to
-    remember lies in the memory's `State`, so one policy can serve many memories, and saving a memory
-    saves everything. Subclasses are frozen dataclasses whose fields are their settings; a ``kind``
-    makes them loadable by name.
+    remember lies in the memory's `State`, so one policy can serve many memories, and saving a
+    memory saves everything. Subclasses are frozen dataclasses whose fields are their settings; a
+    ``kind`` makes them loadable by name.
     """
 
     #: Name under which settings on disk refer to this policy.

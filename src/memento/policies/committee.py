@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
 
 from memento.distances import check_probabilities
 from memento.errors import SchemaError, SettingError
-from memento.policies._columns import require
+from memento.policies._columns import require, whole
 from memento.policies._policy import Choice, Policy, State, everything
 from memento.policies.fifo import newest
 from memento.samples import Samples
@@ -28,9 +27,9 @@ class QueryByCommittee(Policy):
     """Keeps the samples with the highest entropy of what a committee predicts.
 
     The committee are the last models that were trained: a column holds the probabilities that each
-    of them predicts, newest model last. Their mean is the prediction of the committee; its entropy in
-    bits says how little the models agree, or how unsure they are. As long as there is no such column
-    (no model was trained yet) the newest samples stay, as in `FIFO`; of equals, too.
+    of them predicts, newest model last. Their mean is the prediction of the committee; its entropy
+    in bits says how little the models agree, or how unsure they are. As long as there is no such
+    column (no model was trained yet) the newest samples stay, as in `FIFO`; of equals, too.
 
     Args:
         column: Probabilities of shape ``(n, members, classes)``.
@@ -59,10 +58,10 @@ class QueryByCommittee(Policy):
 
     def __post_init__(self) -> None:
         least = 2 if self.always_first else 1
-        if not isinstance(self.members, Integral) or isinstance(self.members, bool):
-            raise SettingError(f"members is {self.members!r}; expected a whole number")
-        if self.members < least:
-            raise SettingError(f"members is {self.members}; it has to be at least {least}")
+        if not whole(self.members) or self.members < least:
+            raise SettingError(
+                f"members is {self.members!r}; expected a whole number, at least {least}"
+            )
 
     def check(self, fresh: Samples) -> None:
         if self.column not in fresh:

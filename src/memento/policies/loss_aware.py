@@ -16,11 +16,12 @@ __all__ = ["LossAwareReservoir"]
 
 @dataclass(frozen=True)
 class LossAwareReservoir(Policy):
-    """Keeps labels balanced and losses high (LARS; Buzzega et al., "Rethinking Experience Replay", ICPR 2020).
+    """Keeps labels balanced and losses high (LARS).
 
-    A new sample enters a full memory with probability ``capacity / seen``, as in a reservoir. Its
-    victim, one of the samples held, is not any: with ``n_i`` the samples held that have the label of
-    sample i, and ``l_i`` its loss,
+    Buzzega et al., "Rethinking Experience Replay: a Bag of Tricks for Continual Learning", ICPR
+    2020. A new sample enters a full memory with probability ``capacity / seen``, as in a reservoir.
+    Its victim, one of the samples held, is not any: with ``n_i`` the samples held that have the
+    label of sample i, and ``l_i`` its loss,
 
         s_i = 0.5 * a * (-l_i) + 0.5 * n_i,   a = mean(n) / mean(|l|),
 

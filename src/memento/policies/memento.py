@@ -40,8 +40,9 @@ class Memento(SampleSpace, Policy):
 
     Example:
         >>> from memento import JensenShannon, Memory
-        >>> policy = Memento([JensenShannon.of_labels("y", 2)], batch_size=2, sort_by=["y"],
-        ...                  temperature=0.0)
+        >>> policy = Memento(
+        ...     [JensenShannon.of_labels("y", 2)], batch_size=2, sort_by=["y"], temperature=0.0
+        ... )
         >>> memory = Memory(4, policy)
         >>> memory.insert(y=[0, 0, 0, 0, 0, 0, 1, 1])
         Report(offered=8, kept=4, discarded=4)
@@ -79,9 +80,7 @@ class Memento(SampleSpace, Policy):
         if capacity is None or held.size + fresh.size <= capacity:
             return Choice(everything(held, fresh))
         batches = self.batches((held, fresh))
-        kept, discarded = thin(
-            self.field(batches), batches.sizes, capacity, self.temperature, rng
-        )
+        kept, discarded = thin(self.field(batches), batches.sizes, capacity, self.temperature, rng)
         rows = batches.order[np.repeat(kept, batches.sizes)]
         if self.fill and len(rows) < capacity:
             spare = self._spare(batches, discarded, held.size + fresh.size, rng)

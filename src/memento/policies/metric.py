@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from memento.batching import Missing, Remainder, make_batches
 from memento.distances import check_probabilities
 from memento.errors import SettingError
-from memento.policies._columns import flags, labels, numbers, require
+from memento.policies._columns import flags, labels, numbers, require, whole
 from memento.policies._draw import check_temperature, discards
 from memento.policies._policy import Choice, Policy, State, column_of, everything
 from memento.samples import Samples
@@ -27,14 +26,16 @@ class Metric(Policy):
     """Discards samples with probability ``softmax(metric / temperature)``.
 
     All that have to go are drawn at once, without replacement, from the metrics as they are before.
-    The named constructors say what is measured: `of_loss`, `of_confidence`, `of_label_frequency`,
-    `of_flag`; any other column of numbers will do as it is: large values go first.
+    The named constructors say what is measured: `of_loss`, `of_confidence`,
+    `of_label_frequency`, `of_flag`; any other column of numbers will do as it is: large values go
+    first.
 
     Args:
         column: What is measured.
         measure: How a column becomes a metric: ``"value"`` (as it is), ``"negative"``,
-            ``"confidence"`` (largest entry of each row), ``"frequency"`` (share of samples, held and
-            new, that have the same label), ``"set"`` or ``"unset"`` (1 where a flag is, or is not).
+            ``"confidence"`` (largest entry of each row), ``"frequency"`` (share of samples, held
+            and new, that have the same label), ``"set"`` or ``"unset"`` (1 where a flag is, or is
+            not).
         temperature: 0 always discards the largest metric (of equals the first); ``math.inf``
             discards at random. In the unit of the metric.
         batch_size: None selects single samples; a number forms batches, which have the mean metric
@@ -70,7 +71,7 @@ class Metric(Policy):
         names = (self.sort_by,) if isinstance(self.sort_by, str) else self.sort_by
         object.__setattr__(self, "sort_by", tuple(names))
         size = self.batch_size
-        if size is not None and (not isinstance(size, Integral) or size is True or size < 1):
+        if size is not None and not whole(size):
             raise SettingError(
                 f"batch_size is {size!r}; expected a whole number above 0, or None for single "
                 "samples"

@@ -28,8 +28,8 @@ class Reservoir(Policy):
             last day, and a day d back has 10 % times 0.9 to the power of d.
 
     Without forgetting every sample held stands for ``seen / held`` samples of the stream: these are
-    the weights. With forgetting there are none: to forget says that old samples shall count less, and
-    weights that make the memory stand for the whole stream again would undo it.
+    the weights. With forgetting there are none: to forget says that old samples shall count less,
+    and weights that make the memory stand for the whole stream again would undo it.
 
     Raises:
         SettingError: ``forget`` is not in ``[0, 1]``.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
 
 from memento.errors import DomainError, SchemaError, SettingError
+from memento.policies._columns import whole
 from memento.policies._policy import Choice, Policy, State, extend_mark, take_marks
 from memento.policies.reservoir import smallest
 from memento.samples import Samples
@@ -19,13 +19,14 @@ __all__ = ["DailyWindow"]
 
 @dataclass(frozen=True)
 class DailyWindow(Policy):
-    """Keeps a random sample of the last days; day ``d`` back contributes in proportion to ``decay**d``.
+    """Keeps a random sample of each of the last days; older days have smaller shares.
 
-    The scheme with which the bitrate controller Fugu is retrained every day (Yan et al., "Learning in
-    situ: a randomized experiment in video streaming", NSDI 2020). Of ``capacity`` places, day ``d``
-    back (0 is the latest) may fill ``floor(capacity * decay**d / sum(decay**i for i < days))``, and
-    never more, also while there are few days. Every sample gets a uniform key for life and the
-    smallest keys of each day stay, so what is left of a day is always a random sample of it.
+    The scheme with which the bitrate controller Fugu is retrained every day (Yan et al., "Learning
+    in situ: a randomized experiment in video streaming", NSDI 2020): day ``d`` back contributes in
+    proportion to ``decay**d``. Of ``capacity`` places, day ``d`` back (0 is the latest) may fill
+    ``floor(capacity * decay**d / sum(decay**i for i < days))``, and never more, also while there
+    are few days. Every sample gets a uniform key for life and the smallest keys of each day stay,
+    so what is left of a day is always a random sample of it.
 
     Args:
         days: How many days count, at least 1.
@@ -34,9 +35,7 @@ class DailyWindow(Policy):
             (then days of UTC). Days without samples count as days, and late samples are accepted
             while their day counts. None: every insert is a day.
 
-    The weights say for how many samples of its day each sample stands: seen / held of that day. They
-    add up to all samples of the days in the window. Training with them undoes the decay; Fugu trains
-    without (``run(..., weighted=False)``).
+    It states no weights: they would undo the decay, which is the point of the scheme.
 
     Raises:
         SettingError: A setting is out of its range, or a capacity too small for a single sample.
@@ -48,8 +47,6 @@ class DailyWindow(Policy):
         ...     report = memory.insert(day=[day] * 10)
         >>> memory.samples["day"]
         array([1, 2, 2, 3, 3, 3, 3])
-        >>> memory.weights
-        array([10. ,  5. ,  5. ,  2.5,  2.5,  2.5,  2.5])
     """
 
     kind: ClassVar[str] = "daily-window"
@@ -59,7 +56,7 @@ class DailyWindow(Policy):
     day: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.days, Integral) or self.days is True or self.days < 1:
+        if not whole(self.days):
             raise SettingError(f"days is {self.days!r}; expected a whole number above 0")
         if not 0 < self.decay <= 1:
             raise SettingError(f"decay is {self.decay}; expected a share in (0, 1]")
@@ -120,16 +117,8 @@ class DailyWindow(Policy):
             rows = np.flatnonzero(ages == age)
             kept.append(rows if quotas is None else smallest(keys, rows, int(quotas[age])))
         rows = np.sort(np.concatenate(kept)) if kept else np.arange(0)
-        counters = {"latest": latest, **self._seen(state, fresh_days, latest)}
+        counters = {"latest": latest}
         return Choice(rows, counters, take_marks({"key": keys, "day": days}, rows))
-
-    def weights(self, state: State, size: int) -> np.ndarray | None:
-        if not size:
-            return np.empty(0)
-        days, places, held = np.unique(state.marks["day"], return_inverse=True, return_counts=True)
-        seen = np.array([state.counters[f"seen/{day}"] for day in days], dtype=np.float64)
-        weights: np.ndarray = (seen / held)[places]
-        return weights
 
     def _days(self, fresh: Samples, state: State) -> np.ndarray:
         """``(n,)`` int64 numbers of days."""
@@ -139,14 +128,3 @@ class DailyWindow(Policy):
         if column.dtype.kind == "M":
             column = column.astype("datetime64[D]")
         return column.astype(np.int64)
-
-    def _seen(self, state: State, fresh_days: np.ndarray, latest: int) -> dict[str, int | float]:
-        """Samples seen of each day that still counts."""
-        seen: dict[str, int | float] = {}
-        arrived, counts = np.unique(fresh_days, return_counts=True)
-        new = dict(zip(arrived.tolist(), counts.tolist(), strict=True))
-        for day in range(latest - self.days + 1, latest + 1):
-            total = state.counters.get(f"seen/{day}", 0) + new.get(day, 0)
-            if total:
-                seen[f"seen/{day}"] = total
-        return seen

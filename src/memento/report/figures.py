@@ -41,7 +41,9 @@ def scores(
             axis.plot(places, values, color=colour, label=name, linewidth=1.6)
             marked = [i for i, flag in enumerate(trained[name]) if flag]
             axis.plot(marked, [values[i] for i in marked], "o", color=colour, markersize=4)
-        axis.set(title=f"{title} log score", ylabel=f"nats above {reference}", xlabel="evaluated on")
+        axis.set(
+            title=f"{title} log score", ylabel=f"nats above {reference}", xlabel="evaluated on"
+        )
         _label_days(axis, days)
     axes[0].legend(frameon=False, fontsize=8, title="dot: retrained before", title_fontsize=8)
     _save(figure, path)
@@ -74,7 +76,9 @@ def coverage(
         axis.fill_between(places, noise[name], color=colour, alpha=0.15, label="noise (95 %)")
         axis.plot(places, increases[name], color=colour, linewidth=1.6, label="coverage increase")
         marked = [i for i, flag in enumerate(trained[name]) if flag]
-        axis.plot(marked, [increases[name][i] for i in marked], "o", color=colour, label="retrained")
+        axis.plot(
+            marked, [increases[name][i] for i in marked], "o", color=colour, label="retrained"
+        )
         axis.set(title=name, ylabel="relative coverage increase", ylim=(0, None))
         axis.legend(frameon=False, fontsize=8)
         _label_days(axis, days)
@@ -113,13 +117,13 @@ def composition(
 
 def _pyplot() -> Any:
     try:
-        import matplotlib
+        import matplotlib as mpl
     except ModuleNotFoundError:
         raise MissingExtraError("matplotlib", "figures", "drawing figures") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
 
-    return pyplot
+    return plt
 
 
 def _coloured(names: Mapping[str, Any], skip: int = 0) -> list[tuple[str, str]]:

@@ -13,11 +13,11 @@ from memento.files import atomic_write, storage_errors
 __all__ = ["Picture", "Table", "write_page"]
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .8rem; text-align: right }
-th { border-bottom: 2px solid #222 } td { border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left } img { max-width: 100% } figure { margin: 1.5rem 0 }
-figcaption, .note { color: #555; font-size: .9rem }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+color: #222 } table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .8rem;
+text-align: right } th { border-bottom: 2px solid #222 } td { border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left } img { max-width: 100% } figure { margin: 1.5rem
+0 } figcaption, .note { color: #555; font-size: .9rem }
 @media (prefers-color-scheme: dark) { body { background: #fff } }
 """
 

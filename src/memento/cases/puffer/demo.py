@@ -1,7 +1,8 @@
 """Two weeks of the daily loop: memories compared on the transmission-time task.
 
-Every arm is the same network with the same seed, trained on what its own memory holds, and evaluated
-on the day that follows. Arms are independent of each other, so they run in processes of their own.
+Every arm is the same network with the same seed, trained on what its own memory holds, and
+evaluated on the day that follows. Arms are independent of each other, so they run in processes of
+their own.
 """
 
 from __future__ import annotations
@@ -160,7 +161,10 @@ def compare(
         folder: Of days, by `prepare`.
         arms: Names from `ARMS`.
         workers: Processes; 1 runs everything in this one. Results do not depend on it.
-        capacity: As for `run_arm`, like the other arguments.
+        capacity: As for `run_arm`.
+        retrain: As for `run_arm`.
+        seed: As for `run_arm`.
+        on_step: As for `run_arm`.
 
     Returns:
         By name, in the order asked for.
@@ -176,7 +180,9 @@ def compare(
     with context.Manager() as manager:
         queue = manager.Queue()
         # The arms that train most go first, so that no worker waits long for the last one.
-        order = sorted(names, key=lambda n: ("random", "memento", "density-reservoir").count(n) == 0)
+        order = sorted(
+            names, key=lambda n: ("random", "memento", "density-reservoir").count(n) == 0
+        )
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             futures = {n: pool.submit(_report_arm, n, folder, settings, queue) for n in order}
             _forward(queue, len(names), on_step)

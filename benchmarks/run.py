@@ -1,0 +1,259 @@
+"""Speed and memory of Memento, as a table: `make bench`.
+
+Times are medians of several runs on one thread, with the smallest and largest. Ratios are against
+the same work written plainly in numpy (all pairs of batches, one matrix, one softmax a discard),
+run in the same process; it is timed on fewer batches and scaled by the square of their number,
+because at full size it takes minutes and gigabytes. Nothing here is a test: machines differ and are
+shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import gc
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import memento
+from memento import JensenShannon, Memento, Memory
+
+CLASSES = 21
+DISTANCES = [JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels("y", CLASSES)]
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    work: str
+    measured: str
+    budget: str
+    baseline: str
+
+
+def stream(size: int, seed: int, dtype: type) -> dict[str, np.ndarray]:
+    """Samples like those of a transmission time predictor: 62 inputs, 21 classes, skewed."""
+    rng = np.random.default_rng(seed)
+    centres = np.log(np.r_[0.125, np.arange(1, CLASSES) * 0.5])
+    y, yhat = np.empty(size, np.int64), np.empty((size, CLASSES), dtype)
+    for start in range(0, size, 200_000):
+        stop = min(size, start + 200_000)
+        mean = rng.normal(-1.0, 1.0, stop - start)
+        width = 0.35 + 0.25 * np.abs(rng.standard_normal(stop - start))
+        seconds = np.exp(mean + width * rng.standard_normal(stop - start))
+        y[start:stop] = np.clip((seconds + 0.25) // 0.5, 0, CLASSES - 1)
+        odds = np.exp(-0.5 * ((centres - mean[:, None]) / width[:, None]) ** 2) + 1e-9
+        yhat[start:stop] = odds / odds.sum(axis=1, keepdims=True)
+    return {
+        "x": rng.standard_normal((size, 62), dtype=np.float32).astype(dtype),
+        "y": y,
+        "yhat": yhat,
+    }
+
+
+def resident() -> float:
+    """Resident memory of this process, in GB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e9
+
+
+class Peak:
+    """The most memory that was resident inside a ``with`` block, above what was before, in GB."""
+
+    def __enter__(self) -> Peak:
+        gc.collect()
+        self.before = self.highest = resident()
+        self._going = True
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def _watch(self) -> None:
+        while self._going:
+            self.highest = max(self.highest, resident())
+            time.sleep(0.002)
+
+    def __exit__(self, *exception: object) -> None:
+        self._going = False
+        self._watcher.join()
+        self.extra = self.highest - self.before
+
+
+def timed(action: Callable[[], Any]) -> float:
+    """Seconds of wall time."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def spread(seconds: list[float]) -> str:
+    """Median, and the range."""
+    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f}-{max(seconds):.2f})"
+
+
+def naive_seconds(batch_size: int, batches: int, count: int) -> float:
+    """Density and discards of ``batches`` batches in plain numpy, scaled to ``count`` batches."""
+    samples = stream(batches * batch_size, 7, np.float64)
+    order = np.lexsort((-samples["yhat"].max(axis=1), samples["yhat"].argmax(axis=1), samples["y"]))
+    rows = order.reshape(batches, batch_size)
+    start = time.perf_counter()
+    mixtures = samples["yhat"][rows].mean(axis=1)
+    labels = np.stack([np.bincount(r, minlength=CLASSES) / batch_size for r in samples["y"][rows]])
+    kernels = [naive_kernel(mixtures), naive_kernel(labels)]
+    sums = [kernel.sum(axis=1) for kernel in kernels]
+    rng, alive = np.random.default_rng(0), np.ones(batches, dtype=bool)
+    for left in range(batches, batches // 2, -1):
+        density = np.where(alive, np.minimum(*sums) / left / np.sqrt(2 * np.pi), -np.inf)
+        odds = np.exp((density - density.max()) / 0.01)
+        gone = rng.choice(batches, p=odds / odds.sum())
+        alive[gone] = False
+        for total, kernel in zip(sums, kernels, strict=True):
+            total -= kernel[gone]
+    return (time.perf_counter() - start) * (count / batches) ** 2
+
+
+def naive_kernel(rows: np.ndarray) -> np.ndarray:
+    """Gaussian kernel of Jensen-Shannon distances, row by row."""
+    kernel = np.empty((len(rows), len(rows)))
+    for i, p in enumerate(rows):
+        middle = (p + rows) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            of_p = np.where(p > 1e-6, p * np.log2(p / middle), 0).sum(axis=1)
+            of_q = np.where(rows > 1e-6, rows * np.log2(rows / middle), 0).sum(axis=1)
+        kernel[i] = np.exp(-0.5 * np.maximum(0, (of_p + of_q) / 2) / 0.1**2)
+    return kernel
+
+
+def warm_up() -> None:
+    """Have everything compiled (or loaded from the cache) before anything is timed."""
+    for precision in ("exact", "fast"):
+        memory = Memory(4096, Memento(DISTANCES, batch_size=64, precision=precision))
+        for seed in range(2):
+            for dtype in (np.float64, np.float32):
+                Memory(4096, memory.policy).insert(stream(8192, seed, dtype))
+
+
+def insert_rows(runs: int, naive: bool) -> list[Row]:
+    """1,000,000 samples into a full memory of 1,000,000."""
+    rows = []
+    for batch_size, budget in ((256, 1.0), (128, 1.6)):
+        memory = Memory(1_000_000, Memento(DISTANCES, batch_size=batch_size))
+        memory.insert(stream(1_000_000, 1, np.float64))
+        seconds, extra = [], []
+        for run in range(runs):
+            fresh = stream(1_000_000, 2 + run, np.float64)
+            with Peak() as peak:
+                seconds.append(timed(lambda fresh=fresh, memory=memory: memory.insert(fresh)))
+            extra.append(peak.extra)
+        baseline = ""
+        if naive:
+            count = 2_000_000 // batch_size
+            plain = naive_seconds(batch_size, 1000, count)
+            baseline = f"{plain:.0f} s: {plain / statistics.median(seconds):.0f} times"
+        rows.append(
+            Row(
+                f"insert 1M into a full 1M, b = {batch_size}",
+                f"{spread(seconds)}, +{max(extra):.2f} GB",
+                f"{budget} s, +0.3 GB",
+                baseline,
+            )
+        )
+    return rows
+
+
+def large_row() -> Row:
+    """9,000,000 samples into a full memory of 1,000,000, in one call."""
+    memory = Memory(1_000_000, Memento(DISTANCES))
+    memory.insert(stream(1_000_000, 1, np.float32))
+    fresh = stream(9_000_000, 2, np.float32)
+    with Peak() as peak:
+        seconds = timed(lambda: memory.insert(fresh))
+    return Row(
+        "insert 9M into a full 1M, b = 256",
+        f"{seconds:.1f} s, +{peak.extra:.2f} GB",
+        "12 s, +0.3 GB",
+        "",
+    )
+
+
+def kernel_row(runs: int) -> Row:
+    """One pair and bin of the Jensen-Shannon kernel."""
+    from memento._kernels import jensen_shannon
+
+    count = 7812
+    rows = np.sort(np.random.default_rng(0).dirichlet(np.full(CLASSES, 0.3), count), axis=0)
+    packed = jensen_shannon.pack(rows / rows.sum(axis=1, keepdims=True))
+    weights = np.ones(count)
+    jensen_shannon.kernel_sums(packed, 50.0, weights)
+    seconds = [
+        timed(lambda: jensen_shannon.kernel_sums(packed, 50.0, weights)) for _ in range(3 * runs)
+    ]
+    each = [1e9 * s / (count**2 / 2 * CLASSES) for s in seconds]
+    start = time.perf_counter()
+    naive_kernel(rows[:600])
+    plain = 1e9 * (time.perf_counter() - start) / (600**2 * CLASSES)
+    median = statistics.median(each)
+    return Row(
+        "Jensen-Shannon, one pair and bin",
+        f"{median:.3f} ns ({min(each):.3f}-{max(each):.3f})",
+        "0.3 ns",
+        f"{plain:.0f} ns: {plain / median:.0f} times",
+    )
+
+
+def import_row(runs: int) -> Row:
+    """`import memento` in a new process, less the start of Python itself."""
+
+    def start(code: str) -> float:
+        return timed(lambda: subprocess.run([sys.executable, "-c", code], check=True))
+
+    bare = statistics.median(start("pass") for _ in range(runs))
+    seconds = [start("import memento") - bare for _ in range(runs)]
+    return Row("import memento", spread(seconds), "0.3 s", "")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="runs of everything that is repeated")
+    parser.add_argument(
+        "--quick", action="store_true", help="without the baseline and the 9M insert"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    options = parser.parse_args()
+    warm_up()
+    rows = [kernel_row(options.runs), import_row(options.runs)]
+    rows += insert_rows(options.runs, naive=not options.quick)
+    if not options.quick:
+        rows.append(large_row())
+    if options.json:
+        print(json.dumps([row._asdict() for row in rows], indent=1))
+        return
+    print(
+        f"memento {memento.__version__}, numpy {np.__version__}, Python "
+        f"{platform.python_version()}, {os.environ['NUMBA_NUM_THREADS']} thread; "
+        f"median (range) of {options.runs} runs"
+    )
+    header = Row("work", "measured", "budget", "plain numpy, scaled")
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+if __name__ == "__main__":
+    main()
