@@ -126,7 +126,7 @@ def coverage_increase(
         >>> old, new = {"y": [0, 1] * 100}, {"y": [0, 1, 2, 2] * 50}
         >>> rise = coverage_increase(new, old, space)
         >>> round(float(rise), 2), rise.p_value < 0.05
-        (0.5, True)
+        (0.69, True)
     """
     if estimator not in ("calibrated", "plain"):
         raise SettingError(f'estimator is {estimator!r}; expected "calibrated" or "plain"')

@@ -81,8 +81,8 @@ def log_scores(samples: Samples) -> dict[str, float]:
         ``p01`` (1st percentile), ``median``, ``mean``, in nats.
 
     Example:
-        >>> log_scores(Samples(logscore=np.log([0.5, 0.5, 0.5])))["median"].round(3)
-        np.float64(-0.693)
+        >>> round(log_scores(Samples(logscore=np.log([0.5, 0.5, 0.5])))["median"], 3)
+        -0.693
     """
     if "logscore" not in samples or not samples.size:
         return {}

@@ -193,6 +193,41 @@ class Memory:
         if fresh.size:
             self._policy.check(fresh)
 
+    def merge(self, other: Memory) -> None:
+        """Take in what another memory holds, of a stream that shares no sample with this one's.
+
+        Args:
+            other: With an equal policy; it is not changed.
+
+        Raises:
+            SettingError: The policies differ, or cannot merge (`DensityReservoir` can).
+            SchemaError: The columns do not fit.
+
+        Example:
+            >>> from memento import DensityReservoir, Memory
+            >>> policy = DensityReservoir(density="rho", identify_by="id")
+            >>> whole, left, right = (Memory(5, policy) for _ in range(3))
+            >>> rho, number = np.linspace(0.01, 0.3, 20), np.arange(20)
+            >>> for memory, rows in ((whole, number), (left, number[:8]), (right, number[8:])):
+            ...     report = memory.insert(id=rows, rho=rho[rows])
+            >>> left.merge(right)
+            >>> np.array_equal(left.samples["id"], whole.samples["id"]), left.seen
+            (True, 20)
+        """
+        if other.policy.settings() != self._policy.settings():
+            raise SettingError(f"cannot merge {other.policy!r} into {self._policy!r}; use one policy")
+        if not len(other):
+            self._seen += other.seen
+            return
+        samples = other.samples
+        self._check_schema(samples)
+        choice = self._policy.merge(self._state, other.state, self._capacity)
+        self._check_choice(choice, samples.size)
+        seen, inserts = self._seen + other.seen, max(self._inserts, other.inserts)
+        arrivals = np.concatenate([self._arrivals, other.arrivals])[choice.rows]
+        self._commit(choice, samples)
+        self._seen, self._inserts, self._arrivals = seen, inserts, arrivals
+
     def annotate(self, data: Any = None, /, **columns: Any) -> None:
         """Replace columns, or add them, for everything that is held.
 

@@ -10,8 +10,8 @@ from memento._kernels import drawing
 from memento._kernels import jensen_shannon as kernels
 
 UNCOMPILED = numba.config.DISABLE_JIT
-SIZE = 30 if UNCOMPILED else 620
-GO = 3 * SIZE // 4
+SIZE = 30 if UNCOMPILED else 530
+GO = SIZE // 4
 SCALE = 50.0
 
 

@@ -28,9 +28,9 @@ _WRITTEN = tuple(
 def kernel(**options: Any) -> Any:
     """Compile a function to machine code that is kept on disk and releases the interpreter's lock.
 
-    Numba keeps compiled code until the file of the function changes. The code holds copies of what it
-    calls, also from other files, so here it is kept until any file of the folder changes: a kernel
-    sum and its subtraction may live in two files, and have to be the same arithmetic.
+    Numba keeps compiled code until the file of the function changes. The code holds copies of what
+    it calls, also from other files, so here it is kept until any file of the folder changes: a
+    kernel sum and its subtraction may live in two files, and have to be the same arithmetic.
 
     Args:
         options: further ones of ``numba.njit``, such as ``fastmath``.

@@ -181,7 +181,9 @@ def mode_and_value(rows: npt.NDArray[Any]) -> Modes:
     n, k = rows.shape
     position = np.empty(n, np.min_scalar_type(k - 1))
     value = np.empty(n, rows.dtype)
-    return Modes(position, value, *_modes(rows, np.zeros((k, _BLOCK), rows.dtype), position, value))
+    block = np.zeros((k, _BLOCK), rows.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # uncompiled sums would report
+        return Modes(position, value, *_modes(rows, block, position, value))
 
 
 # ----------------------------------------------------------------------------------------------

@@ -114,6 +114,24 @@ class Policy(ABC):
         """
         return None
 
+    def merge(self, first: State, second: State, capacity: int | None) -> Choice:
+        """Join what two memories with this policy hold, of streams that share no sample.
+
+        Args:
+            first: State of one memory.
+            second: State of the other.
+            capacity: Most rows to keep; None for any number.
+
+        Returns:
+            ``rows`` count through the rows of the first memory, then those of the second.
+
+        Raises:
+            SettingError: This policy cannot be merged.
+        """
+        raise SettingError(
+            f"{type(self).__name__} cannot merge memories; insert the samples of one into the other"
+        )
+
     def settings(self) -> dict[str, Any]:
         """What `policy_from_settings` needs to make an equal policy; plain JSON values."""
         return {

@@ -30,7 +30,7 @@ def scores(
         trained: By arm, whether the model was trained before each of these days.
         reference: Name of the reference, for the title.
     """
-    figure, axes = _pyplot().subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, axes = _pyplot().subplots(1, 2, figsize=(10, 4), layout="constrained")
     places = range(len(days))
     for axis, (score, title) in zip(
         axes, (("p01", "tail: 1st percentile"), ("median", "median")), strict=True
@@ -45,7 +45,9 @@ def scores(
             title=f"{title} log score", ylabel=f"nats above {reference}", xlabel="evaluated on"
         )
         _label_days(axis, days)
-    axes[0].legend(frameon=False, fontsize=8, title="dot: retrained before", title_fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    title = "dot: trained on the evening before"
+    figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False, title=title)
     _save(figure, path)
 
 

@@ -1,0 +1,88 @@
+"""DensityReservoir against a random sample of equal size on real traces, day by day.
+
+    python benchmarks/density_reservoir_study.py --traces FILE... [--seeds 3] [--rows 60000]
+
+Every day is offered to a memory a third of its size; a network is trained from scratch on what the
+memory holds, with its weights, and scored on the next day. Differences to the random memory of the
+same seed; the standard error is over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from memento import JensenShannon, Memento, Memory
+from memento.cases.puffer.traces import days
+from memento.cases.puffer.transmission import CLASSES, samples_of
+from memento.integrations.torch import TorchLearner
+from memento.policies import Policy, Reservoir
+from memento.policies.density_reservoir import DensityReservoir
+from memento.samples import Samples
+
+DISTANCES = [JensenShannon.of_labels("y_bin", CLASSES), JensenShannon.of_probabilities("yhat")]
+SPACE = {"distances": DISTANCES, "sort_by": ("y_bin", "yhat"), "missing": "skip"}
+ARMS: dict[str, Policy] = {
+    "random": Reservoir(),
+    "density-reservoir": DensityReservoir(**SPACE),
+    "exponent=0.9": DensityReservoir(**SPACE, exponent=0.9),
+    "uniform=0": DensityReservoir(**SPACE, uniform=0.0),
+    "memento": Memento(**SPACE),
+}
+
+
+def scores(stream: list[Samples], policy: Policy, capacity: int, seed: int) -> np.ndarray:
+    """``(days - 1, 3)``: 1st percentile, median and mean log score on the following day."""
+    memory, learner = Memory(capacity, policy, seed=seed), TorchLearner(CLASSES, seed=seed)
+    rows = []
+    for today, tomorrow in zip(stream[:-1], stream[1:], strict=True):
+        fresh = today.with_columns(yhat=_predicted(learner, today)) if learner.trained else today
+        memory.insert(fresh)
+        learner.fit(memory.samples, memory.weights)
+        memory.annotate(yhat=_predicted(learner, memory.samples))
+        score = learner.annotate(tomorrow)["logscore"]
+        rows.append([np.quantile(score, 0.01), np.median(score), np.mean(score)])
+    return np.array(rows)
+
+
+def _predicted(learner: TorchLearner, samples: Samples) -> np.ndarray:
+    return np.asarray(learner.annotate(samples)["yhat"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--traces", nargs="+", required=True)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--days", type=int, default=14)
+    parser.add_argument("--rows", type=int, default=60_000)
+    arguments = parser.parse_args()
+    rng, stream = np.random.default_rng(0), []
+    for _, traces in days(arguments.traces, arguments.days):
+        samples = Samples(samples_of(traces)).select(["x", "y_bin"])
+        rows = np.sort(rng.permutation(samples.size)[: arguments.rows])
+        stream.append(samples.take(rows))
+    capacity = int(np.median([samples.size for samples in stream])) // 3
+    print(f"{len(stream)} days of at most {arguments.rows:,} samples, capacity {capacity:,}")
+    results: dict[str, list[np.ndarray]] = {}
+    for name in dict.fromkeys(["random", *arguments.arms]):
+        start = time.perf_counter()
+        seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        results[name] = [scores(stream, ARMS[name], capacity, seed) for seed in seeds]
+        gains = np.array(results[name]) - np.array(results["random"])
+        mean, error = gains.mean((0, 1)), gains.mean(1).std(0, ddof=1) / arguments.seeds**0.5
+        listed = "  ".join(
+            f"{what} {m:+.4f} ± {e:.4f}"
+            for what, m, e in zip(("p01", "median", "mean"), mean, error, strict=True)
+        )
+        won = (gains.mean(0)[:, 0] > 0).sum()
+        took = time.perf_counter() - start
+        print(f"{name:18} {listed}  p01 better on {won}/{gains.shape[1]} days  ({took:.0f} s)", flush=True)
+    print("random itself:", np.mean(results["random"], (0, 1)).round(4))
+
+
+if __name__ == "__main__":
+    main()
