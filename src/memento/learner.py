@@ -64,7 +64,7 @@ def digest_of_state(state: Mapping[str, np.ndarray]) -> str:
     """
     sha = hashlib.sha256()
     for name in sorted(state):
-        array = np.ascontiguousarray(state[name])
+        array = np.asarray(state[name])
         sha.update(f"{name}:{array.dtype}:{array.shape};".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()

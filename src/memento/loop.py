@@ -7,7 +7,9 @@ decide, train if due and annotate everything held again, evaluate on the next un
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -121,16 +123,20 @@ def run(
             ``state`` and ``restore``.
         on_train: Called after a training, before the step is saved: for publishing the model. After
             a crash it can be called again for the same step.
-        on_step: Called with each new step, before it is saved.
+        on_step: Called with each new step, before it is saved; and once more with the last step of
+            an earlier run (then ``restored``) when the stream has grown, so that it is evaluated.
         rng: For triggers that draw at random.
 
     Yields:
         Steps in order; those of an earlier run first, marked ``restored``.
 
     Raises:
-        SettingError: A checkpoint is asked for and the learner cannot be saved.
-        ForeignError: The checkpoint is of another run: other names or settings.
-        InputError: A unit does not fit; the memory is then as after the step before.
+        SettingError: A checkpoint is asked for and the learner cannot be saved; a negative
+            ``freeze_after``.
+        ForeignError: The checkpoint is of another run: other settings, or a stream with other names
+            or fewer units.
+        InputError: A unit cannot be annotated or inserted; a note names it. The memory is then as
+            after the step before, which was yielded and saved, without scores.
 
     Example:
         >>> from memento import FIFO, Every, Memory
@@ -142,6 +148,8 @@ def run(
         [True, False, True]
     """
     loop = _Loop(memory, learner, trigger, scores, weighted, freeze_after, rng)
+    if freeze_after is not None and freeze_after < 0:
+        raise SettingError(f"freeze_after is {freeze_after}; expected 0 or more units")
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None and not isinstance(learner, Checkpointable):
         raise SettingError(
@@ -150,33 +158,58 @@ def run(
         )
     if folder is not None and snapshot.exists(folder):
         loop.restore(folder)
-    yield from loop.steps
     done = len(loop.steps)
+    unit = -1
     for unit, ((name, data), following) in enumerate(_with_next(stream)):
         if unit < done:
-            if loop.steps[unit].name != name:
-                raise ForeignError(
-                    f"{folder}: unit {unit} was {loop.steps[unit].name!r}, in this stream it is "
-                    f"{name!r}; use the same stream, or another checkpoint folder"
-                )
-            if unit < done - 1 or following is None or loop.steps[unit].evaluated_on is not None:
+            step = loop.steps[unit]
+            _check_same(folder, unit, step.name, name)
+            if unit < done - 1 or step.evaluated_on is not None:
+                if unit == done - 1:
+                    _check_same(folder, done, str(step.evaluated_on), following and following[0])
+                yield step
                 continue
-            # The stream has grown since: the last step can be evaluated now.
-            step = loop.evaluate(loop.steps[unit], following)
-            loop.steps[unit] = step
-            continue
-        step = loop.advance(unit, name, data)
-        if step.trained and on_train is not None:
-            on_train(step, learner)
+        else:
+            with _about(unit, name):
+                step = loop.advance(unit, name, data)
+            loop.steps.append(step)
+            if step.trained and on_train is not None:
+                on_train(step, learner)
+        # Here the step is new, or the last one of an earlier run on a stream that may have grown.
+        failure = None
         if following is not None:
-            step = loop.evaluate(step, following)
-        loop.steps.append(step)
-        if on_step is not None:
-            on_step(step)
-        if folder is not None:
-            loop.save(folder)
-        _log.info("%s: %s", step.name, step.decision.reason, extra={"step": step.row()})
+            failure = loop.evaluate(unit, following)
+        if unit >= done or loop.steps[unit] is not step:
+            step = loop.steps[unit]
+            if on_step is not None:
+                on_step(step)
+            if folder is not None:
+                loop.save(folder)
+            _log.info("%s: %s", step.name, step.decision.reason, extra={"step": step.row()})
         yield step
+        if failure is not None:
+            raise failure
+    if unit + 1 < done:
+        _check_same(folder, unit + 1, loop.steps[unit + 1].name, None)
+
+
+def _check_same(folder: Path | None, unit: int, before: str, now: str | None) -> None:
+    if now != before:
+        found = "there is none" if now is None else f"it is {now!r}"
+        raise ForeignError(
+            f"{folder}: unit {unit} was {before!r}, in this stream {found}; use the same stream, "
+            "or another checkpoint folder"
+        )
+
+
+@contextmanager
+def _about(unit: int, name: str) -> Iterator[None]:
+    """Add to errors which unit they are about."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"This was about unit {unit} of the stream, {name!r}.")
+        raise
 
 
 def _with_next(
@@ -228,19 +261,31 @@ class _Loop:
         report = self.memory.insert(self._annotated(fresh))
         situation = Situation(self.memory, unit, self.trained_at, self.seen_at)
         decision = self.trigger.decide(situation, self.rng)
+        if decision.due and not len(self.memory):
+            decision = replace(decision, due=False, reason="the memory is empty")
         if decision.due:
             self._train(unit)
         return Step(
             unit, name, report.offered, report.kept, len(self.memory), decision, decision.due
         )
 
-    def evaluate(self, step: Step, following: tuple[str, Any]) -> Step:
-        """The step with the scores of the current model on the next unit."""
+    def evaluate(self, unit: int, following: tuple[str, Any]) -> Exception | None:
+        """Give a step the scores of the current model on the next unit.
+
+        Returns:
+            What went wrong: it must not cost this step, which is done but for its scores.
+        """
         if not self.learner.trained:
-            return step
+            return None
         name, data = following
-        found = self.scores(self._annotated(Samples.borrow(data)))
-        return replace(step, evaluated_on=name, scores=dict(found))
+        try:
+            with _about(unit + 1, name):
+                found = self.scores(self._annotated(Samples.borrow(data)))
+                scores = {score: float(value) for score, value in found.items()}
+        except Exception as error:
+            return error
+        self.steps[unit] = replace(self.steps[unit], evaluated_on=name, scores=scores)
+        return None
 
     def _annotated(self, samples: Samples) -> Samples:
         if not self.learner.trained:
@@ -260,13 +305,15 @@ class _Loop:
         # what is held now, so it is annotated with it.
         self.memory.annotate(self.learner.annotate(self.memory.samples))
         self.memory.mark_trained()
+        self.memory.model = None
         if isinstance(self.learner, Checkpointable):
             self.memory.model = digest_of_state(self.learner.state())
         self.trained_at, self.seen_at = unit, self.memory.seen
 
     def _settings(self) -> dict[str, Any]:
         return {
-            "trigger": repr(self.trigger),
+            # Without addresses, which objects that have no representation of their own show.
+            "trigger": re.sub(r" at 0x[0-9a-f]+", "", repr(self.trigger), flags=re.IGNORECASE),
             "weighted": self.weighted,
             "freeze_after": self.freeze_after,
         }

@@ -215,7 +215,9 @@ class Memory:
             (True, 20)
         """
         if other.policy.settings() != self._policy.settings():
-            raise SettingError(f"cannot merge {other.policy!r} into {self._policy!r}; use one policy")
+            raise SettingError(
+                f"cannot merge {other.policy!r} into {self._policy!r}; use one policy"
+            )
         if not len(other):
             self._seen += other.seen
             return

@@ -9,7 +9,7 @@ import numpy as np
 
 from memento.coverage import Estimator, coverage_increase
 from memento.density import SampleSpace
-from memento.errors import SchemaError, SettingError
+from memento.errors import DomainError, SchemaError, SettingError
 from memento.memory import Memory
 
 __all__ = [
@@ -113,10 +113,12 @@ class OnCoverage(Trigger):
             raise SettingError(f"threshold is {self.threshold}; expected a share from 0 to 1")
         if not 0 < self.significance <= 1:
             raise SettingError(f"significance is {self.significance}; expected a value in (0, 1]")
-        if self._tests and self.significance * 10 * (self.permutations + 1) < 1:
+        if self.estimator not in ("calibrated", "plain"):
+            raise SettingError(f'estimator is {self.estimator!r}; expected "calibrated" or "plain"')
+        if self._tests and self.permutations < (least := _least_permutations(self.significance)):
             raise SettingError(
                 f"{self.permutations} permutations cannot give a p-value of {self.significance} or "
-                f"less; ask for at least {int(np.ceil(0.1 / self.significance))}"
+                f"less; ask for at least {least}"
             )
 
     @property
@@ -149,6 +151,11 @@ class OnCoverage(Trigger):
         )
 
 
+def _least_permutations(significance: float) -> int:
+    """The smallest number, from 1, with which ``1 / (10 * number + 10)`` is not above."""
+    return max(1, int(np.ceil(0.1 / significance - 1e-9)) - 1)
+
+
 @dataclass(frozen=True)
 class OnLoss(Trigger):
     """Due when the model's mean loss on the memory exceeds that on its training set.
@@ -173,6 +180,11 @@ class OnLoss(Trigger):
                 "learner annotate it"
             )
         now, then = float(held[self.column].mean()), float(reference[self.column].mean())
+        if np.isnan(now) or not np.isfinite(then):
+            raise DomainError(
+                f"column {self.column!r} has a mean of {now:.4g} in the memory, of {then:.4g} in "
+                "its reference; expected finite losses"
+            )
         # Losses are not negative; where there was none before, any is an infinite increase.
         value = (now - then) / then if then > 0 else (np.inf if now > 0 else 0.0)
         return Decision(

@@ -71,7 +71,7 @@ def test_a_batch_without_weight_is_zero():
 
 @pytest.mark.parametrize("n", [0, 1, 60])
 def test_collapse_numbers_rows_by_first_appearance(n):
-    distinct = np.concatenate([rng.random((7, 3)), [[0.0, 0.0, 0.0], [0.0, -0.0, 0.0]]])
+    distinct = np.concatenate([rng.random((40, 3)), [[0.0, 0.0, 0.0], [0.0, -0.0, 0.0]]])
     rows = distinct[rng.integers(0, len(distinct), n)]
     seen: dict[bytes, int] = {}
     expected = [seen.setdefault(row.tobytes(), len(seen)) for row in rows]

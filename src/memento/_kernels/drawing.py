@@ -143,12 +143,10 @@ def _pick(values, m, temperature, u, shares, totals):  # type: ignore[no-untyped
         whole += totals[t]
     target = u * whole
     running = 0.0
-    block = blocks - 1
-    for t in range(blocks):
-        if running + totals[t] > target:
-            block = t
-            break
-        running += totals[t]
+    block = 0
+    while block < blocks - 1 and running + totals[block] <= target:
+        running += totals[block]
+        block += 1
     for i in range(block * TILE, min((block + 1) * TILE, n)):
         running += shares[i]
         if running > target:

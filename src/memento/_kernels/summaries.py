@@ -91,6 +91,7 @@ def _mean_rows(a, b, rows, offsets, step, out):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _weighted_mean_rows(a, b, rows, offsets, weights, step, out):  # type: ignore[no-untyped-def]
+    """As above, with weights (n + m, 1)."""
     held = a.shape[0]
     last = rows.shape[0] - 1
     total = np.zeros(out.shape[1])
@@ -99,8 +100,9 @@ def _weighted_mean_rows(a, b, rows, offsets, weights, step, out):  # type: ignor
         weight = 0.0
         for place in range(offsets[i], offsets[i + 1]):
             _request_row(a, b, rows[min(place + _AHEAD, last)], step)
+            _request(weights, rows[min(place + _AHEAD, last)], 0)
             r = rows[place]
-            w = weights[r]
+            w = weights[r, 0]
             weight += w
             if r < held:
                 for c in range(total.shape[0]):
@@ -134,7 +136,7 @@ def mean_rows(
     if weights is None:
         _mean_rows(a, b, rows, offsets, step, out)
     else:
-        _weighted_mean_rows(a, b, rows, offsets, weights, step, out)
+        _weighted_mean_rows(a, b, rows, offsets, weights.reshape(-1, 1), step, out)
 
 
 @kernel()

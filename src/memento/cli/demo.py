@@ -56,6 +56,8 @@ def demo(
 
     if days < 3:
         raise SettingError(f"--days is {days}; at least 3 are needed to compare anything")
+    if seed < 0:
+        raise SettingError(f"--seed is {seed}; expected 0 or more")
     if more and not traces:
         raise SettingError(f"unexpected argument {more[0]!r}; files of traces follow --traces")
     if retrain not in ("coverage", "always"):
@@ -66,7 +68,7 @@ def demo(
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="memento-demo-") as folder:
         sizes = _prepare(files, days, chunks, seed, Path(folder))
-        room = capacity or sum(sizes.values()) // (3 * len(sizes))
+        room = capacity if capacity is not None else sum(sizes.values()) // (3 * len(sizes))
         results = _compare(Path(folder), room, retrain, seed, workers, len(sizes))
     tables = {reference: case.summary(results, reference) for reference in case.REFERENCES}
     source = ", ".join(Path(file).name for file in files) or f"synthetic paths, seed {seed}"

@@ -8,10 +8,11 @@ their own.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ REFERENCES = ("static", "random")
 ARMS = (*REFERENCES, "memento", "density-reservoir")
 
 _BATCH = 64
-# Least coverage increase worth a training: a few times the noise at this size, about 0.008.
-THRESHOLD = 0.02
+# Least coverage increase worth a training; about the noise at this size, so the p-value decides.
+THRESHOLD = 0.01
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ def prepare(
     """
     for number, (name, traces) in enumerate(days):
         columns = samples_of(traces, size_MB=size_MB)
+        if not len(columns["y"]):
+            raise SettingError(
+                f"{name}: no stream of two chunks or more, so no sample; ask for fewer days"
+            )
         np.savez(folder / f"{number:04d}.npz", **columns, name=np.array(name))  # type: ignore[arg-type]
         yield name, len(columns["y"])
 
@@ -95,6 +100,8 @@ def _space() -> dict[str, Any]:
 
 def _arm(name: str, retrain: str) -> tuple[Policy, Trigger, int | None]:
     """Policy, trigger, and after how many days to freeze."""
+    if retrain not in ("coverage", "always"):
+        raise SettingError(f'retrain is {retrain!r}; expected "coverage" or "always"')
     trigger: Trigger = OnCoverage(THRESHOLD) if retrain == "coverage" else Every(1)
     if name == "static":
         return Reservoir(), Never(), 1
@@ -168,10 +175,16 @@ def compare(
 
     Returns:
         By name, in the order asked for.
+
+    Raises:
+        SettingError: An unknown arm or schedule, or no worker.
     """
+    if workers < 1:
+        raise SettingError(f"{workers} workers; give at least one process")
     names = list(arms)
     for name in names:
-        _arm(name, retrain)  # wrong names show before anything is computed
+        # What is wrong with names and numbers shows before anything is computed.
+        Memory(capacity, _arm(name, retrain)[0])
     settings = {"capacity": capacity, "retrain": retrain, "seed": seed}
     if workers == 1:
         return {n: run_arm(n, folder, on_step=on_step, **settings) for n in names}  # type: ignore[arg-type]
@@ -181,29 +194,35 @@ def compare(
         queue = manager.Queue()
         # The arms that train most go first, so that no worker waits long for the last one.
         order = sorted(
-            names, key=lambda n: ("random", "memento", "density-reservoir").count(n) == 0
+            dict.fromkeys(names),
+            key=lambda n: ("random", "memento", "density-reservoir").count(n) == 0,
         )
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             futures = {n: pool.submit(_report_arm, n, folder, settings, queue) for n in order}
-            _forward(queue, len(names), on_step)
+            _forward(queue, list(futures.values()), on_step)
             return {name: futures[name].result() for name in names}
 
 
 def _report_arm(name: str, folder: Path, settings: Mapping[str, Any], queue: Any) -> ArmResult:
-    try:
-        return run_arm(name, folder, on_step=lambda n, step: queue.put((n, step)), **settings)
-    finally:
-        queue.put(None)
+    return run_arm(name, folder, on_step=lambda n, step: queue.put((n, step)), **settings)
 
 
-def _forward(queue: Any, running: int, on_step: Callable[[str, Step], None] | None) -> None:
-    """Pass on what the arms report until all have ended."""
-    while running:
-        message = queue.get()
-        if message is None:
-            running -= 1
-        elif on_step is not None:
-            on_step(*message)
+def _forward(
+    queue: Any,
+    futures: Sequence[Future[ArmResult]],
+    on_step: Callable[[str, Step], None] | None,
+) -> None:
+    """Pass on what the arms report until all have ended, be it that their process was killed."""
+    while True:
+        ended = all(future.done() for future in futures)  # before looking: then nothing is missed
+        try:
+            message = queue.get(timeout=0.01 if ended else 0.2)
+        except Empty:
+            if ended:
+                return
+        else:
+            if on_step is not None:
+                on_step(*message)
 
 
 def summary(results: Mapping[str, ArmResult], reference: str) -> dict[str, dict[str, float]]:

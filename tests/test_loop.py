@@ -1,0 +1,796 @@
+"""The daily loop: the order of things, and that a run which was stopped goes on as if it had not been.
+
+Run as a script, this file is the server of the test that kills processes: it imports everything
+once and forks runs, so that many real processes are killed without starting Python as often.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memento import (
+    FIFO,
+    Choice,
+    Decision,
+    DensityReservoir,
+    Every,
+    JensenShannon,
+    Memento,
+    Memory,
+    Never,
+    OnCount,
+    OnCoverage,
+    OnLoss,
+    Policy,
+    Reservoir,
+    Samples,
+    Step,
+    Trigger,
+    log_scores,
+    run,
+    snapshot,
+    table,
+)
+from memento.errors import DomainError, ForeignError, SchemaError, SettingError
+from memento.learner import digest_of_state
+from memento.testing import ConstantLearner, ToyStream
+
+CLASSES = 5
+DISTANCES = (
+    JensenShannon.of_probabilities("yhat"),
+    JensenShannon.of_labels("y_bin", CLASSES),
+)
+SPACE = {"distances": DISTANCES, "batch_size": 8, "sort_by": ("y_bin", "x"), "missing": "skip"}
+
+
+class Softmax:
+    """Softmax regression by stochastic gradient descent, with a generator of its own.
+
+    Every fit goes on where the last one ended, with weights and with the generator: a run that lost
+    either would end elsewhere.
+    """
+
+    def __init__(self, seed: int = 0):
+        self.rng = np.random.default_rng(seed)
+        self.w: np.ndarray | None = None
+
+    @property
+    def trained(self):
+        return self.w is not None
+
+    def fit(self, samples, weights=None):
+        x, y = self._inputs(samples), samples["y_bin"]
+        if y.max() >= CLASSES:
+            raise DomainError(f"column 'y_bin' has the label {y.max()}")
+        weights = np.ones(len(x)) if weights is None else weights / weights.mean()
+        w = self.rng.normal(0, 0.1, (x.shape[1], CLASSES)) if self.w is None else self.w
+        for rows in np.array_split(self.rng.permutation(len(x)), max(1, len(x) // 8)):
+            wrong = self._predict(x[rows], w) - np.eye(CLASSES)[y[rows]]
+            w = w - 0.05 * x[rows].T @ (wrong * weights[rows, None]) / len(rows)
+        self.w = w
+
+    def annotate(self, samples):
+        yhat = self._predict(self._inputs(samples), self.w)
+        if samples["y_bin"].size and samples["y_bin"].max() >= CLASSES:
+            raise DomainError(f"column 'y_bin' has the label {samples['y_bin'].max()}")
+        logscore = np.log(yhat[np.arange(len(yhat)), samples["y_bin"]])
+        return {"yhat": yhat, "logscore": logscore, "loss": -logscore}
+
+    def state(self):
+        generator = json.dumps(self.rng.bit_generator.state).encode()
+        found = {"generator": np.frombuffer(generator, np.uint8)}
+        return found if self.w is None else {**found, "w": self.w}
+
+    def restore(self, state):
+        self.rng.bit_generator.state = json.loads(state["generator"].tobytes())
+        self.w = state.get("w")
+
+    @staticmethod
+    def _inputs(samples):
+        return np.column_stack([np.ones(samples.size), samples["x"]])
+
+    @staticmethod
+    def _predict(x, w):
+        # Sums of products one row at a time, so that a prediction does not depend on its neighbours.
+        logits = (x[:, :, None] * w).sum(axis=1)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
+
+
+def raw(days=6, size=48, *, start=0, seed=2, drift=0.5):
+    """Units as they come from outside: no predictions."""
+    stream = ToyStream(days=days, size=size, seed=seed, drift=drift)
+    units = [(name, samples.select(["x", "y_bin", "day"])) for name, samples in stream]
+    return units[start:]
+
+
+def arm(name):
+    """New objects for one arm, equal each time."""
+    policy, trigger = {
+        "memento": (Memento(**SPACE), OnCoverage(0.05, 0.2, permutations=3)),
+        "density reservoir": (DensityReservoir(**SPACE), OnCoverage(0.02, 1.0)),
+        "reservoir": (Reservoir(), OnLoss(0.05)),
+        "fifo": (FIFO(), Every(2)),
+    }[name]
+    return Memory(96, policy, seed=5), Softmax(seed=7), trigger
+
+
+def fingerprint(memory, learner=None):
+    """Everything that later steps depend on, as text."""
+    arrays, documents = memory.dump()
+    state = digest_of_state(learner.state()) if learner is not None else None
+    return json.dumps([digest_of_state(arrays), documents, state], sort_keys=True)
+
+
+def plain(steps):
+    """Steps as text, so that NaN equals NaN, whether they were restored or not."""
+    return [repr(replace(step, restored=False)) for step in steps]
+
+
+# ------------------------------------------------------------------------------------------- order
+
+
+class Diary(ConstantLearner):
+    """Writes down what it is asked, as the days that the samples came from."""
+
+    def __init__(self, events, **settings):
+        super().__init__(**settings)
+        self.events = events
+        self.weights = []
+
+    def fit(self, samples, weights=None):
+        super().fit(samples, weights)
+        self.events.append(("fit", days_of(samples)))
+        self.weights.append(None if weights is None else weights.copy())
+
+    def annotate(self, samples):
+        self.events.append(("annotate", days_of(samples)))
+        return super().annotate(samples)
+
+
+def days_of(samples):
+    return "".join(str(day) for day in np.unique(samples["day"]))
+
+
+class Watching(Policy):
+    """Keeps the newest, and writes down what it was offered."""
+
+    def __init__(self, events):
+        self.events = events
+
+    def settings(self):
+        return {"kind": "Watching"}
+
+    def choose(self, held, fresh, capacity, state, rng):
+        predicted = "predicted" if "yhat" in fresh else "bare"
+        self.events.append(("insert", days_of(fresh), predicted))
+        size = held.size + fresh.size
+        return Choice(np.arange(max(0, size - capacity), size))
+
+
+class Asking(Every):
+    """Writes down that it was asked, and what was held then."""
+
+    def _decide(self, situation, rng):
+        EVENTS.append(("decide", days_of(situation.memory.samples)))
+        return super()._decide(situation, rng)
+
+
+EVENTS: list = []
+
+
+def test_order_of_things(tmp_path):
+    EVENTS.clear()
+    memory = Memory(96, Watching(EVENTS))
+    folder = tmp_path / "run"
+    steps = run(
+        raw(4),
+        memory,
+        Diary(EVENTS),
+        Asking(2),
+        checkpoint=folder,
+        on_train=lambda step, learner: EVENTS.append(
+            ("publish", step.name, learner.trained, step.evaluated_on)
+        ),
+        on_step=lambda step: EVENTS.append(
+            ("step", step.name, step.evaluated_on, snapshot.generation_of(folder))
+        ),
+    )
+    for step in steps:
+        EVENTS.append(("yield", step.name, snapshot.generation_of(folder)))
+    assert EVENTS == [
+        # The first training: nobody was there to annotate what came in.
+        ("insert", "0", "bare"),
+        ("fit", "0"),
+        ("annotate", "0"),
+        ("publish", "day-000", True, None),
+        ("annotate", "1"),  # the evaluation
+        ("step", "day-000", "day-001", 0),
+        ("yield", "day-000", 1),
+        # Not due.
+        ("annotate", "1"),
+        ("insert", "1", "predicted"),
+        ("decide", "01"),
+        ("annotate", "2"),
+        ("step", "day-001", "day-002", 1),
+        ("yield", "day-001", 2),
+        # Due: what is held, and no longer day 0, is fitted and annotated anew.
+        ("annotate", "2"),
+        ("insert", "2", "predicted"),
+        ("decide", "12"),
+        ("fit", "12"),
+        ("annotate", "12"),
+        ("publish", "day-002", True, None),
+        ("annotate", "3"),
+        ("step", "day-002", "day-003", 2),
+        ("yield", "day-002", 3),
+        # The last: nothing to be evaluated on.
+        ("annotate", "3"),
+        ("insert", "3", "predicted"),
+        ("decide", "23"),
+        ("step", "day-003", None, 3),
+        ("yield", "day-003", 4),
+    ]
+
+
+@pytest.mark.parametrize("name", ["memento", "density reservoir", "reservoir", "fifo"])
+def test_predictions_are_those_of_the_current_model(name):
+    """Of what is held and of the reference, after every step: as if all were predicted anew."""
+    memory, learner, trigger = arm(name)
+    trained = 0
+    for step in run(raw(), memory, learner, trigger, rng=3):
+        trained += step.trained
+        for samples in (memory.samples, memory.reference):
+            assert samples is not None
+            expected = learner.annotate(samples.select(["x", "y_bin", "day"]))
+            assert set(samples) == {"x", "y_bin", "day", *expected}
+            for column, values in expected.items():
+                np.testing.assert_array_equal(samples[column], values)
+        assert memory.model == digest_of_state(learner.state())
+        if step.trained:
+            np.testing.assert_array_equal(memory.reference["x"], memory.samples["x"])
+    assert 1 < trained < 6, "the test would prove little otherwise"
+
+
+def test_the_reference_is_what_was_trained_on():
+    memory, learner, _ = arm("fifo")
+    held = []
+    for step in run(raw(), memory, learner, Every(3)):
+        held.append(memory.samples["x"].copy())
+        last = step.unit // 3 * 3
+        np.testing.assert_array_equal(memory.reference["x"], held[last])
+
+
+@pytest.mark.parametrize(
+    ("policy", "weighted", "expected"),
+    [
+        (DensityReservoir(**SPACE), True, True),
+        (DensityReservoir(**SPACE), False, False),
+        (FIFO(), True, False),  # it cannot state any
+    ],
+)
+def test_weights_in_training(policy, weighted, expected):
+    memory, learner = Memory(96, policy, seed=1), Diary([])
+    held = [memory.weights for _ in run(raw(4), memory, learner, Every(), weighted=weighted)]
+    assert len(learner.weights) == 4
+    for given, then in zip(learner.weights, held, strict=True):
+        if expected:
+            np.testing.assert_array_equal(given, then)
+        else:
+            assert given is None
+
+
+def test_hooks_only_for_what_happened():
+    trained, seen = [], []
+    memory, learner, trigger = arm("fifo")
+    steps = list(
+        run(
+            raw(),
+            memory,
+            learner,
+            trigger,
+            on_train=lambda step, given: trained.append((step.name, given is learner)),
+            on_step=seen.append,
+        )
+    )
+    assert trained == [(step.name, True) for step in steps if step.trained]
+    assert [step.unit for step in steps if step.trained] == [0, 2, 4]
+    assert seen == steps
+
+
+def test_what_a_step_says():
+    memory, learner, trigger = Memory(60, FIFO()), ConstantLearner(), OnCount(100)
+    steps = list(run(raw(3), memory, learner, trigger))
+    assert [(s.unit, s.name, s.offered, s.kept, s.held) for s in steps] == [
+        (0, "day-000", 48, 48, 48),
+        (1, "day-001", 48, 48, 60),
+        (2, "day-002", 48, 48, 60),
+    ]
+    assert [step.trained for step in steps] == [True, False, False]
+    assert steps[2].decision == Decision(
+        False, "96 new samples (threshold 100)", 96.0, 100.0, steps[2].decision.noise
+    ) or (steps[2].decision.value, steps[2].decision.threshold) == (96.0, 100.0)
+    assert not any(step.frozen or step.restored for step in steps)
+
+
+def test_no_stream_no_steps():
+    memory, learner, trigger = arm("fifo")
+    assert list(run([], memory, learner, trigger)) == []
+
+
+def test_nothing_to_train_on():
+    """A first unit without samples is no reason to fit on nothing."""
+    memory, learner, trigger = arm("fifo")
+    nothing = ("holiday", raw(1)[0][1].rows(0, 0))
+    steps = list(run([nothing, *raw(2)], memory, learner, trigger))
+    assert [step.trained for step in steps] == [False, True, False]
+    assert steps[0].decision.reason == "the memory is empty"
+    assert (steps[0].evaluated_on, steps[0].scores) == (None, {})
+
+
+# -------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_on_the_next_unit():
+    """Every step's model, by hand, on the day after."""
+    units = raw()
+    memory, learner, trigger = arm("fifo")
+    for step in run(units, memory, learner, trigger):
+        if step.unit == len(units) - 1:
+            assert (step.evaluated_on, step.scores) == (None, {})
+            continue
+        name, samples = units[step.unit + 1]
+        scores = np.sort(learner.annotate(samples)["logscore"])
+        place = 0.01 * (len(scores) - 1)  # linear between the two neighbours
+        p01 = scores[0] + (scores[1] - scores[0]) * place
+        assert step.evaluated_on == name
+        assert step.scores == pytest.approx(
+            {"p01": p01, "median": scores[23:25].mean(), "mean": scores.sum() / 48}, rel=1e-12
+        )
+
+
+def test_scores_of_one_s_own():
+    def share_right(samples):
+        right = samples["yhat"].argmax(axis=1) == samples["y_bin"]
+        return {"right": np.float32(right.mean()), "rows": np.int64(samples.size)}
+
+    memory, learner, trigger = arm("fifo")
+    steps = list(run(raw(3), memory, learner, trigger, scores=share_right))
+    assert [set(step.scores) for step in steps] == [{"right", "rows"}, {"right", "rows"}, set()]
+    assert {type(value) for step in steps for value in step.scores.values()} == {float}
+
+
+def test_no_log_scores_no_scores():
+    assert log_scores(Samples(y=[1, 2])) == {}
+    assert log_scores(Samples(logscore=np.empty(0))) == {}
+
+
+def test_frozen():
+    """Memory and model stay as they are, and are still evaluated."""
+    memory, learner, trigger = arm("fifo")
+    states, steps = [], []
+    for step in run(raw(), memory, learner, trigger, freeze_after=3):
+        states.append(fingerprint(memory, learner))
+        steps.append(step)
+    assert len(set(states[:3])) == 3
+    assert len(set(states[2:])) == 1
+    for step in steps[3:]:
+        assert (step.frozen, step.trained, step.kept, step.held) == (True, False, 0, 96)
+        assert step.offered == 48
+        assert step.decision.reason == "frozen after 3 units"
+        assert not step.decision.due
+    assert [step.evaluated_on for step in steps] == [f"day-{i:03d}" for i in range(1, 6)] + [None]
+    assert len({step.scores["mean"] for step in steps[2:5]}) == 3
+    straight = list(islice(run(raw(), *arm("fifo")), 3))
+    assert plain(steps[:3]) == plain(straight)
+
+
+def test_frozen_from_the_start():
+    memory, learner, trigger = arm("fifo")
+    steps = list(run(raw(2), memory, learner, trigger, freeze_after=0))
+    assert [step.frozen for step in steps] == [True, True]
+    assert len(memory) == 0
+    assert [step.evaluated_on for step in steps] == [None, None]  # there is no model
+    learner.fit(raw(1)[0][1])  # a model from elsewhere
+    assert next(run(raw(2), memory, learner, trigger, freeze_after=0)).evaluated_on == "day-001"
+
+
+def test_columns_for_another_number_of_samples():
+    class Faulty(ConstantLearner):
+        def annotate(self, samples):
+            return {"yhat": np.ones((3, 2))}
+
+        def fit(self, samples, weights=None):
+            super().fit(samples, weights)
+
+    learner = Faulty()
+    learner.fit(raw(1)[0][1])
+    with pytest.raises(SchemaError, match=r"Faulty.annotate gave 3 rows for 48 samples"):
+        list(run(raw(2), Memory(96, FIFO()), learner, Every()))
+
+
+# ----------------------------------------------------------------------------------- table, logging
+
+
+def test_table():
+    memory, learner, trigger = arm("fifo")
+    steps = list(run(raw(), memory, learner, trigger))
+    found = table(steps)
+    assert found.size == 6
+    for i, step in enumerate(steps):
+        assert found["name"][i] == step.name
+        assert found["trained"][i] == step.trained == found["due"][i]
+        assert found["reason"][i] == step.decision.reason
+        assert found["evaluated_on"][i] == (step.evaluated_on or "")
+        for score in ("p01", "median", "mean"):
+            expected = step.scores.get(score, np.nan)
+            np.testing.assert_equal(found[f"score_{score}"][i], expected)
+    assert "restored" not in found
+    kinds = {name: column.dtype.kind for name, column in found.items()}
+    assert kinds["trained"] == kinds["frozen"] == "b"
+    assert kinds["unit"] == kinds["offered"] == kinds["kept"] == kinds["held"] == "i"
+    assert kinds["value"] == kinds["score_p01"] == "f"
+
+
+def test_table_of_nothing():
+    assert table([]).size == 0
+    only = table([Step(0, "mon", 1, 1, 1, Decision(True, "first"), True)])
+    assert only["evaluated_on"].tolist() == [""]
+    assert not any(name.startswith("score_") for name in only)
+
+
+def test_structured_log(caplog):
+    with caplog.at_level(logging.INFO, logger="memento.loop"):
+        steps = list(run(raw(3), *arm("fifo")))
+    assert [record.name for record in caplog.records] == ["memento.loop"] * 3
+    for record, step in zip(caplog.records, steps, strict=True):
+        assert record.getMessage() == f"{step.name}: {step.decision.reason}"
+        assert repr(record.step) == repr(step.row())
+        json.dumps(record.step)
+
+
+# ------------------------------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("name", ["memento", "density reservoir", "reservoir", "fifo"])
+def test_resume_at_every_step(tmp_path, name):
+    """One run straight through without checkpoints, one that starts anew at every single step."""
+    assert_resumes(tmp_path, lambda: arm(name), raw(7))
+
+
+def test_resume_with_a_network(tmp_path):
+    pytest.importorskip("torch")
+    from memento.integrations.torch import TorchLearner
+
+    def make():
+        learner = TorchLearner(CLASSES, epochs=4, warm_start=True, seed=3)
+        return Memory(96, DensityReservoir(**SPACE), seed=5), learner, OnCoverage(0.02, 1.0)
+
+    assert_resumes(tmp_path, make, raw(5))
+
+
+def assert_resumes(folder, make, units):
+    memory, learner, trigger = make()
+    straight, states = [], []
+    for step in run(units, memory, learner, trigger, rng=9):
+        straight.append(step)
+        states.append(fingerprint(memory, learner))
+    assert 1 < sum(step.trained for step in straight) < len(straight)
+    for number in range(len(units)):
+        memory, learner, trigger = make()  # nothing is handed on but the folder
+        steps = run(units, memory, learner, trigger, rng=9, checkpoint=folder)
+        found = list(islice(steps, number + 1))
+        steps.close()
+        assert [step.restored for step in found] == [True] * number + [False]
+        assert plain(found) == plain(straight[: number + 1])
+        assert fingerprint(memory, learner) == states[number]
+    # All is done: nothing is computed again.
+    memory, learner, trigger = make()
+    again = list(run(units, memory, learner, trigger, rng=9, checkpoint=folder))
+    assert all(step.restored for step in again)
+    assert plain(again) == plain(straight)
+    assert fingerprint(memory, learner) == states[-1]
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_stop_within_a_step_loses_that_step_alone(tmp_path, stop):
+    """Stopped by an error at the last moment before it is saved."""
+
+    class StopError(Exception):
+        pass
+
+    def fall(step):
+        if step.unit == stop:
+            raise StopError
+
+    straight = list(run(raw(), *arm("density reservoir")))
+    found = []
+    with pytest.raises(StopError):
+        found.extend(run(raw(), *arm("density reservoir"), checkpoint=tmp_path, on_step=fall))
+    steps = list(run(raw(), *arm("density reservoir"), checkpoint=tmp_path))
+    assert [step.restored for step in steps] == [True] * stop + [False] * (6 - stop)
+    assert plain(steps) == plain(straight)
+
+
+def test_a_published_model_is_published_again_after_a_crash(tmp_path):
+    published = []
+
+    def publish(step, learner):
+        published.append((step.unit, digest_of_state(learner.state())))
+        if len(published) == 2:
+            raise OSError("the network is down")
+
+    arguments = {"checkpoint": tmp_path, "on_train": publish}
+    with pytest.raises(OSError, match="network is down"):
+        list(run(raw(), *arm("fifo"), **arguments))
+    list(run(raw(), *arm("fifo"), **arguments))
+    assert [unit for unit, _ in published] == [0, 2, 2, 4]
+    assert published[1] == published[2]
+
+
+def test_a_stream_that_grows(tmp_path):
+    """Day by day, as a cron job does it: each step is completed when the next day is there."""
+    straight = list(run(raw(), *arm("memento"), rng=1))
+    calls = []
+    for days in range(1, 7):
+        memory, learner, trigger = arm("memento")
+        steps = run(
+            raw(days),
+            memory,
+            learner,
+            trigger,
+            rng=1,
+            checkpoint=tmp_path,
+            on_step=lambda step: calls.append((step.unit, step.evaluated_on, step.restored)),
+        )
+        found = list(steps)
+        assert len(found) == days
+        assert plain(found[:-1]) == plain(straight[: days - 1])
+        assert found[-1].evaluated_on is None
+        assert plain([replace(straight[days - 1], evaluated_on=None, scores={})]) == plain(
+            found[-1:]
+        )
+    expected = [(0, None, False)]
+    for unit in range(1, 6):
+        expected += [(unit - 1, f"day-{unit:03d}", True), (unit, None, False)]
+    assert calls == expected
+
+
+def test_the_late_evaluation_is_saved(tmp_path):
+    list(run(raw(3), *arm("fifo"), checkpoint=tmp_path))
+    first = next(islice(run(raw(4), *arm("fifo"), checkpoint=tmp_path), 2, None))
+    assert first.evaluated_on == "day-003"
+    calls = []
+    steps = run(raw(4), *arm("fifo"), checkpoint=tmp_path, on_step=calls.append)
+    assert plain(islice(steps, 2, 3)) == plain([first])
+    steps.close()
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"trigger": Every(3)}, r"trigger = 'Every\(units=2\)', this one 'Every\(units=3\)'"),
+        ({"weighted": False}, "weighted = True, this one False"),
+        ({"freeze_after": 2}, "freeze_after = None, this one 2"),
+        ({"memory": Memory(95, FIFO(), seed=5)}, "capacity 96, this one 95"),
+        ({"memory": Memory(96, Reservoir(), seed=5)}, "policy differs from the one given in kind"),
+        ({"stream": raw(6, start=1)}, "unit 0 was 'day-000', in this stream it is 'day-001'"),
+        ({"stream": [*raw(2), ("x", raw(1)[0][1])]}, "unit 2 was 'day-002', .* it is 'x'"),
+        ({"stream": [*raw(3), ("x", raw(1)[0][1])]}, "unit 3 was 'day-003', .* it is 'x'"),
+        ({"stream": raw(3)}, "unit 3 was 'day-003', in this stream there is none"),
+        ({"stream": raw(2)}, "unit 2 was 'day-002', in this stream there is none"),
+        ({"stream": []}, "unit 0 was 'day-000', in this stream there is none"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, changed, message):
+    memory, learner, trigger = arm("fifo")
+    list(islice(run(raw(), memory, learner, trigger, checkpoint=tmp_path), 3))
+    before = (tmp_path / "manifest.json").read_bytes()
+    memory, learner, trigger = arm("fifo")
+    arguments = {"stream": raw(), "memory": memory, "learner": learner, "trigger": trigger}
+    with pytest.raises(ForeignError, match=message):
+        list(run(**{**arguments, **changed}, checkpoint=tmp_path))
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    straight = list(run(raw(), *arm("fifo")))
+    assert plain(run(raw(), *arm("fifo"), checkpoint=tmp_path)) == plain(straight)
+
+
+def test_somebody_else_s_folder_is_refused(tmp_path):
+    Memory(5, FIFO()).save(tmp_path / "memory")
+    with pytest.raises(ForeignError, match="'memento-memory'; expected 'memento-loop'"):
+        list(run(raw(), *arm("fifo"), checkpoint=tmp_path / "memory"))
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ForeignError, match=r"thesis\.txt"):
+        list(run(raw(), *arm("fifo"), checkpoint=tmp_path))
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_trigger_of_one_s_own_without_a_representation(tmp_path):
+    class Wednesday(Trigger):
+        def _decide(self, situation, rng):
+            return Decision(np.bool_(situation.unit % 7 == 2), "it is Wednesday")
+
+    memory, learner, _ = arm("fifo")
+    list(islice(run(raw(), memory, learner, Wednesday(), checkpoint=tmp_path), 3))
+    memory, learner, _ = arm("fifo")
+    steps = list(run(raw(), memory, learner, Wednesday(), checkpoint=tmp_path))
+    assert [step.restored for step in steps] == [True] * 3 + [False] * 3
+    assert [step.unit for step in steps if step.trained] == [0, 2]
+
+
+class Forgetful:
+    """A learner that cannot be saved."""
+
+    def __init__(self):
+        self.inner = ConstantLearner()
+
+    @property
+    def trained(self):
+        return self.inner.trained
+
+    def fit(self, samples, weights=None):
+        self.inner.fit(samples, weights)
+
+    def annotate(self, samples):
+        return self.inner.annotate(samples)
+
+
+def test_a_learner_that_cannot_be_saved(tmp_path):
+    memory = Memory(96, FIFO())
+    steps = run(raw(3), memory, Forgetful(), Every(), checkpoint=tmp_path / "run")
+    with pytest.raises(SettingError, match=r"Forgetful has no state\(\) and restore\(\)"):
+        next(steps)
+    assert not (tmp_path / "run").exists()
+    assert len(memory) == 0
+    memory.model = "of somebody else"
+    assert len(list(run(raw(3), memory, Forgetful(), Every()))) == 3
+    assert memory.model is None
+
+
+def test_settings_out_of_range():
+    with pytest.raises(SettingError, match="freeze_after is -1; expected 0 or more units"):
+        list(run(raw(1), *arm("fifo"), freeze_after=-1))
+
+
+# ---------------------------------------------------------------------------------------- bad units
+
+
+def spoilt(samples, how):
+    if how == "width":
+        return samples.with_columns(x=samples["x"][:, :2])
+    if how == "label":
+        return samples.with_columns(y_bin=np.full(samples.size, 99))
+    if how == "lengths":
+        return {"x": samples["x"], "y_bin": samples["y_bin"][:-1], "day": samples["day"]}
+    return samples.without("day")
+
+
+@pytest.mark.parametrize("how", ["width", "label", "lengths", "column"])
+def test_a_bad_unit(tmp_path, how):
+    """The steps before it are given, saved and kept; the memory is as after them."""
+    error = DomainError if how == "label" else SchemaError
+    if how == "width":
+        error = ValueError  # the learner's own complaint about the width
+    units = raw()
+    bad = [*units[:3], ("bad day", spoilt(units[3][1], how)), *units[4:]]
+    straight, states = [], []
+    memory, learner, trigger = arm("density reservoir")
+    for step in run(units, memory, learner, trigger):
+        straight.append(step)
+        states.append(fingerprint(memory, learner))
+    memory, learner, trigger = arm("density reservoir")
+    found = []
+    with pytest.raises(error) as caught:
+        found.extend(run(bad, memory, learner, trigger, checkpoint=tmp_path))
+    assert caught.value.__notes__ == ["This was about unit 3 of the stream, 'bad day'."]
+    assert fingerprint(memory, learner) == states[2]
+    # Once more, with the bad unit still there.
+    found = []
+    memory, learner, trigger = arm("density reservoir")
+    with pytest.raises(error):
+        for step in run(bad, memory, learner, trigger, checkpoint=tmp_path):
+            found.append(step)  # noqa: PERF402, so that what comes before the error is there
+    assert plain(found[:2]) == plain(straight[:2])
+    assert len(found) == 3
+    if how != "column":  # that one can be predicted and scored, but not inserted
+        assert plain(found[2:]) == plain([replace(straight[2], evaluated_on=None, scores={})])
+        # With the unit put right the run goes on as if nothing had been.
+        assert plain(run(units, *arm("density reservoir"), checkpoint=tmp_path)) == plain(straight)
+    assert fingerprint(memory, learner) == states[2]
+
+
+def test_a_bad_first_unit(tmp_path):
+    memory, learner, trigger = arm("fifo")
+    before = fingerprint(memory, learner)
+    with pytest.raises(SchemaError, match="lengths|rows"):
+        list(run([("bad", {"x": [1.0], "y_bin": [1, 2]})], memory, learner, trigger))
+    assert fingerprint(memory, learner) == before
+
+
+# --------------------------------------------------------------------------------------- real kills
+
+KILLS = 25
+LONG = 14
+
+
+def run_to_the_end(folder: Path | None, result: Path) -> None:
+    steps = list(run(raw(LONG), *(parts := arm("memento")), rng=4, checkpoint=folder))
+    found = {"steps": plain(steps), "state": fingerprint(parts[0], parts[1])}
+    result.write_text(json.dumps(found))
+
+
+def fork(folder: Path | None, result: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 3
+        try:
+            run_to_the_end(folder, result)
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def serve(folder: Path) -> dict[str, object]:
+    """Kill runs at random moments and start them again, until so many were killed."""
+    from memento import _kernels  # noqa: F401 - imported before any fork
+
+    rng = random.Random(1)
+    expected = folder / "straight.json"
+    assert os.waitpid(fork(None, expected), 0)[1] == 0
+    started = time.monotonic()
+    assert os.waitpid(fork(folder / "timed", folder / "timed.json"), 0)[1] == 0
+    lasting = time.monotonic() - started
+    kills, ended, number = [], 0, 0
+    while len(kills) < KILLS or ended < 2:
+        disk, result = folder / f"run-{number}", folder / f"run-{number}.json"
+        child = fork(disk, result)
+        if len(kills) < KILLS:
+            time.sleep(rng.uniform(0, lasting))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            kills.append(snapshot.generation_of(disk))  # reads it, too
+            continue
+        assert status == 0, "a run failed instead of being killed"
+        assert result.read_text() == expected.read_text(), "a killed run ended elsewhere"
+        ended, number = ended + 1, number + 1
+    return {"kills": kills, "ended": ended}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_at_random_moments(tmp_path):
+    result = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={
+            **os.environ,
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+        },
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    counts = json.loads(result.stdout)
+    assert len(counts["kills"]) == KILLS
+    assert counts["ended"] >= 2
+    # The test would prove nothing if no kill had met a run at work.
+    assert len({steps for steps in counts["kills"] if 0 < steps < LONG}) >= 3, counts
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(serve(Path(sys.argv[1]))))
