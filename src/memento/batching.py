@@ -22,6 +22,9 @@ __all__ = ["Batches", "cut", "make_batches", "sort_order"]
 Missing = Literal["warn", "error", "skip"]
 Remainder = Literal["drop", "keep"]
 
+# Rows of a tie-break column that are gathered at a time.
+_PIECE = 1 << 16
+
 # A sort key: unsigned numbers, one a row; or how to get them for some rows only.
 _Key = np.ndarray | Callable[[np.ndarray], np.ndarray]
 
@@ -328,13 +331,17 @@ def _on_demand(parts: Sequence[Samples], name: str) -> list[_Key]:
 
     def key(index: int) -> Callable[[np.ndarray], np.ndarray]:
         def of_rows(rows: np.ndarray) -> np.ndarray:
-            whole = Batches(tuple(parts), rows, rows[:0])
-            # Not narrowed: the key of a row must not depend on the rows that it is asked with.
-            return _plain_keys([whole.column(name)])[index].astype(np.uint64)
+            found = np.empty(len(rows), np.uint64)
+            for start in range(0, len(rows), _PIECE):  # wide rows are gathered a few at a time
+                piece = slice(start, start + _PIECE)
+                gathered = Batches(tuple(parts), rows[piece], rows[:0]).column(name)
+                # Not narrowed: a row's key must not depend on the rows that it is asked with.
+                found[piece] = _plain_keys([gathered])[index]
+            return found
 
         return of_rows
 
-    if flat and not _orderable(parts[0][name]):
+    if not _orderable(parts[0][name]):
         return list(_keys([part[name] for part in parts]))  # ranks need all the values at once
     return [key(0)] if flat else [key(0), key(1)]
 

@@ -260,7 +260,7 @@ class _Loop:
             return Step(unit, name, fresh.size, 0, held, decision, False, frozen=True)
         report = self.memory.insert(self._annotated(fresh))
         situation = Situation(self.memory, unit, self.trained_at, self.seen_at)
-        decision = self.trigger.decide(situation, self.rng)
+        decision = _without_numpy(self.trigger.decide(situation, self.rng))
         if decision.due and not len(self.memory):
             decision = replace(decision, due=False, reason="the memory is empty")
         if decision.due:
@@ -358,6 +358,12 @@ class _Loop:
         state = snapshot.with_prefix(found.arrays, "learner/")
         if state and isinstance(self.learner, Checkpointable):
             self.learner.restore(state)
+
+
+def _without_numpy(decision: Decision) -> Decision:
+    """With numbers that JSON knows, whatever a trigger computed with."""
+    numbers = (decision.value, decision.threshold, decision.noise, decision.p_value)
+    return Decision(bool(decision.due), decision.reason, *map(float, numbers))
 
 
 def table(steps: Sequence[Step]) -> Samples:

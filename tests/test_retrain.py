@@ -1,0 +1,325 @@
+"""Triggers: due or not at the very boundary, for the reason they state."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memento import (
+    FIFO,
+    Decision,
+    Every,
+    JensenShannon,
+    Memento,
+    Memory,
+    Never,
+    OnCount,
+    OnCoverage,
+    OnLoss,
+    Samples,
+    SampleSpace,
+    Situation,
+    Trigger,
+    coverage_increase,
+)
+from memento.errors import DomainError, SchemaError, SettingError
+
+SPACE = SampleSpace([JensenShannon.of_labels("y", 6)], batch_size=4, sort_by=["y"])
+POLICY = Memento(SPACE.distances, batch_size=4, sort_by=["y"])
+TRIGGERS = [OnCoverage(), OnLoss(), OnCount(10), Every(3), Never()]
+
+
+def decide(trigger, memory, *, unit=1, trained_at=0, seen_at=0, seed=0):
+    situation = Situation(memory, unit, trained_at, seen_at)
+    return trigger.decide(situation, np.random.default_rng(seed))
+
+
+def moved(before, now, policy=POLICY):
+    """A memory that was trained with the one content and has the other, as many rows."""
+    memory = Memory(max(4, before.size), policy)
+    memory.insert(before)
+    memory.mark_trained()
+    memory.annotate(now)
+    return memory
+
+
+def labels(*values):
+    return Samples(y=np.array(values))
+
+
+def losses(*values):
+    return Samples(loss=np.array(values, float))
+
+
+# ------------------------------------------------------------------------------------- all triggers
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=repr)
+def test_the_first_training_is_always_due(trigger):
+    decision = decide(trigger, Memory(5, FIFO()), unit=0, trained_at=None)
+    assert decision.due is True
+    assert decision.reason == "nothing was trained yet"
+    numbers = (decision.value, decision.threshold, decision.noise, decision.p_value)
+    assert all(math.isnan(number) for number in numbers)
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=repr)
+def test_the_situation_stays_as_it_is(trigger):
+    memory = moved(
+        Samples(y=[0, 1] * 20, loss=np.ones(40)), Samples(y=[0, 2] * 20, loss=np.ones(40))
+    )
+    held, reference = (
+        {name: column.copy() for name, column in samples.items()}
+        for samples in (memory.samples, memory.reference)
+    )
+    generator = memory.dump()[1]["generator"]
+    decision = decide(trigger, memory)
+    assert isinstance(decision.due, bool)
+    assert isinstance(decision.reason, str)
+    assert len(decision.reason) > 10
+    assert memory.dump()[1]["generator"] == generator
+    for copies, samples in ((held, memory.samples), (reference, memory.reference)):
+        for name, column in copies.items():
+            np.testing.assert_array_equal(samples[name], column)
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=repr)
+def test_equal_settings_show_equally(trigger):
+    again = type(trigger)(**vars(trigger))
+    assert again == trigger
+    assert repr(again) == repr(trigger)  # the loop compares checkpoints by this
+
+
+def test_triggers_are_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        Trigger()
+
+
+# ------------------------------------------------------------------------------------ counts, units
+
+
+@pytest.mark.parametrize(("seen_at", "due"), [(3, False), (2, True), (0, True)])
+def test_on_count(seen_at, due):
+    memory = Memory(4, FIFO())
+    memory.insert(y=np.arange(12))
+    decision = decide(OnCount(10), memory, seen_at=seen_at)
+    new = 12 - seen_at
+    assert decision.due is due
+    assert (decision.value, decision.threshold) == (new, 10)
+    assert decision.reason == f"{new} new samples (threshold 10)"
+
+
+@pytest.mark.parametrize(
+    ("period", "trained_at", "unit", "due"),
+    [(1, 0, 1, True), (7, 0, 6, False), (7, 0, 7, True), (7, 3, 9, False), (7, 3, 10, True)],
+)
+def test_every(period, trained_at, unit, due):
+    decision = decide(Every(period), Memory(4, FIFO()), trained_at=trained_at, unit=unit)
+    assert decision.due is due
+    assert (decision.value, decision.threshold) == (unit - trained_at, period)
+    assert decision.reason == (
+        f"{unit - trained_at} units since the last training (period {period})"
+    )
+
+
+def test_never():
+    decision = decide(Never(), Memory(4, FIFO()), unit=10**6)
+    assert decision.due is False
+    assert decision.reason == "trained once and never again"
+
+
+# --------------------------------------------------------------------------------------------- loss
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "value", "due"),
+    [
+        ([1.0, 3.0], [2.0, 2.0], 0.0, False),
+        ([1.0, 1.0], [1.0, 1.5], 0.25, True),  # exactly the threshold; representable
+        ([1.0, 1.0], [1.0, 1.4999], 0.24995, False),
+        ([2.0, 2.0], [1.0, 1.0], -0.5, False),
+        ([0.0, 0.0], [0.0, 0.0], 0.0, False),  # no loss before, none now
+        ([0.0, 0.0], [0.0, 1e-9], math.inf, True),  # none before, some now
+        ([1.0, 1.0], [1.0, math.inf], math.inf, True),
+    ],
+)
+def test_on_loss(then, now, value, due):
+    decision = decide(OnLoss(0.25), moved(losses(*then), losses(*now), FIFO()))
+    assert decision.due is due
+    assert decision.value == pytest.approx(value)
+    assert decision.threshold == 0.25
+    assert decision.reason == (
+        f"mean loss {np.mean(now):.4g} against {np.mean(then):.4g} at training: {value:+.1%} "
+        "(threshold +25.0%)"
+    )
+
+
+def test_on_loss_of_another_column():
+    memory = moved(Samples(error=[1.0], loss=[1.0]), Samples(error=[3.0], loss=[1.0]), FIFO())
+    assert decide(OnLoss(column="error"), memory).due
+    assert not decide(OnLoss(), memory).due
+
+
+@pytest.mark.parametrize("where", ["neither", "now", "then"])
+def test_on_loss_without_losses(where):
+    memory = moved(labels(1), losses(1) if where == "now" else labels(1), FIFO())
+    if where == "then":
+        memory.annotate_reference(losses(1))
+    with pytest.raises(SchemaError, match=r"'loss' is missing .* have the learner annotate it"):
+        decide(OnLoss(), memory)
+
+
+def test_on_loss_without_a_reference():
+    memory = Memory(4, FIFO())
+    memory.insert(losses(1))
+    with pytest.raises(SchemaError, match="'loss' is missing in the memory or its reference"):
+        decide(OnLoss(), memory)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"), [([1.0], [np.nan]), ([np.nan], [1.0]), ([np.inf], [1.0]), ([np.inf], [np.inf])]
+)
+def test_on_loss_that_is_no_number(then, now):
+    """Never due for a reason that nobody sees: a loss that is NaN compares as not larger."""
+    with pytest.raises(DomainError, match=r"column 'loss' has a mean of .* finite losses"):
+        decide(OnLoss(), moved(losses(*then), losses(*now), FIFO()))
+
+
+# ----------------------------------------------------------------------------------------- coverage
+
+OLD = labels(*[0, 1] * 100)
+NEW = labels(*[0, 1, 2, 2] * 50)
+
+
+def test_on_coverage_of_the_same_content():
+    decision = decide(OnCoverage(), moved(OLD, OLD))
+    assert decision.due is False
+    assert decision.value == 0
+    assert decision.threshold == 0.1
+    assert decision.p_value > 0.05
+
+
+def test_on_coverage_of_something_new():
+    decision = decide(OnCoverage(), moved(OLD, NEW))
+    expected = coverage_increase(NEW, OLD, POLICY, rng=0)
+    assert decision.due is True
+    assert decision.value == float(expected) > 0.5
+    assert (decision.noise, decision.p_value) == (expected.noise, expected.p_value)
+    assert decision.reason == (
+        f"coverage rose by {expected:.3f} (threshold 0.1, noise {expected.noise:.3f}, "
+        f"p = {expected.p_value:.3f})"
+    )
+
+
+def test_on_coverage_at_the_boundary():
+    memory = moved(OLD, NEW)
+    value = float(coverage_increase(NEW, OLD, POLICY, permutations=0))
+    above = math.nextafter(value, 1)
+    assert decide(OnCoverage(value, 1.0), memory).due
+    assert not decide(OnCoverage(above, 1.0), memory).due
+    assert decide(OnCoverage(0.0, 1.0), moved(OLD, OLD)).due  # 0 is not below 0
+    p_value = coverage_increase(NEW, OLD, POLICY, rng=0).p_value
+    assert decide(OnCoverage(0.1, p_value), memory).due
+    small, large = labels(0, 0, 1, 1), labels(0, 0, 1, 2)  # nothing can be said of four samples
+    found = decide(OnCoverage(0.0), moved(small, large))
+    assert found.p_value > 0.05
+    assert not found.due
+    assert decide(OnCoverage(0.0, found.p_value), moved(small, large)).due
+
+
+@pytest.mark.parametrize("settings", [{"significance": 1.0}, {"estimator": "plain"}])
+def test_on_coverage_without_a_test_of_noise(settings):
+    decision = decide(OnCoverage(0.2, **settings), moved(OLD, NEW))
+    estimator = settings.get("estimator", "calibrated")
+    value = coverage_increase(NEW, OLD, POLICY, estimator=estimator, permutations=0)
+    assert decision.due is True
+    assert decision.value == float(value)
+    assert math.isnan(decision.noise)
+    assert math.isnan(decision.p_value)
+    assert decision.reason == f"coverage rose by {value:.3f} (threshold 0.2)"
+
+
+def test_on_coverage_draws_from_the_generator_it_is_given():
+    memory = moved(labels(*[0, 1, 2] * 30), labels(*[0, 1, 3] * 30))
+    first, again, other = (decide(OnCoverage(), memory, seed=seed) for seed in (1, 1, 2))
+    assert (first.noise, first.p_value) == (again.noise, again.p_value)
+    assert first.noise != other.noise
+
+
+def test_on_coverage_with_a_space_of_its_own():
+    """Whatever the policy is; here one that knows of no distances."""
+    found = decide(OnCoverage(space=SPACE), moved(OLD, NEW, FIFO()))
+    assert found == decide(OnCoverage(), moved(OLD, NEW))
+    coarse = SampleSpace([JensenShannon.of_labels("y", 6)], batch_size=50, sort_by=["y"])
+    assert decide(OnCoverage(space=coarse), moved(OLD, NEW)).value == float(
+        coverage_increase(NEW, OLD, coarse, permutations=0)
+    )
+
+
+def test_on_coverage_without_distances():
+    with pytest.raises(SettingError, match=r"FIFO.* has no distances .* OnCoverage\(space="):
+        decide(OnCoverage(), moved(OLD, NEW, FIFO()))
+
+
+def test_on_coverage_without_a_reference():
+    """Something was trained, but nobody knows on what: all is new."""
+    memory = Memory(200, POLICY)
+    memory.insert(OLD)
+    decision = decide(OnCoverage(), memory)
+    assert (decision.due, decision.value) == (True, 1.0)
+
+
+# ----------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OnCoverage(-0.1), "threshold is -0.1; expected a share from 0 to 1"),
+        (lambda: OnCoverage(1.1), "threshold is 1.1"),
+        (lambda: OnCoverage(math.nan), "threshold is nan"),
+        (
+            lambda: OnCoverage(significance=0.0),
+            r"significance is 0.0; expected a value in \(0, 1\]",
+        ),
+        (lambda: OnCoverage(significance=1.5), "significance is 1.5"),
+        (lambda: OnCoverage(significance=math.nan), "significance is nan"),
+        (lambda: OnCoverage(estimator="raw"), "estimator is 'raw'; expected \"calibrated\" or"),
+        (lambda: OnCoverage(permutations=0), "0 permutations cannot .* ask for at least 1$"),
+        (lambda: OnCoverage(permutations=-1), "-1 permutations cannot give a p-value of 0.05"),
+        (lambda: OnCoverage(significance=0.001), "39 permutations .* at least 99$"),
+        (lambda: OnLoss(0.0), "increase is 0.0; expected a number above 0"),
+        (lambda: OnLoss(math.nan), "increase is nan"),
+        (lambda: OnCount(0), "samples is 0; expected at least 1"),
+        (lambda: Every(0), "units is 0; expected at least 1"),
+    ],
+)
+def test_settings_out_of_range(make, message):
+    with pytest.raises(SettingError, match=message):
+        make()
+
+
+@given(st.floats(1e-4, 0.999))
+def test_the_least_number_of_permutations_is_the_least(significance):
+    """The p-value rests on 10 (n + 1) - 1 draws, so it can be as small as 1 / (10 n + 10)."""
+    with pytest.raises(SettingError) as caught:
+        OnCoverage(significance=significance, permutations=0)
+    least = int(str(caught.value).split()[-1])
+    OnCoverage(significance=significance, permutations=least)
+    assert 1 / (10 * least + 10) <= significance * (1 + 1e-7)
+    assert least == 1 or 1 / (10 * (least - 1) + 10) > significance * (1 - 1e-7)
+
+
+def test_permutations_do_not_matter_where_nothing_is_tested():
+    OnCoverage(significance=1.0, permutations=0)
+    OnCoverage(estimator="plain", permutations=0)
+
+
+def test_decisions_default_to_nothing_compared():
+    decision = Decision(False, "because")
+    assert math.isnan(decision.value)
+    assert math.isnan(decision.p_value)
