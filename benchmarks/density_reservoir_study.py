@@ -10,6 +10,7 @@ same seed; the standard error is over seeds.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 
 import numpy as np
@@ -37,7 +38,7 @@ def scores(stream: list[Samples], policy: Policy, capacity: int, seed: int) -> n
     """``(days - 1, 3)``: 1st percentile, median and mean log score on the following day."""
     memory, learner = Memory(capacity, policy, seed=seed), TorchLearner(CLASSES, seed=seed)
     rows = []
-    for today, tomorrow in zip(stream[:-1], stream[1:], strict=True):
+    for today, tomorrow in itertools.pairwise(stream):
         fresh = today.with_columns(yhat=_predicted(learner, today)) if learner.trained else today
         memory.insert(fresh)
         learner.fit(memory.samples, memory.weights)
@@ -80,7 +81,10 @@ def main() -> None:
         )
         won = (gains.mean(0)[:, 0] > 0).sum()
         took = time.perf_counter() - start
-        print(f"{name:18} {listed}  p01 better on {won}/{gains.shape[1]} days  ({took:.0f} s)", flush=True)
+        print(
+            f"{name:18} {listed}  p01 better on {won}/{gains.shape[1]} days  ({took:.0f} s)",
+            flush=True,
+        )
     print("random itself:", np.mean(results["random"], (0, 1)).round(4))
 
 

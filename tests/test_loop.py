@@ -123,6 +123,7 @@ def arm(name):
         "density reservoir": (DensityReservoir(**SPACE), OnCoverage(0.02, 1.0)),
         "reservoir": (Reservoir(), OnLoss(0.05)),
         "fifo": (FIFO(), Every(2)),
+        "by count": (Reservoir(forget=0.2), OnCount(100)),
     }[name]
     return Memory(96, policy, seed=5), Softmax(seed=7), trigger
 
@@ -460,7 +461,7 @@ def test_structured_log(caplog):
 # ------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("name", ["memento", "density reservoir", "reservoir", "fifo"])
+@pytest.mark.parametrize("name", ["memento", "density reservoir", "reservoir", "fifo", "by count"])
 def test_resume_at_every_step(tmp_path, name):
     """One run straight through without checkpoints, one that starts anew at every single step."""
     assert_resumes(tmp_path, lambda: arm(name), raw(7))

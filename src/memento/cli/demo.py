@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
+import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memento.errors import SettingError
+from memento.errors import MissingExtraError, SettingError
 from memento.files import atomic_write, storage_errors
 
 if TYPE_CHECKING:
     from memento.cases.puffer.demo import ArmResult
+    from memento.loop import Step
 
 __all__ = ["demo"]
 
@@ -63,6 +67,9 @@ def demo(
     if retrain not in ("coverage", "always"):
         raise SettingError(f'--retrain is {retrain!r}; expected "coverage" or "always"')
     files = [*(traces or []), *(more or [])]
+    for package, extra in (("torch", "torch"), ("matplotlib", "figures")):
+        if importlib.util.find_spec(package) is None:  # now, rather than after minutes of work
+            raise MissingExtraError(package, extra, "memento demo")
     with storage_errors("make the folder", out):
         out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -149,9 +156,31 @@ def _rows(table: Mapping[str, Mapping[str, float]], reference: str) -> list[list
 
 def _trainings(results: Mapping[str, ArmResult]) -> list[list[str]]:
     return [
-        [name, str(sum(step.trained for step in result.steps)), _ranges(result)]
+        [
+            name,
+            str(sum(step.trained for step in result.steps)),
+            _ranges(result),
+            _middle(step.decision.value for step in result.steps if _compared(step)),
+            _middle(step.decision.noise for step in result.steps if _compared(step)),
+        ]
         for name, result in results.items()
     ]
+
+
+def _compared(step: Step) -> bool:
+    """Whether the step's decision rests on a comparison of coverage."""
+    return not math.isnan(step.decision.noise)
+
+
+def _middle(values: Iterable[float]) -> str:
+    """Median and range."""
+    found = sorted(values)
+    if not found:
+        return ""
+    return f"{statistics.median(found):.3f} ({found[0]:.3f}-{found[-1]:.3f})"
+
+
+_TRAININGS = ("arm", "trainings", "on days", "coverage increase", "its noise (95 %)")
 
 
 def _ranges(result: ArmResult) -> str:
@@ -223,7 +252,12 @@ def _write(
                 page.Table(_header(reference), _rows(found, reference), _CAPTION)
                 for reference, found in tables.items()
             ),
-            page.Table(("arm", "trainings", "on days"), _trainings(results)),
+            page.Table(
+                _TRAININGS,
+                _trainings(results),
+                "Relative coverage increase since the last training and its noise, median (range) "
+                "over days.",
+            ),
             page.Picture(out / "scores.png", "Log scores as difference to the model of day 1."),
             page.Picture(out / "coverage.png", "Coverage increase since the last training."),
             page.Picture(out / "memory.png", "What the memories hold after the last day."),
@@ -259,10 +293,10 @@ def _show(
     console = Console(stderr=True)
     console.print(facts)
     blocks = [(_header(name), _rows(found, name)) for name, found in tables.items()]
-    for header, rows in (*blocks, (("arm", "trainings", "on days"), _trainings(results))):
+    for header, rows in (*blocks, (_TRAININGS, _trainings(results))):
         shown = Table(show_edge=False, pad_edge=False)
         for i, name in enumerate(header):
-            shown.add_column(name, justify="right" if 0 < i < 4 and name != "on days" else "left")
+            shown.add_column(name, justify="left" if i == 0 or name == "on days" else "right")
         for row in rows:
             shown.add_row(*row)
         console.print(shown)

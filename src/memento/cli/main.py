@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     except MementoError as error:
         if debug:
             raise
-        _complain(f"error: {error}")
+        _complain(" ".join([f"error: {error}", *getattr(error, "__notes__", ())]))
         raise SystemExit(WRONG_USE) from None
     except Exception as error:
         if debug:
