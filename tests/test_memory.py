@@ -17,6 +17,7 @@ import memento.memory
 from memento import (
     FIFO,
     Choice,
+    DensityReservoir,
     Group,
     LossAwareReservoir,
     Memory,
@@ -611,3 +612,35 @@ def test_a_toy_stream_goes_through():
         memory.insert(samples)
     assert isinstance(memory.samples, Samples)
     assert np.unique(memory.samples["day"]).tolist() == [0, 1, 2]
+
+
+def test_memories_of_a_group_need_no_names():
+    group = Group([Memory(2, FIFO()), Memory(4, FIFO())], weights=[1, 3])
+    group.insert(y=np.arange(6))
+    assert list(group.memories) == ["0", "1"]
+    assert group.sample(4).size == 4
+    with pytest.raises(SettingError, match="expected a positive one for each"):
+        Group([Memory(2, FIFO())], weights=[1, 1])
+
+
+def test_merging_keeps_count_of_what_was_seen():
+    policy = DensityReservoir(density="rho", identify_by="id")
+    left, right, empty = Memory(5, policy), Memory(5, policy), Memory(5, policy)
+    left.insert(id=np.arange(8), rho=np.full(8, 0.1))
+    right.insert(id=np.arange(8, 20), rho=np.full(12, 0.1))
+    before = state_of(right)
+    left.merge(right)
+    assert (len(left), left.seen, left.inserts) == (5, 20, 1)
+    assert state_of(right) == before
+    left.merge(empty)
+    assert (len(left), left.seen) == (5, 20)
+
+
+def test_memories_of_other_kinds_do_not_merge():
+    memory, other = Memory(2, FIFO()), Memory(2, FIFO())
+    other.insert(y=[1])
+    memory.insert(y=[1])
+    with pytest.raises(SettingError, match="FIFO cannot merge"):
+        memory.merge(other)
+    with pytest.raises(SettingError, match="use one policy"):
+        Memory(2, FIFO()).merge(Memory(2, Reservoir()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -515,8 +515,9 @@ class Group:
     """Several memories side by side, fed with the same stream.
 
     Args:
-        memories: By name, at least one.
-        weights: Share of each in what `sample` draws, above 0; equal if left out.
+        memories: By name, at least one; without names they are called "0", "1", and so on.
+        weights: Share of each in what `sample` draws, above 0, by name or in the same order; equal
+            if left out.
         seed: Of the generator that `sample` draws with.
 
     Raises:
@@ -535,13 +536,14 @@ class Group:
 
     def __init__(
         self,
-        memories: Mapping[str, Memory],
-        weights: Mapping[str, float] | None = None,
+        memories: Mapping[str, Memory] | Sequence[Memory],
+        weights: Mapping[str, float] | Sequence[float] | None = None,
         seed: int | np.random.Generator = 0,
     ) -> None:
+        memories = _by_name(memories)
         if not memories:
             raise SettingError("a group of no memories; give at least one")
-        shares = dict.fromkeys(memories, 1.0) if weights is None else dict(weights)
+        shares = dict.fromkeys(memories, 1.0) if weights is None else _by_name(weights)
         if set(shares) != set(memories) or not all(share > 0 for share in shares.values()):
             raise SettingError(
                 f"weights for {sorted(shares)}; expected a positive one for each of "
@@ -603,7 +605,8 @@ class Group:
         except BaseException:
             for name in reports:
                 memory = self.memories[name]
-                memory.adopt(Memory.restore(*before[name], memory.policy))
+                arrays, documents = before[name]
+                memory.adopt(Memory.restore(arrays, documents, memory.policy))
             raise
         finally:
             del held
@@ -678,6 +681,12 @@ class Group:
                 (policies or {}).get(name),
             )
         return cls(memories, settings["shares"], snapshot.generator_from(settings["generator"]))
+
+
+def _by_name(values: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    if isinstance(values, Mapping):
+        return dict(values)
+    return {str(number): value for number, value in enumerate(values)}
 
 
 def _move(source: np.ndarray, rows: np.ndarray, target: np.ndarray, start: int) -> None:
