@@ -214,6 +214,30 @@ def kernel_row(runs: int) -> Row:
     )
 
 
+def controller_rows(runs: int) -> list[Row]:
+    """Decisions of bitrate controllers, for 4,000 sessions at a time."""
+    from memento.cases.puffer.abr import BBA, Fugu
+    from memento.cases.puffer.transmission import LADDER_MB
+
+    rng, count = np.random.default_rng(0), 4000
+    sizes = 1e6 * np.array(LADDER_MB) * rng.lognormal(0, 0.5, (count, 10, 1))
+    ssim = np.broadcast_to(np.linspace(0.91, 0.983, 10), sizes.shape).copy()
+    buffer, last = rng.uniform(0, 16, count), rng.choice(ssim[0, 0], count)
+    classes = np.abs(np.arange(CLASSES) - rng.uniform(0, 6, (count, 5, 10, 1)))
+    odds = np.exp(1.5 * rng.standard_normal((count, 5, 10, CLASSES)) - classes)
+    given = {"last_ssim": last, "probabilities": odds / odds.sum(axis=-1, keepdims=True)}
+    rows = []
+    for controller, budget in ((Fugu(), "5,000 a second"), (BBA(), "200,000 a second")):
+        controller.decide(buffer, sizes, ssim, **given)
+        seconds = [
+            timed(lambda c=controller: c.decide(buffer, sizes, ssim, **given)) for _ in range(runs)
+        ]
+        rate = count / statistics.median(seconds)
+        name = type(controller).__name__
+        rows.append(Row(f"decisions of {name}", f"{rate:,.0f} a second", budget, ""))
+    return rows
+
+
 def import_row(runs: int) -> Row:
     """`import memento` in a new process, less the start of Python itself."""
 
@@ -236,6 +260,7 @@ def main() -> None:
     options = parser.parse_args()
     warm_up()
     rows = [kernel_row(options.runs), import_row(options.runs)]
+    rows += controller_rows(options.runs)
     rows += insert_rows(options.runs, naive=not options.quick)
     if not options.quick:
         rows.append(large_row())

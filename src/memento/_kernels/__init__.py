@@ -9,6 +9,8 @@ longer than all the rest.
     summaries       batches as one row each, equal rows counted once
     drawing         which batch is discarded next
     replacement     which held sample a new one replaces
+    moving          rows of a column, also within the column itself
+    planning        which quality a video server sends next
 """
 
 from __future__ import annotations
