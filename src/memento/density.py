@@ -15,7 +15,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -322,6 +322,16 @@ class Field:
         self.total -= weight
 
 
+class _Facts(NamedTuple):
+    """What kernel sums are made from: distinct summaries, which batch has which, how often."""
+
+    distance: Distance
+    distinct: np.ndarray
+    groups: np.ndarray
+    counts: np.ndarray
+    bandwidth: float
+
+
 class _Term(ABC):
     """Kernel sums under one distance, over distinct summaries.
 
@@ -335,6 +345,10 @@ class _Term(ABC):
     scale: float
     #: What a compiled loop can subtract rows of: a matrix, or packed summaries; None: neither.
     kernel: Any = None
+
+    def __init__(self, facts: _Facts) -> None:
+        self.groups = facts.groups
+        self.scale = 0.5 / facts.bandwidth**2
 
     def spread(self) -> np.ndarray:
         """``(n,)`` the sum of each batch."""
@@ -358,11 +372,12 @@ def _term(
 ) -> _Term:
     groups, distinct = _collapse(summaries)
     counts = np.bincount(groups, weights, minlength=len(distinct)).astype(np.float64)
+    facts = _Facts(distance, distinct, groups, counts, bandwidth)
     if isinstance(distance, JensenShannon) and _is_fast(distinct, distinct, precision):
-        return _Packed(distance, distinct, groups, counts, bandwidth)
+        return _Packed(distance, facts)
     if len(distinct) ** 2 <= _MATRIX_PAIRS:
-        return _Matrix(distance, distinct, groups, counts, bandwidth)
-    return _OnDemand(distance, distinct, groups, counts, bandwidth)
+        return _Matrix(facts)
+    return _OnDemand(facts)
 
 
 def _is_fast(first: np.ndarray, second: np.ndarray, precision: Precision) -> bool:
@@ -389,18 +404,11 @@ def _kernel(distances: np.ndarray, bandwidth: float) -> np.ndarray:
 class _Matrix(_Term):
     """All values of the kernel at hand: exact, for few batches or any distance."""
 
-    def __init__(
-        self,
-        distance: Distance,
-        distinct: np.ndarray,
-        groups: np.ndarray,
-        counts: np.ndarray,
-        bandwidth: float,
-    ) -> None:
-        self.groups = groups
-        self.scale = 0.5 / bandwidth**2
-        self.kernel = np.ascontiguousarray(_kernel(distance.compare(distinct, distinct), bandwidth))
-        self.values = self.kernel @ counts
+    def __init__(self, facts: _Facts) -> None:
+        super().__init__(facts)
+        distances = facts.distance.compare(facts.distinct, facts.distinct)
+        self.kernel = np.ascontiguousarray(_kernel(distances, facts.bandwidth))
+        self.values = self.kernel @ facts.counts
 
     def subtract(self, batch: int, weight: float) -> None:
         self.values -= weight * self.kernel[:, self.groups[batch]]
@@ -409,44 +417,28 @@ class _Matrix(_Term):
 class _OnDemand(_Term):
     """Rows of the kernel computed when they are needed: for many batches under any distance."""
 
-    def __init__(
-        self,
-        distance: Distance,
-        distinct: np.ndarray,
-        groups: np.ndarray,
-        counts: np.ndarray,
-        bandwidth: float,
-    ) -> None:
-        self.groups = groups
-        self.scale = 0.5 / bandwidth**2
-        self._distance = distance
-        self._distinct = distinct
-        self._bandwidth = bandwidth
-        self.values = _sums_by_rows(distance, distinct, distinct, counts, bandwidth)
+    def __init__(self, facts: _Facts) -> None:
+        super().__init__(facts)
+        self._facts = facts
+        self.values = _sums_by_rows(
+            facts.distance, facts.distinct, facts.distinct, facts.counts, facts.bandwidth
+        )
 
     def subtract(self, batch: int, weight: float) -> None:
-        group = self.groups[batch]
-        distances = self._distance.compare(self._distinct, self._distinct[group : group + 1])
-        self.values -= weight * _kernel(distances[:, 0], self._bandwidth)
+        group, distinct = self.groups[batch], self._facts.distinct
+        distances = self._facts.distance.compare(distinct, distinct[group : group + 1])
+        self.values -= weight * _kernel(distances[:, 0], self._facts.bandwidth)
 
 
 class _Packed(_Term):
     """Jensen-Shannon kernels in float32, vectorised; right to 1e-4."""
 
-    def __init__(
-        self,
-        distance: JensenShannon,
-        distinct: np.ndarray,
-        groups: np.ndarray,
-        counts: np.ndarray,
-        bandwidth: float,
-    ) -> None:
+    def __init__(self, distance: JensenShannon, facts: _Facts) -> None:
         from memento._kernels import jensen_shannon
 
-        self.groups = groups
-        self.scale = 0.5 / bandwidth**2
-        self.kernel = jensen_shannon.pack(distance.simplex(distinct))
-        self.values = jensen_shannon.kernel_sums(self.kernel, self.scale, counts)
+        super().__init__(facts)
+        self.kernel = jensen_shannon.pack(distance.simplex(facts.distinct))
+        self.values = jensen_shannon.kernel_sums(self.kernel, self.scale, facts.counts)
 
     def subtract(self, batch: int, weight: float) -> None:
         from memento._kernels import jensen_shannon

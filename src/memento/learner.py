@@ -8,9 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from memento.errors import DomainError, SchemaError
 from memento.samples import Samples
 
-__all__ = ["Checkpointable", "Learner", "digest_of_state"]
+__all__ = ["Checkpointable", "Learner", "digest_of_state", "labels_of"]
 
 
 @runtime_checkable
@@ -68,3 +69,38 @@ def digest_of_state(state: Mapping[str, np.ndarray]) -> str:
         sha.update(f"{name}:{array.dtype}:{array.shape};".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def labels_of(samples: Samples, column: str, classes: int) -> np.ndarray:
+    """The labels to learn, checked.
+
+    Args:
+        samples: What to learn from.
+        column: Name of the labels' column.
+        classes: Labels are integers in ``[0, classes)``.
+
+    Returns:
+        ``(size,)`` int64.
+
+    Raises:
+        SchemaError: The column is missing, or no column of single integers.
+        DomainError: A label is out of range.
+
+    Example:
+        >>> labels_of(Samples(y=[True, False]), "y", 2)
+        array([1, 0])
+    """
+    if column not in samples:
+        raise SchemaError(f"no column {column!r} (the label) among {sorted(samples)}")
+    labels = samples[column]
+    if labels.dtype.kind not in "iub" or labels.ndim != 1:
+        raise SchemaError(
+            f"column {column!r} holds {labels.dtype} of shape {labels.shape}; "
+            "expected one integer per row"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DomainError(
+            f"column {column!r} goes from {labels.min()} to {labels.max()}; expected labels from 0 "
+            f"to {classes - 1}, or build the learner with more classes"
+        )
+    return labels.astype(np.int64)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
+from memento.errors import MissingExtraError, ModelError, SchemaError, SettingError
+from memento.learner import labels_of
 from memento.samples import Samples
 
 __all__ = ["SklearnLearner"]
@@ -85,7 +86,7 @@ class SklearnLearner:
         """
         sklearn = _import_sklearn()
         samples = Samples.borrow(samples)
-        inputs, labels = self._inputs(samples), self._labels(samples)
+        inputs, labels = self._inputs(samples), labels_of(samples, self.label, self.classes)
         if not len(labels):
             raise SchemaError("no samples to fit; give at least one row")
         fresh = sklearn.base.clone(self.estimator)
@@ -126,7 +127,7 @@ class SklearnLearner:
         yhat = (1 - self.floor) * known + self.floor / self.classes
         columns = {"yhat": yhat.astype(np.float32)}
         if self.label in samples:
-            labels = self._labels(samples)
+            labels = labels_of(samples, self.label, self.classes)
             with np.errstate(divide="ignore"):  # a floor of 0 means it
                 logscore = np.log(yhat[np.arange(len(yhat)), labels]).astype(np.float32)
             columns["logscore"] = logscore
@@ -197,22 +198,6 @@ class SklearnLearner:
             raise SchemaError(f"no column {self.inputs!r} (the inputs) among {sorted(samples)}")
         inputs = samples[self.inputs]
         return inputs.reshape(len(inputs), -1) if len(inputs) else inputs
-
-    def _labels(self, samples: Samples) -> np.ndarray:
-        if self.label not in samples:
-            raise SchemaError(f"no column {self.label!r} (the label) among {sorted(samples)}")
-        labels = samples[self.label]
-        if labels.dtype.kind not in "iub" or labels.ndim != 1:
-            raise SchemaError(
-                f"column {self.label!r} holds {labels.dtype} of shape {labels.shape}; "
-                "expected one integer per row"
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
-            raise DomainError(
-                f"column {self.label!r} goes from {labels.min()} to {labels.max()}; expected "
-                f"labels from 0 to {self.classes - 1}, or build the learner with more classes"
-            )
-        return labels.astype(np.int64)
 
 
 def _import_sklearn() -> Any:

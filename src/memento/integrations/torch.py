@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
+from memento.learner import labels_of
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
 
@@ -164,7 +165,7 @@ class TorchLearner:
         torch = _import_torch("TorchLearner")
         samples = Samples.borrow(samples)
         inputs = self._inputs(samples)
-        labels = self._labels(samples)
+        labels = labels_of(samples, self.label, self.classes)
         weights = _checked_weights(weights, len(labels))
         train, rest = self._split(samples)
         if self.warm_start and self._network is not None:
@@ -215,7 +216,7 @@ class TorchLearner:
             raise ModelError("the learner predicts nothing before its first fit; call fit first")
         samples = Samples.borrow(samples)
         inputs = self._inputs(samples)
-        labels = self._labels(samples) if self.label in samples else None
+        labels = labels_of(samples, self.label, self.classes) if self.label in samples else None
         if inputs.shape[1:] != self._fitted["mean"].shape:
             raise SchemaError(
                 f"column {self.inputs!r} has rows of shape {inputs.shape[1:]}; the model was "
@@ -308,23 +309,6 @@ class TorchLearner:
                 "drop or replace them"
             )
         return inputs[:, None] if inputs.ndim == 1 else inputs
-
-    def _labels(self, samples: Samples) -> np.ndarray:
-        """(n,) int64 in [0, classes)."""
-        if self.label not in samples:
-            raise SchemaError(f"no column {self.label!r} (the label) among {sorted(samples)}")
-        labels = samples[self.label]
-        if labels.dtype.kind not in "iub" or labels.ndim != 1:
-            raise SchemaError(
-                f"column {self.label!r} holds {labels.dtype} of shape {labels.shape}; "
-                "expected one integer per row"
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
-            raise DomainError(
-                f"column {self.label!r} goes from {labels.min()} to {labels.max()}; expected "
-                f"labels from 0 to {self.classes - 1}, or build the learner with more classes"
-            )
-        return labels.astype(np.int64)
 
     def _split(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         """Rows to train on and rows to hold out, both ascending and neither empty.
