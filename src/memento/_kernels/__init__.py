@@ -10,6 +10,7 @@ longer than all the rest.
     drawing         which batch is discarded next
     replacement     which held sample a new one replaces
     moving          rows of a column, also within the column itself
+    windows         past chunks of each chunk of a stream, as inputs of a predictor
     planning        which quality a video server sends next
 """
 
