@@ -178,12 +178,11 @@ def test_what_is_wrong_shows_before_anything_is_computed(tmp_path, settings, mes
         compare(tmp_path / "nothing is here", **{"capacity": ROOM, **settings})
 
 
-def test_the_space_is_that_of_the_memories():
-    space = demo.coverage_space()
-    assert not isinstance(space, Memento)
+def test_memories_with_distances_see_samples_alike():
     policy, _, freeze = demo._arm("memento", "coverage")
+    other = demo._arm("density-reservoir", "coverage")[0]
     assert isinstance(policy, Memento)
-    assert (policy.distances, policy.batch_size) == (space.distances, space.batch_size)
+    assert (policy.distances, policy.batch_size) == (other.distances, other.batch_size)
     assert freeze is None
     assert demo._arm("random", "always")[0] == Reservoir()
 

@@ -412,10 +412,12 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(named_policies))
+# Tests register policies of their own, too.
+SHIPPED = sorted(k for k, p in named_policies.items() if p.__module__.startswith("memento."))
+
+
+@pytest.mark.parametrize("kind", SHIPPED)
 def test_every_policy_works_from_the_command_line(cli, tmp_path, kind):
-    if not named_policies[kind].__module__.startswith("memento."):
-        pytest.skip("a policy that another test made")
     capacity = [] if kind == "unbounded" else ["--capacity", 100]
     code, _, err = cli("memory", "init", "m", "--policy", kind, *capacity, *OPTIONS.get(kind, []))
     assert code == 0, err

@@ -19,7 +19,6 @@ import numpy as np
 
 from memento.cases.puffer.traces import Traces
 from memento.cases.puffer.transmission import CLASSES, samples_of
-from memento.density import SampleSpace
 from memento.distances import JensenShannon
 from memento.errors import SettingError
 from memento.loop import Step, run
@@ -252,8 +251,3 @@ def summary(results: Mapping[str, ArmResult], reference: str) -> dict[str, dict[
 def _scores(result: ArmResult) -> dict[str, np.ndarray]:
     evaluated = [step for step in result.steps if step.evaluated_on is not None]
     return {s: np.array([step.scores[s] for step in evaluated]) for s in ("p01", "median", "mean")}
-
-
-def coverage_space() -> SampleSpace:
-    """How the demo's memories see samples."""
-    return SampleSpace(**_space())
