@@ -1,0 +1,192 @@
+"""Archives of models, from a place that anybody may stand in for: read without trust.
+
+An archive is read whole into memory, up to a bound, and checked to its end. Only then is a folder
+written, under another name, and moved to its place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from memento.errors import DamagedError, ForeignError
+from memento.files import storage_errors, sync_folder, write_synced
+
+__all__ = ["MODEL_FILES", "read_model_archive", "write_folder"]
+
+# What makes a model; pictures of the losses may come with it.
+MODEL_FILES = tuple(
+    name for n in range(5) for name in (f"py-{n}.pt", f"cpp-{n}.pt", f"cpp-meta-{n}.json")
+)
+_PICTURES = tuple(f"loss{n}.png" for n in range(5))
+_ENTRY = re.compile(r"(?:\./)?([A-Za-z0-9_][A-Za-z0-9._-]*)/([^/\\\0]+)")
+_FOLDER = re.compile(r"\.?/?|(?:\./)?[A-Za-z0-9_][A-Za-z0-9._-]*/?")
+_MOST_ENTRIES = 64
+# A real archive unpacks to about a megabyte.
+LARGEST_MODEL = 16 << 20
+
+
+def read_model_archive(path: Path, *, largest: int = LARGEST_MODEL) -> dict[str, bytes]:
+    """Read a model of Puffer's from its .tar.gz: one folder with the files, and nothing else.
+
+    Args:
+        path: The archive.
+        largest: Bytes that it may unpack to, in all.
+
+    Returns:
+        Content by name: the 15 files of `MODEL_FILES`, and loss0.png to loss4.png if they are
+        there.
+
+    Raises:
+        ForeignError: It holds something else: other names, links, devices, paths that lead out of
+            the folder, a file twice, or more than ``largest`` bytes. Nothing is written.
+        DamagedError: It is cut off or changed, or lacks files.
+        StorageError: It cannot be read from the disk.
+    """
+    with storage_errors("read the archive", path), path.open("rb") as archive_file:
+        packed = archive_file.read(largest + 1)
+    if len(packed) > largest:
+        raise ForeignError(f"{path.name} has more than {largest:,} bytes; a model has a million")
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+            data = file.read(largest + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedError(f"{path.name} is no whole gzip file ({error}); fetch it again") from None
+    if len(data) > largest:
+        raise ForeignError(
+            f"{path.name} unpacks to more than {largest:,} bytes; a model has about a million. "
+            "Nothing was unpacked"
+        )
+    try:
+        with tarfile.open(fileobj=_Bounded(data), mode="r:") as archive:
+            contents = _contents(path.name, archive, largest)
+    except (tarfile.TarError, _EndlessError, ValueError, EOFError, OverflowError) as error:
+        raise DamagedError(f"{path.name} is no whole archive ({error}); fetch it again") from None
+    absent = [name for name in MODEL_FILES if name not in contents]
+    if absent:
+        raise DamagedError(
+            f"{path.name} lacks {', '.join(absent)}; a model is {len(MODEL_FILES)} files"
+        )
+    return contents
+
+
+def _contents(name: str, archive: tarfile.TarFile, largest: int) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    folder = None
+    for count, member in enumerate(archive, 1):
+        if count > _MOST_ENTRIES:
+            raise _foreign(name, member, f"is entry number {count}; a model has about 20")
+        _check_by_tarfile(name, member)
+        if member.isdir():
+            if not _FOLDER.fullmatch(member.name) or ".." in member.name:
+                raise _foreign(name, member, "is no plain folder")
+            continue
+        if not member.isreg() or member.issparse():
+            raise _foreign(name, member, "is a link, a device or another special file")
+        match = _ENTRY.fullmatch(member.name)
+        if not match or match[2] not in (*MODEL_FILES, *_PICTURES):
+            raise _foreign(name, member, f"is none of <folder>/{', '.join(MODEL_FILES[:3])}, ...")
+        if folder not in (None, match[1]):
+            raise _foreign(name, member, f"lies in another folder than {folder}")
+        if match[2] in contents:
+            raise _foreign(name, member, "is there twice")
+        if not 0 <= member.size <= largest:
+            raise _foreign(name, member, f"claims {member.size:,} bytes")
+        folder = match[1]
+        file = archive.extractfile(member)
+        content = file.read() if file else b""
+        if len(content) != member.size:
+            raise DamagedError(f"{name} is cut off in {match[2]}; fetch it again")
+        contents[match[2]] = content
+    return contents
+
+
+def _check_by_tarfile(name: str, member: tarfile.TarInfo) -> None:
+    """Python's own rules for data; they came with 3.11.4 and stand beside ours."""
+    data_filter = getattr(tarfile, "data_filter", None)
+    if data_filter is None:
+        return
+    try:
+        data_filter(member, "/nowhere")
+    except tarfile.TarError as error:
+        raise _foreign(name, member, f"is refused by Python ({type(error).__name__})") from None
+
+
+def _foreign(archive: str, member: tarfile.TarInfo, why: str) -> ForeignError:
+    return ForeignError(f"{archive}: entry {member.name[:100]!r} {why}; nothing was unpacked")
+
+
+class _EndlessError(Exception):
+    """Reading an archive takes more steps than any real one."""
+
+
+class _Bounded(io.BytesIO):
+    """Bytes that may be read a limited number of times: headers can send a reader in circles."""
+
+    _left = 20_000
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise _EndlessError("its headers lead in circles")
+        return super().read(size)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes], *, replace: bool = False) -> None:
+    """Write a folder of files that is whole or absent.
+
+    Args:
+        folder: Its parent exists. A folder already there is moved away as a whole and then
+            removed; who is stopped between the two renames leaves none.
+        contents: Bytes by file name, without sub-folders.
+        replace: Whether a folder may be there.
+
+    Raises:
+        ForeignError: Something is there already.
+        SpaceError, StorageError: It cannot be written; what was there is unchanged.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "pair"
+        >>> write_folder(place, {"a": b"1", "b": b"22"})
+        >>> sorted(path.name for path in place.iterdir())
+        ['a', 'b']
+    """
+    taken = folder.is_symlink() or folder.exists()
+    if taken and (folder.is_symlink() or not folder.is_dir() or not replace):
+        raise ForeignError(f"{folder} is there already; move it away, or name another place")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+    with storage_errors("write the folder", folder):
+        try:
+            for left in (temporary, old):  # of a killed process of this number
+                shutil.rmtree(left, ignore_errors=True)
+            temporary.mkdir()
+            for name, data in contents.items():
+                write_synced(temporary / name, partial(_put, data))
+            sync_folder(temporary)
+            if taken:
+                os.rename(folder, old)
+            try:
+                os.rename(temporary, folder)
+            except BaseException:
+                if taken:
+                    os.rename(old, folder)
+                raise
+            sync_folder(folder.parent)
+        finally:
+            for left in (temporary, old):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _put(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)
