@@ -48,8 +48,14 @@ UNSEEN = ["testing"]
 # Distribution -> files that may import it; "lazily" only inside a function.
 HEAVY = {
     "torch": ["integrations/torch.py", "cases/puffer/ttp.py", "cases/datacenter/models.py"],
-    "pyarrow": ["cases/*/schema.py", "cases/*/traces.py", "runner/results.py", "report/*.py"],
-    "polars": ["cases/*/schema.py", "cases/*/features.py", "cases/*/traces.py"],
+    "pyarrow": [
+        *("cases/*/schema.py", "cases/*/traces.py", "cases/*/release.py"),
+        *("runner/results.py", "report/*.py"),
+    ],
+    "polars": [
+        *("cases/*/schema.py", "cases/*/features.py", "cases/*/traces.py"),
+        *("cases/*/joins.py", "cases/*/analysis.py", "cases/*/release.py"),
+    ],
     "pandas": [],
     "dask": ["scale/*.py", "runner/executors/dask.py"],
     "distributed": ["scale/*.py", "runner/executors/dask.py"],

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from chances import assert_counts, assert_same_law, follow
 from memento import LossAwareReservoir, Memory, Samples
-from memento.errors import DomainError, SchemaError
+from memento.errors import DomainError, SchemaError, SettingError
 
 
 def naive_shares(labels: np.ndarray, losses: np.ndarray) -> np.ndarray:
@@ -146,3 +146,19 @@ def test_many_labels_and_many_samples():
 def test_bad_columns(columns, error, message):
     with pytest.raises(error, match=message):
         Memory(5, LossAwareReservoir()).insert(columns)
+
+
+def test_without_losses_a_random_sample_stays_until_there_are_some():
+    memory = Memory(50, LossAwareReservoir(missing="random"), seed=1)
+    for start in range(0, 400, 100):
+        memory.insert(y=np.zeros(100, int), number=np.arange(start, start + 100))
+    assert 130 < memory.samples["number"].mean() < 270  # 200 +- 16
+    assert memory.state.counters == {"seen": 400}
+    memory.annotate(loss=np.ones(50))
+    memory.insert(y=np.ones(400, int), number=np.arange(400), loss=np.ones(400))
+    assert 20 < memory.samples["y"].sum() < 45  # enters like a reservoir, victims are 0 at first
+
+
+def test_bad_settings():
+    with pytest.raises(SettingError, match="missing is 'skip'"):
+        LossAwareReservoir(missing="skip")

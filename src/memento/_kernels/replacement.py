@@ -18,26 +18,30 @@ grows from place to place. So a step costs O(labels + log(samples)).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from memento._kernels import kernel
 
 # Scores that differ by less, relative to their size, are equal but for rounding.
 _EQUAL = 1e-12
 
 
-@njit(cache=True, nogil=True)
-def _add(counts, sums, start, stop, place, count, loss):  # type: ignore[no-untyped-def]
+@kernel()
+def _add(tree, start, stop, place, count, loss):  # type: ignore[no-untyped-def]
     """Fill (count 1) or empty (count -1, negative loss) a place of the label in start:stop."""
     i = place - start + 1
     while i <= stop - start:
-        counts[start + i - 1] += count
-        sums[start + i - 1] += loss
+        node = start + i - 1
+        tree[node, 0] += count
+        tree[node, 1] += loss
         i += i & -i
 
 
-@njit(cache=True, nogil=True)
-def _place_of_rank(counts, start, stop, rank):  # type: ignore[no-untyped-def]
+@kernel()
+def _place_of_rank(tree, start, stop, rank):  # type: ignore[no-untyped-def]
     """Return the rank-th filled place of start:stop, counted from 1."""
     size = stop - start
     step = 1
@@ -45,63 +49,67 @@ def _place_of_rank(counts, start, stop, rank):  # type: ignore[no-untyped-def]
         step *= 2
     before = 0
     while step > 0:
-        if before + step <= size and counts[start + before + step - 1] < rank:
+        if before + step <= size and tree[start + before + step - 1, 0] < rank:
             before += step
-            rank -= counts[start + before - 1]
+            rank -= tree[start + before - 1, 0]
         step //= 2
     return start + before
 
 
-@njit(cache=True, nogil=True)
-def _rank_of_share(counts, sums, start, stop, offset, slope, share):  # type: ignore[no-untyped-def]
-    """Return the filled place, from 1, at which ``offset - slope * loss`` adds up to the share."""
+@kernel()
+def _place_of_share(  # type: ignore[no-untyped-def]
+    tree, filled, start, stop, held, offset, slope, share
+):
+    """Return the filled place at which ``offset - slope * loss`` adds up to the share."""
     size = stop - start
     step = 1
     while step * 2 <= size:
         step *= 2
     before = 0
-    rank = 0
+    rank = 0.0
     while step > 0:
         if before + step <= size:
-            count = counts[start + before + step - 1]
-            weight = offset * count - slope * sums[start + before + step - 1]
+            node = start + before + step - 1
+            weight = offset * tree[node, 0] - slope * tree[node, 1]
             if weight <= share:
                 before += step
-                rank += count
+                rank += tree[node, 0]
                 share -= weight
         step //= 2
-    return rank + 1
+    if before < size and filled[start + before]:
+        return start + before
+    # rounding can lead to a place that is empty, or past the last one
+    return _place_of_rank(tree, start, stop, min(rank + 1.0, held))
 
 
-@njit(cache=True, nogil=True)
-def _bound(losses, counts, starts, held, largest, smallest, c):  # type: ignore[no-untyped-def]
-    """Find the largest and the smallest loss that are held of a label."""
-    if held[c] > 0:
-        largest[c] = losses[_place_of_rank(counts, starts[c], starts[c + 1], 1)]
-        smallest[c] = losses[_place_of_rank(counts, starts[c], starts[c + 1], held[c])]
-
-
-@njit(cache=True, nogil=True)
+@kernel()
 def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untyped-def]
     labels = starts.shape[0] - 1
-    counts = np.zeros(losses.shape[0], np.int64)
-    sums = np.zeros(losses.shape[0], np.float64)
+    tree = np.zeros((losses.shape[0], 2), np.float64)  # filled places and their losses
     held = np.zeros(labels, np.int64)
     loss = np.zeros(labels, np.float64)
     size = np.zeros(labels, np.float64)  # of the losses: sum of their absolute values
-    largest = np.zeros(labels, np.float64)
-    smallest = np.zeros(labels, np.float64)
+    first = np.zeros(labels, np.int64)  # filled place, which has the largest loss
+    last = np.zeros(labels, np.int64)
     weights = np.empty(labels, np.float64)
     label_of = np.empty(losses.shape[0], np.int64)
     for c in range(labels):
-        for p in range(starts[c], starts[c + 1]):
+        start = starts[c]
+        for p in range(start, starts[c + 1]):
             label_of[p] = c
             if filled[p]:
-                _add(counts, sums, starts[c], starts[c + 1], p, 1, losses[p])
+                first[c] = p if held[c] == 0 else first[c]
+                last[c] = p
                 held[c] += 1
                 loss[c] += losses[p]
                 size[c] += abs(losses[p])
-        _bound(losses, counts, starts, held, largest, smallest, c)
+                tree[p, 0] += 1.0
+                tree[p, 1] += losses[p]
+            i = p - start + 1
+            above = start + i + (i & -i) - 1
+            if above < starts[c + 1]:
+                tree[above, 0] += tree[p, 0]
+                tree[above, 1] += tree[p, 1]
     for e in range(entering.shape[0]):
         squares = 0.0
         sizes = 0.0
@@ -113,8 +121,8 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
         highest = -np.inf
         for c in range(labels):
             if held[c] > 0:
-                lowest = min(lowest, held[c] - a * largest[c])
-                highest = max(highest, held[c] - a * smallest[c])
+                lowest = min(lowest, held[c] - a * losses[first[c]])
+                highest = max(highest, held[c] - a * losses[last[c]])
         equal = highest - lowest <= _EQUAL * max(abs(highest), abs(lowest))
         weight = 0.0
         for c in range(labels):
@@ -136,25 +144,30 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
         start = starts[chosen]
         stop = starts[chosen + 1]
         if equal:
-            rank = int(share) + 1
+            rank = min(np.int64(share) + 1, held[chosen])
+            victim = _place_of_rank(tree, start, stop, rank)
         else:
-            rank = _rank_of_share(counts, sums, start, stop, held[chosen] - lowest, a, share)
-        # rounding can lead past the last one
-        victim = _place_of_rank(counts, start, stop, min(rank, held[chosen]))
+            victim = _place_of_share(
+                tree, filled, start, stop, held[chosen], held[chosen] - lowest, a, share
+            )
         filled[victim] = False
-        _add(counts, sums, start, stop, victim, -1, -losses[victim])
+        _add(tree, start, stop, victim, -1.0, -losses[victim])
         held[chosen] -= 1
         loss[chosen] -= losses[victim]
         size[chosen] = size[chosen] - abs(losses[victim]) if held[chosen] > 0 else 0.0
-        _bound(losses, counts, starts, held, largest, smallest, chosen)
+        if held[chosen] > 0 and victim == first[chosen]:
+            first[chosen] = _place_of_rank(tree, start, stop, 1)
+        if held[chosen] > 0 and victim == last[chosen]:
+            last[chosen] = _place_of_rank(tree, start, stop, held[chosen])
         p = entering[e]
         c = label_of[p]
         filled[p] = True
-        _add(counts, sums, starts[c], starts[c + 1], p, 1, losses[p])
+        _add(tree, starts[c], starts[c + 1], p, 1.0, losses[p])
+        first[c] = p if held[c] == 0 else min(first[c], p)
+        last[c] = p if held[c] == 0 else max(last[c], p)
         held[c] += 1
         loss[c] += losses[p]
         size[c] += abs(losses[p])
-        _bound(losses, counts, starts, held, largest, smallest, c)
 
 
 def replace(
@@ -176,10 +189,16 @@ def replace(
     """
     # The law depends on ratios of losses only; so scaled, no sum of them can overflow.
     losses = losses / (np.abs(losses).max() or 1.0)
-    order = np.lexsort((-losses, labels))
+    order = np.argsort(-losses, kind="stable")
+    order = order[np.argsort(_small(labels)[order], kind="stable")]
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     starts = np.concatenate([[0], np.cumsum(np.bincount(labels))])
     filled = order < held
     _replace(losses[order], starts, filled, place[held:], drawn)
     return filled[place]
+
+
+def _small(labels: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """The same in the smallest type that holds them: numpy sorts small integers by digits."""
+    return labels.astype(np.min_scalar_type(int(labels.max(initial=0))))

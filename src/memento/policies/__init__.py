@@ -7,9 +7,14 @@ from memento.policies._policy import (
     named_policies,
     policy_from_settings,
 )
+from memento.policies.class_balanced import ClassBalancedReservoir
 from memento.policies.committee import QueryByCommittee
 from memento.policies.density_reservoir import DensityReservoir
+from memento.policies.facility_location import FacilityLocation
 from memento.policies.fifo import FIFO
+from memento.policies.gradient import GradientSampleSelection
+from memento.policies.herding import Herding
+from memento.policies.k_center import KCenterGreedy
 from memento.policies.loss_aware import LossAwareReservoir
 from memento.policies.memento import Memento
 from memento.policies.metric import Metric
@@ -20,8 +25,13 @@ from memento.policies.window import DailyWindow
 __all__ = [
     "FIFO",
     "Choice",
+    "ClassBalancedReservoir",
     "DailyWindow",
     "DensityReservoir",
+    "FacilityLocation",
+    "GradientSampleSelection",
+    "Herding",
+    "KCenterGreedy",
     "LossAwareReservoir",
     "Memento",
     "Metric",

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from memento.policies._columns import labels, numbers
+from memento.policies._features import Missing, check_missing, random_rows
 from memento.policies._policy import Choice, Policy, State, column_of, everything
 from memento.samples import Samples
 
@@ -32,9 +33,14 @@ class LossAwareReservoir(Policy):
     Args:
         label: Column of integers, bools or strings, one a sample.
         loss: Column of finite numbers, one a sample, by the current model.
+        missing: For samples without losses, as before the first training: "error", or "random"
+            for a random sample (Vitter 1985) until there are any.
 
     Time grows with ``samples that enter * (labels + log(samples))``. There are no weights: the
     probability to be held is not known.
+
+    Raises:
+        SettingError: An unknown value of ``missing``.
 
     Example:
         >>> from memento import Memory
@@ -47,10 +53,15 @@ class LossAwareReservoir(Policy):
 
     label: str = "y"
     loss: str = "loss"
+    missing: Missing = "error"
+
+    def __post_init__(self) -> None:
+        check_missing(self.missing)
 
     def check(self, fresh: Samples) -> None:
         labels(fresh, self.label)
-        numbers(fresh, self.loss)
+        if self.loss in fresh or self.missing == "error":
+            numbers(fresh, self.loss)
 
     def choose(
         self,
@@ -65,6 +76,8 @@ class LossAwareReservoir(Policy):
         rows = everything(held, fresh)
         if capacity is None or len(rows) <= capacity:
             return Choice(rows, counters)
+        if self.loss not in fresh:
+            return Choice(random_rows(held, fresh, capacity, seen, rng), counters)
         late = rows[capacity:]  # those that find the memory full
         seen_then = seen + late - held.size + 1
         late = late[rng.random(len(late)) < capacity / seen_then]

@@ -1,0 +1,426 @@
+"""`memento run`: experiments of a group, each done once, wherever there is room."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memento.errors import SettingError
+
+if TYPE_CHECKING:
+    from memento.runner.executors import Executor
+    from memento.runner.registry import Registry
+    from memento.runner.results import Status
+    from memento.runner.schedule import Event, Plan, Report
+    from memento.runner.settings import RunSettings
+
+__all__ = ["run"]
+
+FAILED = 1
+
+
+def run(
+    group: Annotated[
+        str | None, typer.Argument(help="Group of experiments; -l lists them.")
+    ] = None,
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help='UNIX globs on names, as in "2022-07-*".'),
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", "-l", help="List with states, and run nothing.")
+    ] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Show logs; -vv: in detail.")
+    ] = 0,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", help="Experiments at a time; 0: one, in this process."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", help="Threads each. Default: as declared.")
+    ] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Run on the Slurm cluster.")] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help='Run on the Dask scheduler at tcp://HOST:PORT, or "local".'),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
+    experiments: Annotated[
+        list[Path] | None, typer.Option(help="A Python file that declares experiments.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of all results. Default: results.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what is done (but not what it needs).")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, where and why.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on output.")] = False,
+) -> None:
+    """Run the experiments of a group that are not done yet, and what they need.
+
+    Failures keep their log and do not stop the rest. After Ctrl-C the same command goes on. Exit
+    codes: 0 all done, 1 some failed, 2 wrong use, 130 and 143 stopped by Ctrl-C and SIGTERM.
+    """
+    from memento.runner import registry, schedule
+    from memento.runner.settings import RunSettings, from_toml
+
+    given = from_toml(config) if config else RunSettings()
+    jobs = given.jobs if jobs is None else jobs
+    workers = given.threads if workers is None else workers
+    _check_options(jobs, workers, slurm, scheduler)
+    known = registry.Registry([*given.experiments, *(experiments or [])])
+    if group is None:
+        _list_groups(known, listing, as_json)
+        return
+    plan = schedule.make(
+        known,
+        group,
+        patterns or [],
+        root=results or given.results,
+        overrides=given.overrides,
+        threads=workers,
+        forced_at=time.time() if force else None,
+        debug=verbose > 1,
+    )
+    for note in plan.notes:
+        typer.echo(f"memento: {note}", err=True)
+    if listing:
+        _list(plan, as_json)
+        return
+    with _terminated_like_interrupted() as ending:
+        if dry_run:
+            _dry_run(plan, given, jobs, slurm, scheduler, as_json)
+            return
+        with _Screen(plan, verbose) as screen:
+            try:
+                pending = [job for job in plan.jobs.values() if not job.settled(job.status())]
+                with (
+                    _executor(plan, given, jobs, slurm, scheduler, verbose)
+                    if pending
+                    else (_nothing()) as executor
+                ):
+                    reports = schedule.run(plan, executor, screen.show)
+            except KeyboardInterrupt:
+                screen.say("stopped; the same command goes on from here")
+                raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
+    _conclude(plan, reports, as_json)
+
+
+def _check_options(
+    jobs: int | None, workers: int | None, slurm: bool, scheduler: str | None
+) -> None:
+    if jobs is not None and jobs < 0:
+        raise SettingError(f"-j is {jobs}; expected 0 (in this process) or more")
+    if workers is not None and workers < 1:
+        raise SettingError(f"-w is {workers}; expected 1 or more threads")
+    if slurm and scheduler:
+        raise SettingError("--slurm and --scheduler are two places; give one of them")
+    if jobs == 0 and (slurm or scheduler):
+        raise SettingError("-j 0 is this process; leave --slurm and --scheduler out, or give -j 1")
+
+
+def _executor(
+    plan: Plan,
+    given: RunSettings,
+    jobs: int | None,
+    slurm: bool,
+    scheduler: str | None,
+    verbose: int = 0,
+) -> Executor:
+    """Where to run, by what was asked for; started only when entered."""
+    from memento.runner.executors.dask import DaskExecutor
+    from memento.runner.executors.pool import PoolExecutor
+    from memento.runner.executors.process import ProcessExecutor
+    from memento.runner.executors.slurm import SbatchExecutor, SlurmExecutor, largest
+
+    count = sum(not job.settled(job.status()) for job in plan.jobs.values()) or 1
+    everything = list(plan.jobs.values())
+    if slurm:
+        most = jobs or given.slurm.jobs
+        if given.slurm.submit == "sbatch":
+            return SbatchExecutor(given.slurm, min(count, most or 200))
+        root = everything[0].root
+        return SlurmExecutor(given.slurm, largest(everything), root, min(count, most or 10))
+    address = scheduler if scheduler is not None else given.scheduler
+    if jobs == 0:
+        return ProcessExecutor(echo=verbose > 0)
+    if address:
+        return DaskExecutor(address, jobs, largest(everything).threads)
+    return PoolExecutor(jobs or 1)
+
+
+def _nothing() -> Executor:
+    """For a plan in which everything is done."""
+    from memento.runner.executors.process import ProcessExecutor
+
+    return ProcessExecutor()
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[Callable[[], int | None]]:
+    """SIGTERM stops the work as Ctrl-C does; the value says which signal came."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.getsignal(number)
+        with contextlib.suppress(ValueError):  # not in the main thread: embedded in something else
+            signal.signal(number, stop)
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(ValueError):
+                signal.signal(number, handler)
+
+
+# --- progress --------------------------------------------------------------------------------
+
+
+class _Screen:
+    """What runs where, on standard error: live on a terminal, line by line elsewhere."""
+
+    def __init__(self, plan: Plan, verbose: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeElapsedColumn as Elapsed
+
+        self._plan = plan
+        self._verbose = verbose
+        self._console = Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            Elapsed(),
+            TextColumn("[dim]{task.fields[where]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._total = self._bars.add_task("experiments", total=len(plan.jobs), where="")
+        self._tasks: dict[str, Any] = {}
+        self._read: dict[str, tuple[int, int]] = {}  # attempt, and bytes of its log shown
+        self._looked = 0.0
+
+    def __enter__(self) -> _Screen:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, event: Event) -> None:
+        if event.kind == "started":
+            self._tasks[event.key] = self._bars.add_task(
+                event.key, total=None, where=f"queued: {event.where}"
+            )
+            self.say(f"start   {event.key}  ({event.where})")
+        elif event.kind == "elsewhere":
+            self.say(f"wait    {event.key}: runs already ({event.where})")
+        elif event.kind == "ended" and event.report is not None:
+            self._end(event.key, event.report)
+        elif time.monotonic() - self._looked > 0.5:
+            self._looked = time.monotonic()
+            for key in self._tasks:
+                self._update(key)
+
+    def _update(self, key: str) -> None:
+        found = self._plan.jobs[key].status()
+        if found.state == "running":
+            done, total, note = found.progress or (0, None, "")
+            where = f"{found.where}  {note}"
+            self._bars.update(self._tasks[key], completed=done, total=total, where=where)
+            self._tail(key, found)
+
+    def _end(self, key: str, report: Report) -> None:
+        if key in self._tasks:
+            self._tail(key, report.status)
+            self._bars.remove_task(self._tasks.pop(key))
+        self._bars.advance(self._total)
+        if report.state == "done" and report.ran:
+            self.say(f"done    {key}  ({report.status.seconds:.1f} s)")
+        elif report.state == "failed":
+            self.say(f"failed  {key}: {report.error}; see {self._plan.jobs[key].place.log}")
+        elif report.state != "done":
+            self.say(f"not run {key}: {report.error}")
+
+    def _tail(self, key: str, found: Status) -> None:
+        """Show what is new in a log."""
+        if not self._verbose:
+            return
+        attempt, start = self._read.get(key, (found.attempt, 0))
+        start = start if attempt == found.attempt else 0
+        try:
+            with self._plan.jobs[key].place.log.open("rb") as log:
+                log.seek(start)
+                text = log.read()
+        except OSError:
+            return
+        whole = text.rfind(b"\n") + 1
+        self._read[key] = (found.attempt, start + whole)
+        for line in text[:whole].decode(errors="replace").splitlines():
+            self.say(f"{key}: {line}")
+
+
+# --- lists -----------------------------------------------------------------------------------
+
+
+def _list_groups(known: Registry, listing: bool, as_json: bool) -> None:
+    if not listing:
+        raise SettingError(
+            f"say which group to run: {', '.join(known.groups)}; memento run -l counts them"
+        )
+    counts = {name: len(known.group(name)) for name in known.groups}
+    if as_json:
+        typer.echo(json.dumps({"groups": counts}))
+        return
+    _table(["group", "experiments"], [[name, str(count)] for name, count in counts.items()])
+
+
+def _list(plan: Plan, as_json: bool) -> None:
+    rows = {key: plan.jobs[key].status() for key in plan.asked}
+    if as_json:
+        typer.echo(json.dumps(_document(plan, rows, {})))
+        return
+    _table(
+        ["experiment", "state", "time", "where and why"],
+        [[key, found.state, _seconds(found), _remark(found)] for key, found in rows.items()],
+    )
+    typer.echo(_counted([found.state for found in rows.values()]))
+
+
+def _dry_run(
+    plan: Plan,
+    given: RunSettings,
+    jobs: int | None,
+    slurm: bool,
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    place = _executor(plan, given, jobs, slurm, scheduler)
+    rows, would = [], {}
+    for key, job in plan.jobs.items():
+        found = job.status()
+        if job.settled(found):
+            continue
+        why = [found.state + (f" ({found.reason})" if found.reason else "")]
+        if job.outdated(found):
+            why = ["--force"]
+        if key not in plan.asked:
+            users = [other for other, one in plan.jobs.items() if key in one.needs]
+            why.append(f"needed by {users[0]}")
+        why += [f"needs {path}, which does not exist"
+                for path in job.experiment.paths() if not path.exists()]  # fmt: skip
+        would[key] = {"where": place.describe(job), "why": "; ".join(why)}
+        rows.append([key, would[key]["where"], would[key]["why"]])
+    if as_json:
+        typer.echo(json.dumps({"would_run": would, "of": len(plan.jobs)}))
+        return
+    if rows:
+        _table(["experiment", "would run on", "because"], rows)
+    typer.echo(f"{len(rows)} of {len(plan.jobs)} experiments would run")
+
+
+def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool) -> None:
+    if as_json:
+        rows = {key: report.status for key, report in reports.items()}
+        errors = {key: report.error for key, report in reports.items() if report.state != "done"}
+        document = _document(plan, rows, errors)
+        for row in document["experiments"]:
+            row["state"] = reports[f"{row['group']}/{row['name']}"].state
+            row["ran"] = reports[f"{row['group']}/{row['name']}"].ran
+        document["counts"] = _counts([report.state for report in reports.values()])
+        typer.echo(json.dumps(document))
+    else:
+        ran = sum(report.ran for report in reports.values())
+        states = [report.state for report in reports.values()]
+        typer.echo(f"{_counted(states)}; {ran} run now")
+    if any(report.state != "done" for report in reports.values()):
+        raise typer.Exit(FAILED)
+
+
+def _document(plan: Plan, rows: Mapping[str, Status], errors: Mapping[str, str]) -> dict[str, Any]:
+    experiments = []
+    for key, found in rows.items():
+        job = plan.jobs[key]
+        known = found.seconds == found.seconds  # not NaN, which JSON lacks
+        experiments.append(
+            {
+                "group": job.experiment.group,
+                "name": job.experiment.name,
+                "state": found.state,
+                "reason": errors.get(key, found.reason),
+                "seconds": found.seconds if known else None,
+                "where": found.where,
+                "attempt": found.attempt,
+                "folder": str(job.place.folder),
+                "output": str(found.output) if found.output else None,
+                "log": str(job.place.log) if job.place.log.exists() else None,
+                "parameters": job.experiment.document()["parameters"],
+            }
+        )
+    counts = _counts([found.state for found in rows.values()])
+    return {"experiments": experiments, "counts": counts}
+
+
+def _counts(states: Sequence[str]) -> dict[str, int]:
+    from memento.runner.results import STATES
+
+    return {state: sum(found == state for found in states) for state in STATES}
+
+
+def _counted(states: Sequence[str]) -> str:
+    counts = _counts(states)
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    return ", ".join(parts) or "no experiments"
+
+
+def _seconds(found: Status) -> str:
+    return f"{found.seconds:.1f} s" if found.seconds == found.seconds else ""
+
+
+def _remark(found: Status) -> str:
+    parts = [found.reason]
+    if found.state == "running":
+        done, total, note = found.progress or (0, 0, "")
+        parts = [found.where, f"{done:g} of {total:g} {note}".strip() if total else ""]
+    return "; ".join(part for part in parts if part)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    import shutil
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(text.replace("[", "\\[") for text in row))
+    # Piped into a program, lines are whole, however wide.
+    wide = os.isatty(1)
+    Console(width=shutil.get_terminal_size().columns if wide else 400, highlight=False).print(table)

@@ -1,0 +1,83 @@
+"""CBRS, the class-balancing reservoir."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from memento.policies._columns import labels
+from memento.policies._policy import Choice, Policy, State, column_of, everything
+from memento.samples import Samples
+
+__all__ = ["ClassBalancedReservoir"]
+
+
+@dataclass(frozen=True)
+class ClassBalancedReservoir(Policy):
+    """Keeps as many samples of each label as it can, and of each label a random sample (CBRS).
+
+    Chrysakis and Moens, "Online continual learning from imbalanced data", ICML 2020, Algorithm 1.
+    A label is *full* from the moment at which the memory is full and holds of no label more. A
+    sample with a label that is not full always enters, in the place of any sample of the most
+    frequent labels. One with a full label enters with probability ``held / seen`` of its label, as
+    in a reservoir (Vitter 1985), in the place of any sample of its own label.
+
+    Args:
+        label: Column of integers, bools or strings, one a sample.
+
+    What is held of a label is a uniform random sample of all that came with it, so each sample
+    stands for ``seen / held`` of its label: these are the weights. Training with them undoes the
+    balance, as they give each label the share that it has in the stream.
+
+    Time grows with the samples that come, times the number of labels where a label is not full yet.
+    Between inserts two numbers a label are remembered. A label that was full and of which nothing
+    is held, which takes more labels than places, does not come back.
+
+    Example:
+        >>> from memento import Memory
+        >>> memory = Memory(4, ClassBalancedReservoir(label="y"), seed=0)
+        >>> report = memory.insert(y=[0] * 98 + [1] * 2)
+        >>> memory.samples["y"], memory.weights
+        (array([0, 0, 1, 1]), array([49., 49.,  1.,  1.]))
+    """
+
+    kind: ClassVar[str] = "class-balanced-reservoir"
+
+    label: str = "y"
+
+    def check(self, fresh: Samples) -> None:
+        labels(fresh, self.label)
+
+    def choose(
+        self,
+        held: Samples,
+        fresh: Samples,
+        capacity: int | None,
+        state: State,
+        rng: np.random.Generator,
+    ) -> Choice:
+        rows = everything(held, fresh)
+        names, codes = np.unique(column_of(self.label, held, fresh), return_inverse=True)
+        keys = [str(name.item()) for name in names]
+        seen = np.array([state.counters.get(f"seen/{key}", 0) for key in keys], np.int64)
+        full = np.array([state.counters.get(f"full/{key}", 0) for key in keys], bool)
+        if capacity is None or len(rows) <= capacity:
+            seen += np.bincount(codes[held.size :], minlength=len(keys))
+        else:
+            from memento._kernels import balancing
+
+            early = max(0, capacity - held.size)  # those that find room
+            seen += np.bincount(codes[held.size : held.size + early], minlength=len(keys))
+            drawn = rng.random((fresh.size - early, 2))
+            kept = balancing.balance(codes, capacity, seen, full, drawn)
+            rows = np.flatnonzero(kept)
+        counters = dict(state.counters)
+        counters |= {f"seen/{key}": int(count) for key, count in zip(keys, seen, strict=True)}
+        counters |= {f"full/{key}": 1 for key, was in zip(keys, full, strict=True) if was}
+        stands_for = seen / np.maximum(np.bincount(codes[rows], minlength=len(keys)), 1)
+        return Choice(rows, counters, {"stands_for": stands_for[codes[rows]]})
+
+    def weights(self, state: State, size: int) -> np.ndarray:
+        return np.array(state.marks["stands_for"]) if size else np.empty(0)

@@ -1,0 +1,77 @@
+"""In this process: nothing to start, and a debugger sees the body."""
+
+# ruff: noqa: D102 (the base class documents what is overridden)
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from memento.runner.executors import Executor
+from memento.runner.job import Job, Outcome, execute, thread_environment
+
+__all__ = ["ProcessExecutor"]
+
+
+class ProcessExecutor(Executor):
+    """Runs one job after the other in this process.
+
+    Threads of libraries that are loaded already can be bounded only where they offer it (numba,
+    torch); the pool bounds all of them.
+
+    Args:
+        echo: Whether output of the bodies is shown as well as logged.
+    """
+
+    name = "this process"
+
+    def __init__(self, echo: bool = False) -> None:
+        self._echo = echo
+        self._ended: list[tuple[str, Outcome]] = []
+        self._next: Job | None = None
+
+    def free(self) -> int:
+        return 0 if self._next else 1
+
+    def submit(self, job: Job) -> str:
+        self._next = job
+        return self.name
+
+    def poll(self, timeout: float) -> list[tuple[str, Outcome]]:
+        job, self._next = self._next, None
+        if job is None:
+            return []
+        before = dict(os.environ)
+        restore = _bound(job.threads)
+        os.environ.update(thread_environment(job.threads))
+        try:
+            outcome = execute(job, self.name, echo=self._echo)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            restore()
+        if outcome.state == "interrupted":
+            raise KeyboardInterrupt
+        return [(job.key, outcome)]
+
+    def stop(self, grace: float) -> None:
+        self._next = None
+
+
+def _bound(threads: int) -> Callable[[], None]:
+    """Bound the threads of what is loaded; returns what puts it back."""
+    undo: list[tuple[Callable[[int], Any], int]] = []
+    numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
+    if numba is not None:
+        undo.append((numba.set_num_threads, numba.get_num_threads()))
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch is not None:
+        undo.append((torch.set_num_threads, torch.get_num_threads()))
+        torch.set_num_threads(threads)
+
+    def restore() -> None:
+        for change, value in undo:
+            change(value)
+
+    return restore
