@@ -238,6 +238,76 @@ def controller_rows(runs: int) -> list[Row]:
     return rows
 
 
+def streaming_rows(quick: bool) -> list[Row]:
+    """Simulated days of video streaming, and what the predictor learns from such days."""
+    import tempfile
+    from pathlib import Path
+
+    import polars as pl
+
+    from memento.cases.puffer.abr import BBA, BOLA, MPC, Fugu, RobustMPC
+    from memento.cases.puffer.features import Features
+    from memento.cases.puffer.release import features_of_blocks, frames
+    from memento.cases.puffer.schema import write_day
+    from memento.cases.puffer.simulator import Scheme, Simulation
+    from memento.cases.puffer.ttp import Ttp
+    from memento.cases.puffer.ttp_training import Training, TrainingSettings
+
+    others = [
+        Scheme("linear_bba", BBA()),
+        Scheme("mpc", MPC()),
+        Scheme("robust_mpc", RobustMPC()),
+        Scheme("bola_basic_v1", BOLA()),
+    ]
+    plain = Simulation(others)
+    features = features_of_blocks(plain.day(0, sessions=40, record="chunks"))
+    settings = TrainingSettings(scratch_epochs=15, learning_rate=1e-3)
+    networks = []
+    for horizon in range(5):
+        columns = features.columns(horizon, sentinels="clamp")
+        networks.append(Training(None, columns["x"], columns["y_bin"], None, settings).run())
+    fugu = Scheme("fugu", Fugu(), Ttp(tuple(networks)))
+
+    def chunks(simulation: Simulation, sessions: int, record: str) -> int:
+        blocks = simulation.day(1, sessions=sessions, record=record)
+        return sum(int(block.streams["chunks"].sum()) for block in blocks)
+
+    rows = []
+    for name, schemes, sessions, record, target, budget in (
+        ("a stream-day (43,000 chunks) of Fugu", [fugu], 60, "streams", 43_000, "10 s"),
+        ("a day of 2.3M chunks, five schemes", [*others, fugu], 300, "all", 2_300_000, "900 s"),
+    ):
+        simulation = Simulation(schemes)
+        chunks(simulation, 4, record)
+        with Peak() as peak:
+            start = time.perf_counter()
+            count = chunks(simulation, sessions, record)
+            seconds = time.perf_counter() - start
+        measured = f"{seconds * target / count:.1f} s ({count:,} chunks in {seconds:.1f} s)"
+        rows.append(Row(name, f"{measured}, +{peak.extra:.2f} GB", budget, ""))
+    if quick:
+        return rows
+    small = frames(plain.day(0, sessions=300, record="all"), plain, "2021-10-17")
+    times = -(-3_000_000 // len(small["video_sent"]))
+    tables = {
+        kind: pl.concat(
+            # The same day again and again, of people with other names.
+            small[kind].with_columns(session_id=pl.format("{}{}", "session_id", pl.lit(i)))
+            for i in range(times)
+        )
+        for kind in ("video_sent", "video_acked")
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        day = write_day(Path(folder), "2021-10-17", tables)
+        count = len(tables["video_sent"])
+        del tables, small
+        with Peak() as peak:
+            seconds = timed(lambda: Features.of_day(day).columns(0))
+    measured = f"{seconds:.1f} s, +{peak.extra:.2f} GB"
+    rows.append(Row(f"{count:,} chunks, CSV to arrays", measured, "15 s, 4 GB", ""))
+    return rows
+
+
 def import_row(runs: int) -> Row:
     """`import memento` in a new process, less the start of Python itself."""
 
@@ -261,6 +331,7 @@ def main() -> None:
     warm_up()
     rows = [kernel_row(options.runs), import_row(options.runs)]
     rows += controller_rows(options.runs)
+    rows += streaming_rows(options.quick)
     rows += insert_rows(options.runs, naive=not options.quick)
     if not options.quick:
         rows.append(large_row())

@@ -118,6 +118,10 @@ def slow_fugu(
                 chances[i, f] = [*p, 1 - sum(p)]
         if not any((i, f) in chances for f in range(formats)):
             chances[i, int(np.nanargmin(sizes[i]))] = [0.0] * 20 + [1.0]
+        if settings.blur:
+            for f in range(formats):
+                if (i, f) in chances:
+                    chances[i, f] = slow_blur(chances[i, f], settings)
 
     def outcomes(i: int, g: int, b: int) -> list[tuple[float, int, float]]:
         return [
@@ -137,6 +141,20 @@ def slow_fugu(
         min(30, math.floor((buffer + 0.25) / 0.5)),
         settings.stalling,
     )
+
+
+def slow_blur(p: list[float], settings: Fugu) -> list[float]:
+    """One output class after the other, the density at each distance of at most 10."""
+    out = []
+    for k in range(21):
+        total = 0.0
+        for j in range(-10, 11):
+            if settings.blur_wraps or 0 <= k + j <= 20:
+                z = (j - settings.blur_mean) / settings.blur
+                density = math.exp(-z * z / 2) / (settings.blur * math.sqrt(2 * math.pi))
+                total += density * p[(k + j) % 21]
+        out.append(total)
+    return [x / sum(out) for x in out] if sum(out) > 0 else p
 
 
 def slow_mpc(
@@ -281,6 +299,9 @@ VARIANTS: list[Controller] = [
     Fugu(lookahead=1),
     Fugu(lookahead=3, switching=0.3, stalling=20.0),
     Fugu(switching=0.0, stalling=0.0),
+    Fugu(blur=1.5),
+    Fugu(blur=0.8, blur_mean=1.0, blur_wraps=False),
+    Fugu(blur=4.0, blur_mean=-2.0, point_estimate=True),
     MPC(lookahead=4, switching=2.5, stalling=20.0, past=3),
     RobustMPC(lookahead=1, past=2),
     BBA(upper=0.8),
@@ -738,3 +759,49 @@ def test_bad_history(change: dict[str, Any], error: type[Exception], message: st
 def test_bad_settings(make: Callable[[], Controller], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         make()
+
+
+def blurred(p: list[float], settings: Fugu) -> np.ndarray:
+    """What the plan sees, through the kernel that blurs."""
+    from memento._kernels.planning import _blur
+    from memento.cases.puffer.abr import _blur_shares
+
+    chances = np.array([p])
+    shares = _blur_shares(settings.blur, settings.blur_mean, settings.blur_wraps)
+    _blur(shares, np.ones(1), np.empty(21), chances)
+    return chances[0]
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+@pytest.mark.parametrize(("std", "mean"), [(1.0, 0.0), (0.3, -0.4), (6.0, 3.0), (0.01, 0.0)])
+def test_a_blur_is_the_sum_over_classes(std: float, mean: float, wraps: bool) -> None:
+    rng = np.random.default_rng(4)
+    settings = Fugu(blur=std, blur_mean=mean, blur_wraps=wraps)
+    for _ in range(20):
+        p = rng.dirichlet(np.full(21, 0.2)).tolist()
+        found = blurred(p, settings)
+        np.testing.assert_allclose(found, slow_blur(p, settings), rtol=1e-9, atol=1e-300)
+        assert found.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_what_a_blur_does() -> None:
+    first = np.eye(21)[0].tolist()
+    assert blurred(first, Fugu(blur=1.0))[20] == pytest.approx(blurred(first, Fugu(blur=1.0))[1])
+    assert blurred(first, Fugu(blur=1.0, blur_wraps=False))[20] == 0.0
+    tenth = np.eye(21)[10].tolist()
+    shorter = blurred(tenth, Fugu(blur=1.0, blur_mean=2.0))
+    assert int(shorter.argmax()) == 8
+    narrow = Fugu(blur=0.02, blur_mean=5.0, blur_wraps=False)
+    assert blurred(first, narrow).tolist() == first  # nothing would be left of it
+    # A sure 3.5 s fits the buffer of 4 s; a blurred one may not.
+    both = [mass(c0=1.0), mass(c7=1.0)]
+    assert Fugu().decide(**two_formats(both, buffer=[4.0])).tolist() == [1]
+    assert Fugu(blur=3.0, blur_wraps=False).decide(**two_formats(both, buffer=[4.0])).tolist() == [
+        0
+    ]
+
+
+def test_bad_blurs() -> None:
+    for settings in ({"blur": -1.0}, {"blur": NAN}, {"blur": math.inf}, {"blur_mean": 11.0}):
+        with pytest.raises(SettingError, match=next(iter(settings))):
+            Fugu(**settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -17,10 +18,12 @@ from memento.cases.puffer.qoe import (
     scheme_statistics,
     stream_statistics,
     time_series,
+    weighted_ecdf,
     weighted_intervals,
 )
 from memento.errors import DomainError, SchemaError, SettingError
 
+NAN = float("nan")
 Event = tuple[float, str, float, float]  # s, event, buffer, cum_rebuf
 
 
@@ -28,6 +31,7 @@ def slow_stream(events: list[Event]) -> dict[str, Any]:
     """One stream, event by event."""
     truncated, bad, playing, slow = "", "", False, False
     low_since, before, start, last, kept = None, None, None, None, 0
+    counted: list[tuple[float, float]] = []  # (s, stall that may be) of each event that is kept
     for now in events:
         t, kind, buffer, rebuffered = now
         if before is not None and t - before[0] > 8:
@@ -48,11 +52,21 @@ def slow_stream(events: list[Event]) -> dict[str, Any]:
             playing = False
         if kind == "startup" and start is None:
             start = now
+        if start is None or now is start:
+            counted = [*counted, (t, 0.0)] if start is None else [(t, 0.0)]
+        else:
+            more = min(max(rebuffered - before[3], 0.0), 20.0)
+            counted.append((t, counted[-1][1] + more))
         if playing and kind in ("startup", "play", "timer"):
-            last = now
+            last, until = now, len(counted)
         before, kept = now, kept + 1
     if start is None or last is None:
-        return {"truncated": truncated, "bad": "never started", "events": kept}
+        limit = 0.0
+        for one, two in itertools.pairwise(events[:kept]):
+            limit += min(max(two[3] - one[3], 0.0), 20.0)
+        limit = min(limit, events[kept - 1][0] - events[0][0])
+        found = {"stall_limit": limit}
+        return {**found, "truncated": truncated, "bad": "never started", "events": kept}
     watch, stall = last[0] - start[0], last[3] - start[3]
     if slow:
         bad = "slow decoder"
@@ -61,6 +75,8 @@ def slow_stream(events: list[Event]) -> dict[str, Any]:
     elif stall < 0:
         bad = "negative rebuffer"
     found = {"watch": watch, "stall": stall, "startup": start[3], "stall_with_startup": last[3]}
+    found["stall_capped"] = min(stall, counted[until - 1][1], watch)
+    found["stall_limit"] = min(counted[-1][1], counted[-1][0] - start[0])
     return {**found, "truncated": truncated, "bad": bad, "events": kept}
 
 
@@ -137,7 +153,7 @@ def test_random_streams_in_any_order() -> None:
         )
         t = np.cumsum(rng.choice([0.25, 1, 4, 8, 9], n, p=[0.3, 0.4, 0.2, 0.08, 0.02]))
         buffer = rng.choice([0.0, 0.3, 1.0, 6.0], n, p=[0.5, 0.3, 0.05, 0.15])
-        steps = rng.choice([0, 0.125, 0.5, -0.25], n, p=[0.7, 0.1, 0.1, 0.1])
+        steps = rng.choice([0, 0.125, 0.5, -0.25, 30.0], n, p=[0.68, 0.1, 0.1, 0.1, 0.02])
         made = zip(t, kinds, buffer, np.cumsum(steps), strict=True)
         streams.append([(float(a), str(b), float(c), float(d)) for a, b, c, d in made])
     order = rng.permutation(sum(map(len, streams)))
@@ -151,7 +167,10 @@ def test_random_streams_in_any_order() -> None:
     for i, oracle in enumerate(oracles):
         for key in ("bad", "truncated", "events"):
             assert found[key][i] == oracle[key], (i, key)
-        for key in ("watch", "stall", "startup", "stall_with_startup"):
+        for key in (
+            *("watch", "stall", "startup", "stall_with_startup"),
+            *("stall_capped", "stall_limit"),
+        ):
             expected = oracle.get(key, math.nan)
             # Times since 1970 in ns as float64 would be off by more.
             assert found[key][i] == pytest.approx(expected, abs=1e-6, nan_ok=True), (i, key)
@@ -364,3 +383,63 @@ def test_no_rows() -> None:
 
 def test_quality_is_not_bounded() -> None:
     np.testing.assert_allclose(quality([1 - 1e-9, 0.0, -1.0]), [90, 0, -10 * math.log10(2)])
+
+
+def test_a_stall_is_not_longer_than_the_time_that_passed() -> None:
+    """20 s count from one report to the next, and not more than was watched in all."""
+    jump = [*play(5), *((6.0 + t, "timer", 3.0, 288_000.5) for t in range(30))]
+    found = stream_statistics(columns_of([jump, jump[:10], play(9, stall=0.75)]))
+    assert found["stall"].tolist() == [288_000.0, 288_000.0, 0.25]
+    np.testing.assert_allclose(found["stall_capped"], [20.0, found["watch"][1], 0.25])
+    np.testing.assert_allclose(found["stall_limit"], [20.0, found["watch"][1], 0.25])
+
+
+def test_daily_stalls_up_to_a_limit() -> None:
+    chunks = {
+        "stream": [1, 1, 2, 2],
+        "abr": ["a"] * 4,
+        "ssim_index": [0.9] * 4,
+        "cum_rebuf": [0.5, 3.5, 0.5, 288_000.5],
+        "startup": [0.5] * 4,
+        "trans_time": [0.1] * 4,
+        "stall_limit": [math.inf, math.inf, 20.0, 20.0],
+    }
+    table = daily_statistics(chunks, day=1)
+    rows = (table["selection"] == "all") & (table["variable"] == "stream")
+    value = dict(zip(table["metric"][rows], table["value"][rows], strict=True))
+    assert value["rebuftime"] == 288_003
+    assert value["rebuftime_capped"] == 23
+    assert value["streamtime_capped"] == pytest.approx(4 * 2.001 + 23)
+    assert value["stalled_capped"] == pytest.approx(100 * 23 / (4 * 2.001 + 23))
+    for wrong in (-1.0, NAN):
+        with pytest.raises(DomainError, match="stall_limit"):
+            daily_statistics({**chunks, "stall_limit": [wrong] * 4}, day=1)
+
+
+def test_weighted_ecdf_counts_weights() -> None:
+    rng = np.random.default_rng(9)
+    values, weights = rng.integers(-3, 4, 50).astype(float), rng.random(50)
+    found = weighted_ecdf(values, weights)
+    for value, share in zip(found["value"], found["share"], strict=True):
+        assert share == pytest.approx(weights[values <= value].sum() / weights.sum())
+    assert found["share"][-1] == 1
+    assert weighted_ecdf(values)["share"][0] == pytest.approx((values == -3).mean())
+    assert weighted_ecdf([])["value"].size == 0
+    with pytest.raises(SchemaError, match="expected"):
+        weighted_ecdf([1.0], [1.0, 2.0])
+    with pytest.raises(DomainError, match="weights"):
+        weighted_ecdf([1.0], [0.0])
+    with pytest.raises(DomainError, match="not finite"):
+        weighted_ecdf([NAN])
+
+
+def test_means_are_transformed_before_they_are_subtracted() -> None:
+    table = {
+        "day": [1, 1, 2, 2],
+        "scheme": ["a", "b"] * 2,
+        "value": [0.9, 0.99] * 2,
+        "weight": [1.0] * 4,
+    }
+    rng = np.random.default_rng(0)
+    found = difference(table, "b", "a", rng=rng, transform=quality)
+    np.testing.assert_allclose([found[n][0] for n in ("value", "low", "high")], 10)

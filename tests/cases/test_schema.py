@@ -272,6 +272,15 @@ def test_folders(tmp_path):
         Day(tmp_path)
 
 
+def test_what_a_simulation_adds_is_no_table(tmp_path):
+    pl.DataFrame({"session_id": [ID], "viewer": [1]}).write_parquet(
+        tmp_path / f"sessions_{RANGE}.parquet"
+    )
+    put(tmp_path, {"video_sent": SENT_NEW})
+    assert set(Day(tmp_path).files) == {"video_sent"}
+    assert set(inspect(Day(tmp_path)).tables) == {"video_sent"}
+
+
 def test_names_without_a_range(tmp_path):
     (tmp_path / "video_sent.csv").write_text(SENT_NEW)
     assert Day(tmp_path).name is None

@@ -782,3 +782,102 @@ def test_a_read_only_value(feb):
     np.savez(buffer, **feb[0].arrays())  # arrays without Python objects
     with np.load(io.BytesIO(buffer.getvalue()), allow_pickle=False) as kept:
         same([Network.of_arrays(kept)], [feb[0]])
+
+
+# ----------------------------------------------------------------------------------------------
+# Without the state of TCP
+
+
+def without_tcp(x):
+    """Size and time of each past chunk, and the size asked about, picked by hand."""
+    columns = [c for k in range(8) for c in (7 * k + 5, 7 * k + 6)] + [61]
+    return x[:, columns]
+
+
+def test_seventeen_inputs_are_picked_from_sixty_two():
+    x = np.random.default_rng(1).lognormal(0, 1, (40, 62))
+    network = Network.fresh(3, Moments.of(x, 17), inputs=17)
+    assert (network.inputs, network.moments.inputs) == (17, 17)
+    np.testing.assert_array_equal(network.moments.mean, Moments.of(without_tcp(x)).mean)
+    found = network.probabilities(x)
+    np.testing.assert_array_equal(found, network.probabilities(without_tcp(x)))
+    changed = x.copy()
+    changed[:, [0, 3, 4, 8, 56, 60]] = 4294.967295  # TCP may say what it likes
+    np.testing.assert_array_equal(found, network.probabilities(changed))
+    other = x.copy()
+    other[:, 61] += 1
+    assert (found != network.probabilities(other)).any()
+    again = Network.of_arrays(network.arrays())
+    np.testing.assert_array_equal(found, again.probabilities(x))
+
+
+@pytest.mark.parametrize("start", [None, 17])
+def test_seventeen_inputs_are_trained(start):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((800, 62))
+    y = np.where(x[:, 61] + x[:, 54] > 0, 4, 0)
+    settings = dataclasses.replace(QUICK, inputs=17, epochs=30, learning_rate=3e-3)
+    first = None if start is None else Network.fresh(1, inputs=start)
+    training = Training(first, x, y, settings=settings)
+    while not training.done:
+        training.epoch()
+        if len(training.losses) == 2:
+            kept = training.state()
+    network = training.network
+    assert network.inputs == 17
+    assert training.losses[-1] < 0.4 * training.losses[0]
+    np.testing.assert_array_equal(
+        network.probabilities(x),
+        Training(first, without_tcp(x), y, settings=settings).run().probabilities(x),
+    )
+    resumed = Training(first, x, y, settings=settings)
+    resumed.restore(kept)
+    np.testing.assert_array_equal(resumed.run().weights[0], network.weights[0])
+    learner = TtpLearner(first, settings)
+    learner.fit({"x": x, "y_bin": y})
+    np.testing.assert_array_equal(learner.network.weights[4], network.weights[4])
+
+
+def test_samples_with_sentinels_are_dropped_for_any_network():
+    x = np.random.default_rng(5).random((50, 62))
+    x[:10, 3] = 4294.967295
+    settings = dataclasses.replace(
+        QUICK, sentinels="drop", inputs=17, epochs=1, held_out=0.0, patience=None
+    )
+    network = Training(None, x, np.zeros(50, int), settings=settings).run()
+    assert network.moments.count == 40
+
+
+def test_seventeen_inputs_in_files(tmp_path):
+    rng = np.random.default_rng(3)
+    moments = Moments.of(rng.random((30, 17)))
+    ttp = Ttp(tuple(Network.fresh(h, moments, "f8") for h in range(5)))
+    assert ttp.inputs == 17
+    ttp.write(tmp_path / "model")
+    same(Ttp.read(tmp_path / "model"), ttp)
+    scripted = torch.jit.load(tmp_path / "model" / "cpp-2.pt")
+    x = rng.random((4, 17))
+    row = torch.from_numpy(ttp[2].moments.standardise(x, np.float64))
+    np.testing.assert_allclose(scripted(row).numpy(), ttp[2].logits(x), rtol=1e-9)
+    meta = json.loads((tmp_path / "model" / "cpp-meta-2.json").read_text())
+    assert len(meta["obs_mean"]) == len(meta["obs_std"]) == 17
+
+
+def test_networks_of_different_inputs_do_not_mix():
+    wide, narrow = Network.fresh(), Network.fresh(inputs=17)
+    with pytest.raises(errors.ModelError, match="have the same"):
+        Ttp((*[wide] * 4, narrow))
+    with pytest.raises(errors.ModelError, match="of 17 inputs meet those of 62"):
+        narrow.moments.merged(wide.moments)
+    with pytest.raises(errors.ModelError, match="meet those of"):
+        narrow.rebased(wide.moments)
+    with pytest.raises(errors.ModelError, match=r"0\.weight has shape \(64, 62\); expected"):
+        Network(wide.weights, narrow.moments)
+    with pytest.raises(errors.SchemaError, match=r"shape \(2, 17\); expected .*\(n, 62\)"):
+        wide.logits(np.zeros((2, 17)))
+    with pytest.raises(errors.SettingError, match="inputs=20"):
+        Network.fresh(inputs=20)
+    with pytest.raises(errors.SettingError, match="inputs=20"):
+        dataclasses.replace(QUICK, inputs=20)
+    with pytest.raises(errors.ModelError, match=r"std has shape \(17,\); expected \(62,\)"):
+        Moments(1, np.zeros(62), np.ones(17))

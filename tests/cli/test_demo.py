@@ -1,4 +1,4 @@
-"""`memento demo`: the real command on a stream of a few minutes, and what it refuses."""
+"""`memento demo`: the real command with a handful of viewers, and what it refuses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-pytest.importorskip("torch")
+pytest.importorskip("polars")
 pytest.importorskip("matplotlib")
 
 from memento.cases.puffer.traces import Population
 from memento.cli.main import main
 
 ARMS = ["static", "random", "memento", "density-reservoir"]
-FILES = {"report.html", "scores.png", "coverage.png", "memory.png", "steps.csv", "summary.json"}
+PICTURES = ("control", "paired", "scores", "coverage", "memory")
+FILES = {"report.html", "steps.csv", "streams.csv", "summary.json", *(f"{n}.png" for n in PICTURES)}
 
 
 def run_command(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -54,7 +55,19 @@ def refused(capsys, monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("demo")
-    words = ("--days", 3, "--chunks", 1500, "--workers", 1, "--json", "--out", "some/where")
+    words = (
+        "--days",
+        3,
+        "--viewers",
+        5,
+        "--judges",
+        6,
+        "--workers",
+        1,
+        "--json",
+        "--out",
+        "some/where",
+    )
     return folder / "some" / "where", run_command("demo", *words, cwd=folder)
 
 
@@ -67,35 +80,40 @@ def test_ends_with_one_json_object(finished):
     assert list(found) == ["arms"]
     assert list(found["arms"]) == ARMS
     for row in found["arms"].values():
-        assert set(row) == {"p01", "median", "mean", "retrained"}
+        assert set(row) == {"p01", "median", "mean", "retrained", "stall_ratio", "ssim"}
         assert all(np.isfinite(value) for value in row.values())
-        assert 1 <= row["retrained"] <= 3
+        assert 0 <= row["stall_ratio"] < 0.5
+        assert 5 < row["ssim"] < 25
     static = found["arms"]["static"]
-    assert static == {"p01": 0.0, "median": 0.0, "mean": 0.0, "retrained": 1}
+    expected = {"p01": 0.0, "median": 0.0, "mean": 0.0, "retrained": 0}
+    assert {name: static[name] for name in expected} == expected
     assert found["arms"]["random"]["retrained"] == 3
 
 
 def test_files(finished):
     out, result = finished
     assert {path.name for path in out.iterdir()} == FILES
-    for name in ("scores", "coverage", "memory"):
+    for name in PICTURES:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
-    assert page.count("<table>") == 3
+    assert page.count("<table>") == 4
+    assert page.count("data:image/png;base64,") == len(PICTURES)
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["against"]) == {"static", "random"}
     assert summary["against"]["static"] == summary["arms"]
     said = json.loads(result.stdout.splitlines()[-1])["arms"]
     for name, row in said.items():
-        assert {key: summary["arms"][name][key] for key in row} == row
+        shared = row.keys() - {"stall_ratio", "ssim"}
+        assert {key: summary["arms"][name][key] for key in shared} == {k: row[k] for k in shared}
+        assert summary["control"]["levels"][name]["ssim"] == row["ssim"]
 
 
 def test_steps_and_summary_agree(finished):
     """The numbers of the summary, from the table of all steps."""
     out, _ = finished
     with (out / "steps.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["horizon"] == "0"]
     assert [(row["arm"], row["name"]) for row in rows] == [
         (arm, f"day {day}") for arm in ARMS for day in (1, 2, 3)
     ]
@@ -117,8 +135,8 @@ def test_steps_and_summary_agree(finished):
 def test_what_it_tells(finished):
     _, result = finished
     text = " ".join(result.stderr.split())
-    assert "3 days of 1,49" in text
-    for word in ("preparing the days", "against static", "against random", "tail", "trainings"):
+    assert "6 viewers" in text
+    for word in ("first predictor", "daily loop", "in control", "against static", "trainings"):
         assert word in text
     for arm in ARMS:
         assert arm in text
@@ -139,6 +157,7 @@ def test_traces(tmp_path, capsys):
     first = write_traces(tmp_path / "autumn.parquet", 1, 1600)
     second = write_traces(tmp_path / "winter.parquet", 2)
     words = ["--traces", first, second, "--days", 3, "--workers", 1, "--capacity", 128]
+    words += ["--viewers", 4, "--judges", 4]
     with pytest.raises(SystemExit) as done:
         main(["demo", *map(str, words), "--out", str(tmp_path / "out"), "--json"])
     assert done.value.code in (0, None)
@@ -148,7 +167,7 @@ def test_traces(tmp_path, capsys):
     assert "autumn.parquet, winter.parquet" in facts
     assert "memories of 128 samples" in facts
     lines = (tmp_path / "out" / "steps.csv").read_text().splitlines()[1:4]
-    assert [line.split(",")[2] for line in lines] == ["autumn 1/2", "autumn 2/2", "winter 1/1"]
+    assert [line.split(",")[3] for line in lines] == ["day 1", "day 2", "day 3"]
 
 
 def test_traces_that_cannot_be_read(refused, tmp_path):
@@ -176,10 +195,11 @@ def test_traces_that_cannot_be_read(refused, tmp_path):
         (["--retrain", "weekly"], '--retrain is \'weekly\'; expected "coverage" or "always"'),
         (["--seed", -1], "--seed is -1; expected 0 or more"),
         (["somewhere"], "unexpected argument 'somewhere'; files of traces follow --traces"),
-        (["--chunks", 0], "chunks=0; give a number of at least 1"),
-        (["--chunks", 300, "--capacity", 0], "capacity is 0; expected a whole number above 0"),
-        (["--chunks", 300, "--capacity", 5], "capacity 5 is less than one batch of 64"),
-        (["--chunks", 300, "--workers", 0], "0 workers; give at least one process"),
+        (["--viewers", 0], "viewers=0; give at least 1"),
+        (["--judges", 0], "judges=0; give at least 1"),
+        (["--capacity", 0], "capacity is 0; expected a whole number above 0"),
+        (["--capacity", 5], "capacity 5 is less than one batch of 64"),
+        (["--workers", 0], "0 workers; give at least one process"),
         (["--days", "three"], "Invalid value for '--days'"),
         (["--dayz", 3], "No such option"),
     ],
@@ -200,6 +220,15 @@ def test_help(capsys):
         main(["demo", "--help"])
     assert done.value.code in (0, None)
     text = " ".join(capsys.readouterr().out.split())
-    for word in ("--days", "--out", "--traces", "--chunks", "--capacity", "--retrain", "--json"):
+    for word in (
+        "--days",
+        "--out",
+        "--traces",
+        "--viewers",
+        "--judges",
+        "--capacity",
+        "--retrain",
+        "--json",
+    ):
         assert word in text
-    assert "daily loop" in text
+    assert "what viewers get" in text

@@ -86,6 +86,154 @@ def test_composition(tmp_path, drawn):
     assert drawn[0][0]["lines"]["memento"][:, 1].tolist() == pytest.approx([1 / 9] * 9)
 
 
+# ----------------------------------------------------------------------------------------------
+# Of the analysis
+
+SCHEMES = ["memento", "fugu", "fugu-feb", "bba"]
+
+
+def interval(name, values, spread):
+    low = [v - spread for v in values]
+    return {name: values, f"{name}_low": low, f"{name}_high": [v + spread for v in values]}
+
+
+def axes_of(monkeypatch):
+    """The figure itself, before it is closed."""
+    found = []
+    save = figures._save
+
+    def keep(figure, path):
+        found.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(figures, "_save", keep)
+    return found
+
+
+def test_trade_off(tmp_path, monkeypatch):
+    found = axes_of(monkeypatch)
+    table = {
+        "scheme": SCHEMES,
+        **interval("stalled", [0.2, 0.18, 0.24, 0.3], 0.03),
+        **interval("ssim", [17.1, 17.0, 17.2, 16.5], 0.1),
+    }
+    figures.trade_off(tmp_path / "a.png", table, title="285 days")
+    assert size_of(tmp_path / "a.png") == (910, 546)
+    axis = found[0].axes[0]
+    left, right = axis.get_xlim()
+    assert left > right  # less stalling lies to the right
+    points = [c.lines[0].get_xydata()[0].tolist() for c in axis.containers]
+    assert points == [list(p) for p in zip(table["stalled"], table["ssim"], strict=True)]
+    bars = axis.containers[0].lines[2]
+    assert sorted(bars[0].get_segments()[0][:, 0]) == pytest.approx([0.17, 0.23])
+    assert sorted(bars[1].get_segments()[0][:, 1]) == pytest.approx([17.0, 17.2])
+    assert [t.get_text() for t in found[0].legends[0].get_texts()] == SCHEMES
+    assert "%" in axis.get_xlabel()
+    assert "dB" in axis.get_ylabel()
+    assert plt.get_fignums() == []
+
+
+def test_distributions(tmp_path, drawn):
+    curves = {
+        "memento": {"value": [-3.0, 0.0, 2.0], "share": [0.25, 0.5, 1.0]},
+        "fugu": {"value": [1.0], "share": [1.0]},
+        "none": {"value": [], "share": []},
+    }
+    figures.distributions(tmp_path / "a.png", curves, xlabel="difference (%)")
+    assert size_of(tmp_path / "a.png") == (780, 520)
+    lines = drawn[0][0]["lines"]
+    steps = lines["memento (50% above 0)"]
+    assert steps.tolist() == [[-3, 0], [-3, 0.25], [0, 0.5], [2, 1]]
+    assert "fugu (100% above 0)" in lines
+    assert len(lines["none"]) == 0
+    figures.distributions(tmp_path / "b.png", curves, xlabel="s", zero=False)
+    assert "memento" in drawn[1][0]["lines"]
+
+
+def test_time_series(tmp_path, drawn):
+    days = ["2022-09-30", "2022-10-01", "2022-10-04"]
+    table = {
+        "day": days * 2,
+        "scheme": ["memento"] * 3 + ["fugu"] * 3,
+        "value": [0.2, 0.3, 0.4, 0.3, NAN, 0.1],
+        "low": [0.1] * 6,
+        "high": [0.5] * 6,
+    }
+    figures.time_series(tmp_path / "a.png", table, ylabel="time stalled (%)", zero=True)
+    assert size_of(tmp_path / "a.png") == (1170, 468)
+    lines = drawn[0][0]["lines"]
+    values = lines["memento"][:, 1].tolist()
+    assert values[:2] == [0.2, 0.3]
+    assert all(v != v for v in values[2:4])  # two days without data are a gap, not a slope
+    assert values[4] == 0.4
+    only = {name: column[:1] for name, column in table.items()}
+    figures.time_series(tmp_path / "b.png", only, ylabel="x")
+    figures.time_series(tmp_path / "c.png", {n: [] for n in table}, ylabel="x")
+
+
+def test_forest(tmp_path, monkeypatch):
+    found = axes_of(monkeypatch)
+    table = {
+        "first": ["memento", "fugu"] * 2,
+        "second": ["fugu-feb"] * 4,
+        "variable": ["stalled"] * 2 + ["ssim"] * 2,
+        "unit": ["%"] * 2 + ["dB"] * 2,
+        "value": [-0.1, 0.2, 0.0, 0.3],
+        "low": [-0.2, 0.1, -0.1, 0.2],
+        "high": [-0.05, 0.3, 0.1, 0.4],
+    }
+    figures.forest(tmp_path / "a.png", table, better={"stalled": "less"})
+    size_of(tmp_path / "a.png")
+    stalled, ssim = found[0].axes
+    assert [axis.get_title() for axis in (stalled, ssim)] == ["stalled", "ssim"]
+    assert "less is better" in stalled.get_xlabel()
+    assert "(dB)" in ssim.get_xlabel()
+    lines = [line for line in stalled.get_lines() if line.get_linestyle() == "-"][1:]
+    assert lines[0].get_xydata().tolist() == [[-0.2, 1], [-0.05, 1]]
+    hollow = [
+        line.get_markerfacecolor() == "white"
+        for line in ssim.get_lines()
+        if line.get_marker() == "s"
+    ]
+    assert hollow == [True, False]
+    ticks = [t.get_text() for t in stalled.get_yticklabels()]
+    assert ticks == ["memento - fugu-feb", "fugu - fugu-feb"]
+    figures.forest(tmp_path / "b.png", {n: [] for n in table})
+
+
+def test_scores_by_day(tmp_path, monkeypatch):
+    found = axes_of(monkeypatch)
+    table = {
+        "day": ["1", "1", "2", "2"],
+        "arm": ["memento", "random"] * 2,
+        "value": [0.3, 0.1, 0.4, 0.2],
+        "low": [0.2, 0.0, 0.3, 0.1],
+        "high": [0.4, 0.2, 0.5, 0.3],
+    }
+    figures.scores_by_day(tmp_path / "a.png", table, ylabel="nats")
+    axis = found[0].axes[0]
+    for k, container in enumerate(axis.containers):
+        assert container.lines[0].get_ydata().tolist() == table["value"][k::2]
+        assert [round(x) for x in container.lines[0].get_xdata()] == [0, 1]
+    first, second = (c.lines[0].get_xdata() for c in axis.containers)
+    assert (first < second).all()  # beside each other
+    plain = {n: table[n] for n in ("day", "arm", "value")}
+    figures.scores_by_day(tmp_path / "b.png", plain, ylabel="nats")
+    figures.scores_by_day(tmp_path / "c.png", {n: [] for n in plain}, ylabel="nats")
+
+
+def test_more_schemes_than_colours(tmp_path, drawn):
+    names = [f"scheme {i}" for i in range(9)]
+    table = {
+        "scheme": names,
+        **interval("stalled", [0.1] * 9, 0),
+        **interval("ssim", [16.0] * 9, 0),
+    }
+    figures.trade_off(tmp_path / "a.png", table)
+    curves = {name: {"value": [0.0, 1.0], "share": [0.5, 1.0]} for name in names}
+    figures.distributions(tmp_path / "b.png", curves, xlabel="s")
+
+
 def test_the_smallest_cases(tmp_path, drawn):
     """A single day, a single arm, nothing held: as drawn, not as an error."""
     figures.scores(

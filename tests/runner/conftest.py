@@ -13,7 +13,6 @@ from memento.runner.registry import Registry
 PAGE = Path(__file__).with_name("counting.py")
 
 
-
 @pytest.fixture
 def page() -> Path:
     """The page of experiments."""

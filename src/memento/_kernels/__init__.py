@@ -9,9 +9,15 @@ longer than all the rest.
     summaries       batches as one row each, equal rows counted once
     drawing         which batch is discarded next
     replacement     which held sample a new one replaces
+    balancing       which held sample a new one replaces, for balanced labels
+    gradients       which held sample a new one replaces, for gradients that differ
+    herding         samples whose running mean follows a given one
+    covering        samples that are near to all the others
     moving          rows of a column, also within the column itself
     windows         past chunks of each chunk of a stream, as inputs of a predictor
     planning        which quality a video server sends next
+    hashing         random numbers that depend on a key and a counter alone
+    streaming       players, servers and the network between them, until the next decision
 """
 
 from __future__ import annotations

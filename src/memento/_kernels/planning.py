@@ -130,6 +130,26 @@ def _clean_chances(given, sizes, point, chances, allowed):  # type: ignore[no-un
 
 
 @kernel()
+def _blur(shares, sizes, blurred, chances):  # type: ignore[no-untyped-def]
+    """Replace the chances of each format of known size by shares @ chances, with the sum 1.
+
+    Chances of which nothing would be left stay as they are.
+    """
+    for f in range(chances.shape[0]):
+        if np.isnan(sizes[f]):
+            continue
+        total = 0.0
+        for k in range(chances.shape[1]):
+            blurred[k] = 0.0
+            for j in range(chances.shape[1]):
+                blurred[k] += shares[k, j] * chances[f, j]
+            total += blurred[k]
+        if total > 0:
+            for k in range(chances.shape[1]):
+                chances[f, k] = blurred[k] / total
+
+
+@kernel()
 def _gain_by_chances(  # type: ignore[no-untyped-def]
     chances, allowed, value, chunk, stall, low, high, gain
 ):
@@ -153,9 +173,11 @@ def _gain_by_chances(  # type: ignore[no-untyped-def]
 
 @kernel()
 def _plan_by_chances(  # type: ignore[no-untyped-def]
-    buffers, sizes, qualities, last, given, point, switching, stall, chunk, full, out
+    buffers, sizes, qualities, last, given, point, shares, switching, stall, chunk, full, out
 ):
     formats, classes = given.shape[2:]
+    blurs = shares.shape[0] > 0
+    blurred = np.empty(classes)
     chances = np.empty((formats, classes))
     allowed = np.empty(formats, np.bool_)
     value = np.empty((formats, full + 1))
@@ -167,11 +189,15 @@ def _plan_by_chances(  # type: ignore[no-untyped-def]
             value[f, :] = quality[steps - 1, f]
         for i in range(steps - 1, 0, -1):
             _clean_chances(given[s, i], sizes[s, i], point, chances, allowed)
+            if blurs:
+                _blur(shares, sizes[s, i], blurred, chances)
             # after a chunk the buffer holds at least that chunk
             _gain_by_chances(chances, allowed, value, chunk, stall, chunk, full + 1, gain)
             _step_back(quality[i - 1], quality[i], allowed, gain, switching, chunk, value)
         b = buffers[s]
         _clean_chances(given[s, 0], sizes[s, 0], point, chances, allowed)
+        if blurs:
+            _blur(shares, sizes[s, 0], blurred, chances)
         _gain_by_chances(chances, allowed, value, chunk, stall, b, b + 1, gain)
         out[s] = _first_step(last[s], quality[0], allowed, gain, switching, b)
 
@@ -183,6 +209,7 @@ def plan_by_chances(
     last: Floats,
     chances: Floats,
     point: bool,
+    shares: Floats,
     switching: float,
     stall: float,
     chunk: int,
@@ -200,6 +227,8 @@ def plan_by_chances(
         chances: (n, steps, formats, classes), distributions where the size is known. Class k takes
             k units, the last one counts as too late.
         point: use the likeliest class only.
+        shares: (classes, classes), what of each class (column) goes to which (row) after formats
+            were banned; (0, 0) to leave chances as they are.
         switching: cost of a change of quality by 1.
         stall: cost of a unit without video.
         chunk: units of video that a chunk brings, at most ``full``.
@@ -213,6 +242,7 @@ def plan_by_chances(
         last,
         chances,
         point,
+        shares,
         float(switching),
         float(stall),
         chunk,

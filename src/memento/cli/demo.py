@@ -1,4 +1,4 @@
-"""`memento demo`: two weeks of the daily loop, end to end, with a report."""
+"""`memento demo`: a week of video streaming, memories compared, and models back in control."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,26 +19,33 @@ from memento.errors import MissingExtraError, SettingError
 from memento.files import atomic_write, storage_errors
 
 if TYPE_CHECKING:
-    from memento.cases.puffer.demo import ArmResult
+    from memento.cases.puffer.closed_loop import ArmResult, ClosedLoop, Outcome
     from memento.loop import Step
+    from memento.report.page import Table
 
 __all__ = ["demo"]
 
+ARMS = ("static", "random", "memento", "density-reservoir")
+_SCORES = ("p01", "median", "mean")
+
 
 def demo(
-    days: Annotated[int, typer.Option(help="Days of the stream, at least 3.")] = 14,
+    days: Annotated[int, typer.Option(help="Days of telemetry, at least 3.")] = 8,
     out: Annotated[Path, typer.Option(help="Folder for the report, its charts and tables.")] = Path(
         "demo"
     ),
     traces: Annotated[
         list[str] | None,
         typer.Option(
-            help="Parquet files with columns trace_id, seconds, rate [MB/s], consecutive periods; "
-            "all words that follow are files. Default: a synthetic population of network paths."
+            help="Parquet files with columns trace_id, seconds, rate [MB/s], consecutive periods: "
+            "real paths. All words that follow are files. Default: a synthetic population of paths."
         ),
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    chunks: Annotated[int, typer.Option(help="Chunks a day of the synthetic population.")] = 60_000,
+    viewers: Annotated[int, typer.Option(help="Sessions of a day of telemetry.")] = 60,
+    judges: Annotated[
+        int, typer.Option(help="Sessions of the day under control, the same for each predictor.")
+    ] = 80,
     capacity: Annotated[
         int | None, typer.Option(help="Samples in memory. Default: a third of a day.")
     ] = None,
@@ -45,18 +53,20 @@ def demo(
         str, typer.Option(help="coverage: retrain when coverage has risen; always: every day.")
     ] = "coverage",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; arms run side by side.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     as_json: Annotated[
         bool, typer.Option("--json", help="End with one JSON object on standard output.")
     ] = False,
 ) -> None:
-    """Run two weeks of the daily loop and compare what memories are worth.
+    """Stream, remember, retrain, and see what viewers get.
 
-    Each day samples come in, the memory selects, coverage is compared, a network that predicts
-    transmission times is retrained when due and evaluated on the next day: with Memento, with the
-    density reservoir, with a random memory of equal size, and trained once on day 1.
+    Viewers stream for some days over changing paths. On the first day's telemetry a predictor of
+    transmission times is trained. From then on each memory selects from the same telemetry, and its
+    predictor is retrained when due: with Memento, the density reservoir, a random memory of equal
+    size; and never. In the end each predictor chooses the bitrates for the same viewers of one more
+    day.
     """
-    from memento.cases.puffer import demo as case
+    from memento.cases.puffer import closed_loop
 
     if days < 3:
         raise SettingError(f"--days is {days}; at least 3 are needed to compare anything")
@@ -67,64 +77,71 @@ def demo(
     if retrain not in ("coverage", "always"):
         raise SettingError(f'--retrain is {retrain!r}; expected "coverage" or "always"')
     files = [*(traces or []), *(more or [])]
-    for package, extra in (("torch", "torch"), ("matplotlib", "figures")):
+    for package, extra in (("polars", "telemetry"), ("matplotlib", "figures")):
         if importlib.util.find_spec(package) is None:  # now, rather than after minutes of work
             raise MissingExtraError(package, extra, "memento demo")
     with storage_errors("make the folder", out):
         out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="memento-demo-") as folder:
-        sizes = _prepare(files, days, chunks, seed, Path(folder))
-        room = capacity if capacity is not None else sum(sizes.values()) // (3 * len(sizes))
-        results = _compare(Path(folder), room, retrain, seed, workers, len(sizes))
-    tables = {reference: case.summary(results, reference) for reference in case.REFERENCES}
+    with tempfile.TemporaryDirectory(prefix="memento-demo-") as name, _progress() as bar:
+        folder, report = Path(name), _reporter(bar)
+        loop = _loop(files, days, viewers, judges, capacity, retrain, seed)
+        sizes = loop.prepare(folder, workers=workers, report=report)
+        if capacity is None:
+            loop = replace(loop, capacity=sum(sizes) // (3 * len(sizes)))
+        results = loop.compare(folder, ARMS, workers=workers, report=report)
+        outcome = loop.control(folder, results, workers=workers, report=report)
+    tables = {name: closed_loop.summary(results, name) for name in ("static", "random")}
     source = ", ".join(Path(file).name for file in files) or f"synthetic paths, seed {seed}"
     facts = (
-        f"{len(sizes)} days of {min(sizes.values()):,} to {max(sizes.values()):,} samples "
-        f"({source}); memories of {room:,} samples."
+        f"{len(sizes)} days of {min(sizes):,} to {max(sizes):,} chunks ({source}); memories of "
+        f"{loop.capacity:,} samples, one for each of five horizons. Under control: {judges} "
+        f"viewers, {outcome.hours:,.0f} hours for each predictor."
     )
-    _write(out, facts, tables, results)
-    _show(facts, tables, results, out, time.monotonic() - started)
+    parts = _parts(results, tables, outcome)
+    _write(out, facts, parts, tables, results, outcome)
+    _show(facts, parts, out, time.monotonic() - started)
     if as_json:
-        keys = (*_SCORES, "retrained")
-        arms = {n: {key: row[key] for key in keys} for n, row in tables["static"].items()}
+        levels = outcome.level_rows()
+        arms = {
+            name: {
+                **{key: row[key] for key in (*_SCORES, "retrained")},
+                "stall_ratio": levels[name]["stall_ratio"],
+                "ssim": levels[name]["ssim"],
+            }
+            for name, row in tables["static"].items()
+        }
         typer.echo(json.dumps({"arms": arms}))
 
 
-def _prepare(
-    files: Sequence[str], days: int, chunks: int, seed: int, folder: Path
-) -> dict[str, int]:
-    from memento.cases.puffer import demo as case
+def _loop(
+    files: Sequence[str],
+    days: int,
+    viewers: int,
+    judges: int,
+    capacity: int | None,
+    retrain: str,
+    seed: int,
+) -> ClosedLoop:
+    from memento.cases.puffer.closed_loop import ClosedLoop
     from memento.cases.puffer.traces import Population, Shift
     from memento.cases.puffer.traces import days as days_of
+    from memento.retrain import Every, OnCoverage
 
     # Two scripted shifts on top of the drift, so that there is something to notice.
-    shifts = (Shift.new_access(days * 5 // 14), Shift.halved_capacity(days * 10 // 14))
-    source = files or Population(seed=seed, chunks=chunks, shifts=shifts)
-    sizes = {}
-    with _progress() as bar:
-        task = bar.add_task("preparing the days", total=days)
-        for name, size in case.prepare(days_of(source, days), folder):
-            sizes[name] = size
-            bar.advance(task)
-    return sizes
-
-
-def _compare(
-    folder: Path, capacity: int, retrain: str, seed: int, workers: int, days: int
-) -> dict[str, ArmResult]:
-    from memento.cases.puffer import demo as case
-
-    with _progress() as bar:
-        tasks = {name: bar.add_task(name, total=days) for name in case.ARMS}
-        return case.compare(
-            folder,
-            capacity=capacity,
-            retrain=retrain,
-            seed=seed,
-            workers=workers,
-            on_step=lambda name, step: bar.advance(tasks[name]),
-        )
+    shifts = (Shift.new_access(days * 3 // 8), Shift.halved_capacity(days * 6 // 8))
+    settings: dict[str, Any] = {"population": Population(seed=seed, shifts=shifts)}
+    if files:
+        settings = {"traces": [traces for _, traces in days_of(list(files), days + 1)]}
+    return ClosedLoop(
+        **settings,
+        days=days,
+        viewers=viewers,
+        judges=judges,
+        capacity=20_000 if capacity is None else capacity,
+        trigger=OnCoverage(0.05) if retrain == "coverage" else Every(1),
+        seed=seed,
+    )
 
 
 def _progress() -> Any:
@@ -141,27 +158,92 @@ def _progress() -> Any:
     )
 
 
-_SCORES = ("p01", "median", "mean")
+def _reporter(bar: Any) -> Any:
+    tasks: dict[str, Any] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+
+    return report
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def _parts(
+    results: Mapping[str, ArmResult],
+    tables: Mapping[str, Mapping[str, Mapping[str, float]]],
+    outcome: Outcome,
+) -> list[Table]:
+    """What page and terminal both show."""
+    from memento.report.page import Table
+
+    return [
+        Table(
+            ("in control", "stalled", "against random", "SSIM", "against random", "own tail"),
+            _control_rows(outcome, "random"),
+            "Fugu with each predictor, for the same viewers: share of the time spent stalled, "
+            "mean SSIM in dB, differences with 95 % intervals over viewers, and the 1st percentile "
+            "of the log score on its own chunks.",
+        ),
+        *(
+            Table((f"against {name}", "tail", "median", "mean"), _rows(found, name), _CAPTION)
+            for name, found in tables.items()
+        ),
+        Table(
+            ("arm", "trainings", "on days", "coverage increase", "its noise (95 %)"),
+            _trainings(results),
+            "Of the first horizon. Relative coverage increase since the last training and its "
+            "noise, median (range) over days.",
+        ),
+    ]
+
+
+_CAPTION = (
+    "Log scores on the following day in nats, first horizon, mean over days ± standard error over "
+    "days. Tail: the 1st percentile. Above 0 is better than the reference."
+)
+
+
+def _control_rows(outcome: Outcome, reference: str) -> list[list[str]]:
+    levels, changes = outcome.level_rows(), outcome.difference_rows(reference)
+    rows = []
+    for name, level in levels.items():
+        cells = [name, f"{100 * level['stall_ratio']:.3f} %"]
+        for what, unit, value in (
+            ("stalled", " %", None),
+            ("ssim", " dB", f"{level['ssim']:.2f} dB"),
+        ):
+            cells += [value] if value is not None else []
+            change = changes.get(name, {}).get(what)
+            if change is None:
+                cells.append("")
+            else:
+                cells.append(f"{change[0]:+.3f} ({change[1]:+.3f} to {change[2]:+.3f}){unit}")
+        cells.append(f"{outcome.scores[name]['p01']:.2f}")
+        rows.append(cells)
+    return rows
 
 
 def _rows(table: Mapping[str, Mapping[str, float]], reference: str) -> list[list[str]]:
     """Differences to a reference, with their standard errors, as text."""
-    rows = []
-    for name, row in table.items():
-        if name != reference:
-            changes = [f"{row[s]:+.3f} ± {row[f'{s}_error']:.3f}" for s in _SCORES]
-            rows.append([name, *changes])
-    return rows
+    return [
+        [name, *(f"{row[s]:+.3f} ± {row[f'{s}_error']:.3f}" for s in _SCORES)]
+        for name, row in table.items()
+        if name != reference
+    ]
 
 
 def _trainings(results: Mapping[str, ArmResult]) -> list[list[str]]:
     return [
         [
             name,
-            str(sum(step.trained for step in result.steps)),
-            _ranges(result),
-            _middle(step.decision.value for step in result.steps if _compared(step)),
-            _middle(step.decision.noise for step in result.steps if _compared(step)),
+            str(sum(step.trained for step in result.steps[0])),
+            _ranges(result.steps[0]),
+            _middle(step.decision.value for step in result.steps[0] if _compared(step)),
+            _middle(step.decision.noise for step in result.steps[0] if _compared(step)),
         ]
         for name, result in results.items()
     ]
@@ -180,13 +262,10 @@ def _middle(values: Iterable[float]) -> str:
     return f"{statistics.median(found):.3f} ({found[0]:.3f}-{found[-1]:.3f})"
 
 
-_TRAININGS = ("arm", "trainings", "on days", "coverage increase", "its noise (95 %)")
-
-
-def _ranges(result: ArmResult) -> str:
+def _ranges(steps: Sequence[Step]) -> str:
     """Days of training, neighbours joined: 1-3, 7."""
     ranges: list[list[int]] = []
-    for day in (step.unit + 1 for step in result.steps if step.trained):
+    for day in (step.unit + 1 for step in steps if step.trained):
         if ranges and day == ranges[-1][1] + 1:
             ranges[-1][1] = day
         else:
@@ -194,37 +273,42 @@ def _ranges(result: ArmResult) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges)
 
 
+# ---------------------------------------------------------------------------------- what is written
+
+
 def _write(
     out: Path,
     facts: str,
+    parts: Sequence[Table],
     tables: Mapping[str, Mapping[str, Mapping[str, float]]],
     results: Mapping[str, ArmResult],
+    outcome: Outcome,
 ) -> None:
-    from memento.cases.puffer.demo import THRESHOLD
-    from memento.loop import table
+    from memento.cli import tables as tables_on_disk
     from memento.report import figures, page
+    from memento.samples import Samples
 
-    static = [step for step in results["static"].steps if step.evaluated_on is not None]
+    static = [step for step in results["static"].steps[0] if step.evaluated_on is not None]
     names = [str(step.evaluated_on) for step in static]
     changes, trained = {}, {}
     for name, result in results.items():
-        own = result.steps[: len(static)]
+        own = result.steps[0][: len(static)]
         changes[name] = {
             score: [a.scores[score] - b.scores[score] for a, b in zip(own, static, strict=True)]
             for score in ("p01", "median")
         }
         trained[name] = [step.trained for step in own]
     compared = [n for n in results if n not in ("static", "random")]
-    all_days = [step.name for step in results["static"].steps]
+    all_days = [step.name for step in results["static"].steps[0]]
     with storage_errors("write the results", out):
         figures.scores(out / "scores.png", names, changes, trained, "static")
         figures.coverage(
             out / "coverage.png",
             all_days,
-            {n: [step.decision.value for step in results[n].steps] for n in compared},
-            {n: [step.decision.noise for step in results[n].steps] for n in compared},
-            {n: [step.trained for step in results[n].steps] for n in compared},
-            THRESHOLD,
+            {n: [step.decision.value for step in results[n].steps[0]] for n in compared},
+            {n: [step.decision.noise for step in results[n].steps[0]] for n in compared},
+            {n: [step.trained for step in results[n].steps[0]] for n in compared},
+            _threshold(results, compared),
         )
         kept = [n for n in results if n != "static"]
         figures.composition(
@@ -233,73 +317,87 @@ def _write(
             {n: results[n].ages.tolist() for n in kept},
             {n: results[n].classes.tolist() for n in kept},
         )
-        steps = {n: table(result.steps) for n, result in results.items()}
-        columns = list(dict.fromkeys(c for found in steps.values() for c in found))
-        lines = [",".join(["arm", *columns])]
-        for name, found in steps.items():
-            for i in range(found.size):
-                cells = [found[c][i] if c in found else "" for c in columns]
-                lines.append(",".join([name, *(_cell(cell) for cell in cells)]))
-        atomic_write(out / "steps.csv", ("\n".join(lines) + "\n").encode())
-        summary = {"facts": facts, "arms": tables["static"], "against": tables}
+        _draw_outcome(out, outcome)
+        tables_on_disk.write(out / "steps.csv", Samples(_steps(results)))
+        tables_on_disk.write(out / "streams.csv", outcome.streams)
+        summary = {
+            "facts": facts,
+            "arms": tables["static"],
+            "against": tables,
+            "control": {"levels": outcome.level_rows(), "scores": outcome.scores,
+                        "differences": outcome.difference_rows("random")},
+        }  # fmt: skip
         atomic_write(out / "summary.json", json.dumps(summary, indent=1).encode())
     page.write_page(
         out / "report.html",
-        "Two weeks of the daily loop",
+        "A week of video streaming",
         [
             facts,
-            *(
-                page.Table(_header(reference), _rows(found, reference), _CAPTION)
-                for reference, found in tables.items()
-            ),
-            page.Table(
-                _TRAININGS,
-                _trainings(results),
-                "Relative coverage increase since the last training and its noise, median (range) "
-                "over days.",
-            ),
-            page.Picture(out / "scores.png", "Log scores as difference to the model of day 1."),
+            parts[0],
+            page.Picture(out / "control.png", "What the same viewers got from each predictor."),
+            page.Picture(out / "paired.png", "Differences to the random memory's predictor."),
+            *parts[1:],
+            page.Picture(out / "scores.png", "Log scores as difference to the first day's model."),
             page.Picture(out / "coverage.png", "Coverage increase since the last training."),
             page.Picture(out / "memory.png", "What the memories hold after the last day."),
         ],
     )
 
 
-def _cell(value: Any) -> str:
-    text = str(value)
-    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
+def _threshold(results: Mapping[str, ArmResult], compared: Sequence[str]) -> float:
+    known = [s.decision.threshold for n in compared for s in results[n].steps[0] if _compared(s)]
+    return known[0] if known else float("nan")
 
 
-_CAPTION = (
-    "Log scores on the following day in nats, mean over days ± standard error over days. "
-    "Tail: the 1st percentile. Above 0 is better than the reference."
-)
+def _draw_outcome(out: Path, outcome: Outcome) -> None:
+    from memento.report import figures
+
+    levels = outcome.levels()
+    columns = {"scheme": levels["scheme"]}
+    for end in ("", "_low", "_high"):
+        columns[f"stalled{end}"] = 100 * levels[f"stall{end}" if end else "stall_ratio"]
+        columns[f"ssim{end}"] = levels[f"ssim{end}"]
+    figures.trade_off(out / "control.png", columns, level=0.95, title="Fugu with each predictor")
+    figures.forest(
+        out / "paired.png",
+        outcome.differences("random"),
+        title="the same viewers under both",
+        better={"stalled": "less", "ssim": "more", "delta_ssim": "less"},
+    )
 
 
-def _header(reference: str) -> tuple[str, ...]:
-    return (f"against {reference}", "tail", "median", "mean")
+def _steps(results: Mapping[str, ArmResult]) -> dict[str, list[Any]]:
+    """All steps of all arms and horizons as one table."""
+    from memento.loop import table
+
+    tables = [
+        (name, horizon, table(steps))
+        for name, result in results.items()
+        for horizon, steps in enumerate(result.steps)
+    ]
+    columns = list(dict.fromkeys(c for _, _, found in tables for c in found))
+    rows: dict[str, list[Any]] = {name: [] for name in ("arm", "horizon", *columns)}
+    for name, horizon, found in tables:
+        rows["arm"] += [name] * found.size
+        rows["horizon"] += [horizon] * found.size
+        for column in columns:
+            rows[column] += found[column].tolist() if column in found else [""] * found.size
+    return rows
 
 
-def _show(
-    facts: str,
-    tables: Mapping[str, Mapping[str, Mapping[str, float]]],
-    results: Mapping[str, ArmResult],
-    out: Path,
-    seconds: float,
-) -> None:
+def _show(facts: str, parts: Sequence[Table], out: Path, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(stderr=True)
     console.print(facts)
-    blocks = [(_header(name), _rows(found, name)) for name, found in tables.items()]
-    for header, rows in (*blocks, (_TRAININGS, _trainings(results))):
+    for part in parts:
         shown = Table(show_edge=False, pad_edge=False)
-        for i, name in enumerate(header):
+        for i, name in enumerate(part.header):
             shown.add_column(name, justify="left" if i == 0 or name == "on days" else "right")
-        for row in rows:
+        for row in part.rows:
             shown.add_row(*row)
         console.print(shown)
+        console.print(part.caption, style="dim")
         console.print()
-    console.print(_CAPTION, style="dim")
     console.print(f"{seconds:.0f} s; the report is in {out / 'report.html'}")

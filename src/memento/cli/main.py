@@ -20,7 +20,7 @@ def application() -> typer.Typer:
     import typer
 
     import memento
-    from memento.cli import demo, memory
+    from memento.cli import demo, memory, puffer, run
 
     app = typer.Typer(
         name="memento",
@@ -50,7 +50,9 @@ def application() -> typer.Typer:
         del version, debug
 
     app.add_typer(memory.app, name="memory")
+    app.add_typer(puffer.app, name="puffer")
     app.command()(demo.demo)
+    app.command()(run.run)
     return app
 
 

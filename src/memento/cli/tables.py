@@ -7,6 +7,7 @@ of the core, which know no files, are repeated under `in_file`.
 from __future__ import annotations
 
 import contextlib
+import csv
 import fnmatch
 import glob
 import re
@@ -198,7 +199,7 @@ def join(files: Sequence[Path], parts: Sequence[Samples]) -> Samples:
 
 
 def write(file: Path, samples: Samples) -> None:
-    """Write columns to ``.parquet``, ``.arrow`` or ``.npz``; the file is whole or absent.
+    """Write columns to ``.parquet``, ``.arrow``, ``.npz`` or ``.csv``; the file is whole or absent.
 
     Columns of shape ``(n, k)`` become fixed-size lists, deeper ones lists of lists.
 
@@ -449,6 +450,20 @@ def _write_arrow(file: Path, samples: Samples) -> None:
     _arrow("feather").write_feather(_arrow_table(samples), str(file))
 
 
+def _write_csv(file: Path, samples: Samples) -> None:
+    """Columns of shape (n,) only."""
+    wide = [name for name, array in samples.items() if array.ndim > 1]
+    if wide:
+        raise SettingError(f"{file}: column {wide[0]!r} has more than one dimension; not for CSV")
+    columns = [
+        array.astype(str) if array.dtype.kind in "mM" else array for array in samples.values()
+    ]
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(samples)
+        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+
+
 def _arrow_table(samples: Samples) -> Any:
     arrow = _arrow("lib")
 
@@ -469,6 +484,7 @@ _WRITERS = {
     ".pq": _write_parquet,
     ".arrow": _write_arrow,
     ".feather": _write_arrow,
+    ".csv": _write_csv,
 }
 
 

@@ -1,7 +1,8 @@
 """Bitrate controllers: in which format to send the next chunk of video.
 
     Fugu        best plan in expectation over the predicted distribution of transmission times;
-                or as if the likeliest time were certain (``point_estimate``)
+                or as if the likeliest time were certain (``point_estimate``), or with a blurred
+                distribution (``blur``)
     MPC         best plan if throughput stays at its recent harmonic mean (MPC-HM)
     RobustMPC   the same, lowered by the largest recent error of prediction (RobustMPC-HM)
     BBA         the best chunk below a size that grows with the buffer
@@ -56,6 +57,7 @@ _MPC_UNITS = 100
 _MPC_UNIT = BUFFER_SECONDS / _MPC_UNITS
 
 _UNKNOWN_PACE = 10_000.0  # s/byte where nothing was sent yet: any stall is worse than any quality
+_BLUR_REACH = 10  # classes on either side
 _SUM_ERROR = 1e-3  # float32 probabilities sum to 1 within much less
 # Vp and gamma_p, from the mean chunk sizes of Puffer with buffers of 3 and 15 s.
 _BOLA = {1: (1.347114, -6.644704), 2: (102.816187, -0.854108)}
@@ -224,6 +226,13 @@ class Fugu(Controller):
         switching: Cost of a change of quality, per dB; >= 0.
         stalling: Cost of stalls, per s; >= 0.
         point_estimate: Plan as if the likeliest class (the first of several) were certain.
+        blur: Standard deviation, in classes, of a Gaussian that chances are blurred with after
+            formats were banned; 0 for none. Class k gets what lies at most 10 classes away, times
+            the density at the distance, and chances are scaled to the sum 1.
+        blur_mean: Its mean, in classes: above 0, class k gets most from later ones, so times are
+            planned as shorter.
+        blur_wraps: Classes count in a circle, as on Puffer's servers, where a little of "at once"
+            thus becomes "too late"; otherwise nothing lies before the first and after the last.
 
     Raises:
         SettingError: A setting out of its range.
@@ -250,11 +259,20 @@ class Fugu(Controller):
     switching: float = 1.0
     stalling: float = 100.0
     point_estimate: bool = False
+    blur: float = 0.0
+    blur_mean: float = 0.0
+    blur_wraps: bool = True
 
     needs: ClassVar[frozenset[str]] = frozenset({"last_ssim", "probabilities"})
 
     def __post_init__(self) -> None:
         _check_planning(self.lookahead, self.switching, self.stalling)
+        if not 0 <= self.blur < math.inf:
+            raise SettingError(f"blur={self.blur}; give a finite number of classes >= 0")
+        if not abs(self.blur_mean) <= _BLUR_REACH:
+            raise SettingError(
+                f"blur_mean={self.blur_mean}; give a number of classes within {_BLUR_REACH} of 0"
+            )
 
     @property
     def steps(self) -> int:
@@ -273,6 +291,7 @@ class Fugu(Controller):
             _last_quality(situations.last_ssim),
             situations.probabilities,
             self.point_estimate,
+            _blur_shares(self.blur, self.blur_mean, self.blur_wraps),
             self.switching,
             self.stalling * _FUGU_UNIT,
             int(_units(CHUNK_SECONDS, _FUGU_UNIT)),
@@ -496,6 +515,20 @@ class BOLA(Controller):
         return out
 
 
+def _blur_shares(std: float, mean: float, wraps: bool) -> Floats:
+    """(21, 21): what class k (row) gets of each class; (0, 0) without blur."""
+    if std == 0:
+        return np.empty((0, 0))
+    k = np.arange(CLASSES)
+    away = k - k[:, None]
+    if wraps:  # 21 classes and a reach of 10: each lies at one distance
+        away = (away + _BLUR_REACH) % CLASSES - _BLUR_REACH
+    # The nearest distance has the exponent 0, so a narrow Gaussian does not vanish everywhere.
+    squares = ((away - mean) / std) ** 2
+    within = np.abs(away) <= _BLUR_REACH
+    return np.asarray(np.where(within, np.exp(0.5 * (squares[within].min() - squares)), 0.0))
+
+
 def _units(seconds: npt.ArrayLike, unit: float) -> Integers:
     """Whole units, to the nearest."""
     # Bounded, as endless buffers do not fit an integer; all bounds on units are far below.
@@ -582,6 +615,7 @@ def _check_chances(chances: Floats, sizes: Floats) -> None:
 named_controllers: dict[str, Controller] = {
     "puffer_ttp": Fugu(),
     "puffer_ttp_mle": Fugu(point_estimate=True),
+    "puffer_ttp_no_tcp_info": Fugu(),  # it is its predictor that has 17 inputs
     "mpc": MPC(),
     "robust_mpc": RobustMPC(),
     "linear_bba": BBA(),

@@ -40,7 +40,16 @@ from memento.files import atomic_write, storage_errors, write_synced
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["CHUNK_COLUMNS", "HISTORY", "HORIZONS", "STEP", "Features", "chunk_table", "features_of"]
+__all__ = [
+    "CHUNK_COLUMNS",
+    "HISTORY",
+    "HORIZONS",
+    "STEP",
+    "Features",
+    "chunk_table",
+    "features_and_chunks",
+    "features_of",
+]
 
 HISTORY = 8  # past chunks in an input
 HORIZONS = 5
@@ -154,6 +163,17 @@ class Features:
         sent, streams = _read_sent(day, cc, counts)
         table = _with_acks(day, sent, streams, counts)
         del sent
+        return cls._of_table(table, streams, counts, dtype)
+
+    @classmethod
+    def _of_table(
+        cls,
+        table: pl.DataFrame,
+        streams: pl.DataFrame,
+        counts: dict[str, int],
+        dtype: npt.DTypeLike,
+    ) -> Features:
+        """From chunks with their acknowledgements."""
         n = len(table)
         values = np.empty((n, _WIDTH), dtype=dtype)
         counts["not_measured"] = int((table["min_rtt"] == NOT_MEASURED).sum())
@@ -403,29 +423,36 @@ def chunk_table(day: Day | str | Path, *, cc: str | None = None) -> pl.DataFrame
     Raises:
         SchemaError, DamagedError, StorageError: As ``Features.of_day``.
     """
-    pl = polars("reading a Puffer day")
     day = day if isinstance(day, Day) else Day(day)
     counts: dict[str, int] = {}
     sent, streams = _read_sent(day, cc, counts, _EVERYTHING)
+    return _chunks(_with_acks(day, sent, streams, counts), streams)
+
+
+def features_and_chunks(
+    day: Day | str | Path, *, dtype: npt.DTypeLike = np.float32, cc: str | None = None
+) -> tuple[Features, pl.DataFrame]:
+    """``Features.of_day`` and ``chunk_table`` of one day, which is read once.
+
+    Args:
+        day: The day or its folder.
+        dtype: See ``Features.of_day``.
+        cc: See there.
+
+    Returns:
+        Both with the same rows in the same order.
+
+    Raises:
+        SchemaError, DamagedError, StorageError, SettingError: As ``Features.of_day``.
+    """
+    day = day if isinstance(day, Day) else Day(day)
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise SettingError(f"dtype={np.dtype(dtype)}; give float32 or float64")
+    counts: dict[str, int] = {}
+    sent, streams = _read_sent(day, cc, counts, _EVERYTHING)
     table = _with_acks(day, sent, streams, counts)
-    table = table.join(
-        streams.filter("kept").select("stream", "abr", "cc"),
-        on="stream",
-        how="left",
-        maintain_order="left",
-    )
-    acked = pl.when(pl.col("acked") >= pl.col("time")).then("acked")
-    table = table.with_columns(acked.alias("acked"))
-    return table.select(
-        "stream",
-        "video_ts",
-        pl.col("time").alias("sent"),
-        "acked",
-        ((pl.col("acked") - pl.col("time")) / 1e9).alias("trans_time"),
-        *_EVERYTHING,
-        "abr",
-        "cc",
-    )
+    del sent
+    return Features._of_table(table, streams, counts, dtype), _chunks(table, streams)
 
 
 def features_of(
@@ -547,6 +574,29 @@ def _with_acks(
     matched = len(table) - table["acked"].null_count()
     counts["unsent"] = unsent + len(acks) - matched
     return table
+
+
+def _chunks(table: pl.DataFrame, streams: pl.DataFrame) -> pl.DataFrame:
+    """The columns of ``chunk_table``."""
+    pl = polars("reading a Puffer day")
+    table = table.join(
+        streams.filter("kept").select("stream", "abr", "cc"),
+        on="stream",
+        how="left",
+        maintain_order="left",
+    )
+    acked = pl.when(pl.col("acked") >= pl.col("time")).then("acked")
+    table = table.with_columns(acked.alias("acked"))
+    return table.select(
+        "stream",
+        "video_ts",
+        pl.col("time").alias("sent"),
+        "acked",
+        ((pl.col("acked") - pl.col("time")) / 1e9).alias("trans_time"),
+        *_EVERYTHING,
+        "abr",
+        "cc",
+    )
 
 
 def _last_ones(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -7,6 +7,7 @@
     weighted_intervals   weighted means across days (or viewers) with bootstrap intervals
     difference           the same for the difference of two schemes, paired or not
     time_series          weighted_intervals of the last days before each day
+    weighted_ecdf        distribution of values over days, weighted
 
 SSIM means average the index; the mean is converted to dB.
 
@@ -16,7 +17,7 @@ the statistics that Puffer publishes daily; the daily analysis of the Memento pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ __all__ = [
     "scheme_statistics",
     "stream_statistics",
     "time_series",
+    "weighted_ecdf",
     "weighted_intervals",
 ]
 
@@ -47,6 +49,7 @@ SLOW_RATE = 750_000.0  # bytes/s, 6 Mbit/s
 _GAP = 8.0  # s without an event: the viewer's machine slept, or the connection is gone
 _LOW_BUFFER, _LOW_LASTS = 0.3, 20.0  # s; later the viewer has left a stalled tab open
 _FULL_BUFFER, _SLOW_GROWTH = 5.0, 0.15  # s; stalling with video at hand is the decoder's fault
+_LARGEST_STALL = 20.0  # s from one event to the next: longer ones would have ended the stream
 _BINS = range(2, 21)  # of log2(watch / s)
 _PERFECT = 0.99999  # an index above it says the chunk was copied, or black
 _DAILY_CHUNK = 2.001  # s; the artefact's, not 2.002
@@ -85,6 +88,12 @@ def stream_statistics(events: Any) -> Samples:
         startup delay subtracted), ``stall_with_startup`` (s, the contaminated number beside it:
         cum_rebuf at the last playing event), all NaN where never started; ``considered``: not bad
         and watched for >= 4 s.
+
+        Two more stall times hold where a client reports nonsense, such as hours in a stream of
+        minutes. ``stall_capped`` (s) is ``stall``, but from one event to the next not more than 20
+        s count, and in all not more than ``watch``. ``stall_limit`` (s) is the same up to the end
+        of the stream, unfinished stalls included, from its first event if it never started: what
+        ``daily_statistics`` lets a stream count at most.
 
     Raises:
         SchemaError: A column is missing.
@@ -159,6 +168,16 @@ def stream_statistics(events: Any) -> Samples:
     delay, dirty = np.full(len(starts), np.nan), np.full(len(starts), np.nan)
     delay[started] = rebuffered[startup[started]]
     dirty[started] = rebuffered[last[started]]
+    steps = np.clip(np.diff(rebuffered, prepend=0.0), 0.0, _LARGEST_STALL)
+    possible = np.cumsum(np.where(new, 0.0, steps))
+
+    def up_to(end: np.ndarray, begin: np.ndarray) -> Floats:
+        return np.minimum(possible[end] - possible[begin], time[end] - time[begin])
+
+    capped = stall.copy()
+    capped[started] = up_to(last[started], startup[started])
+    capped = np.where(capped < stall - 1e-6, capped, stall)  # sums of many steps are rounded
+    limit = up_to(np.maximum(cut - 1, starts), np.where(started, startup, starts))
     bad = np.select(
         [~started, slow, watch <= 0, stall < 0],
         ["never started", "slow decoder", "nothing played", "negative rebuffer"],
@@ -175,6 +194,8 @@ def stream_statistics(events: Any) -> Samples:
         watch=watch,
         stall=stall,
         stall_with_startup=dirty,
+        stall_capped=capped,
+        stall_limit=limit,
         considered=(bad == "") & (watch >= LEAST_WATCH),
     )
 
@@ -344,9 +365,10 @@ def daily_statistics(chunks: Any, day: Any) -> Samples:
     Args:
         chunks: Columns, rows of a stream in order of sending: ``stream``, ``abr``, ``ssim_index``,
             ``cum_rebuf`` (s), ``startup`` (s: the stream's startup delay in ``cum_rebuf``; 0 where
-            that is subtracted already), ``trans_time`` (s, NaN: not acknowledged); if known ``y``,
-            ``y_hat``, ``logscore``, ``error``, ``error_rel``, (n,) or (n, horizons), see
-            ``scores.score`` (``error`` is predicted - actual).
+            that is subtracted already), ``trans_time`` (s, NaN: not acknowledged); if known
+            ``stall_limit`` (s, one value for all rows of a stream, see ``stream_statistics``; inf
+            for none); if known ``y``, ``y_hat``, ``logscore``, ``error``, ``error_rel``, (n,) or
+            (n, horizons), see ``scores.score`` (``error`` is predicted - actual).
         day: A value for the column ``day``.
 
     Returns:
@@ -354,12 +376,14 @@ def daily_statistics(chunks: Any, day: Any) -> Samples:
             ssim: mean and quantiles of the index, then in dB
             delta_ssim: mean, std, rms, quantiles of the |change| in dB between chunks of a stream
             stream: playtime, rebuftime, streamtime (s), stalled (%), chunks, streams; and
-                rebuftime, streamtime, stalled once more ``_with_startup``, as the artefact has them
+                rebuftime, streamtime, stalled once more ``_with_startup``, as the artefact has
+                them, and with ``stall_limit`` once more ``_capped``, without nonsense
             y, ..., error_rel: averaged over horizons, and with suffix ``_0`` the first alone
 
     Raises:
         SchemaError: A column is missing.
-        DomainError: SSIM outside [-1, 1], or ``cum_rebuf`` and ``startup`` that are not finite.
+        DomainError: SSIM outside [-1, 1], ``cum_rebuf`` and ``startup`` that are not finite, or a
+            ``stall_limit`` below 0.
 
     Example:
         >>> table = daily_statistics(
@@ -392,6 +416,13 @@ def daily_statistics(chunks: Any, day: Any) -> Samples:
     dirty, clean = np.zeros(m), np.zeros(m)  # stall times are not below 0
     np.maximum.at(dirty, stream, table["cum_rebuf"])
     np.maximum.at(clean, stream, table["cum_rebuf"] - table["startup"])
+    totals = {"": clean, "_with_startup": dirty}
+    if "stall_limit" in table:
+        if not (table["stall_limit"] >= 0).all():
+            raise DomainError("stall_limit: found values below 0, or NaN; give seconds, or inf")
+        limit = np.full(m, np.inf)
+        np.minimum.at(limit, stream, table["stall_limit"])
+        totals["_capped"] = np.minimum(clean, limit)
     stalls = clean[stream] > 0
     found: list[tuple[str, str, str, str, float]] = []
     for abr in np.unique(table["abr"]):
@@ -402,7 +433,7 @@ def daily_statistics(chunks: Any, day: Any) -> Samples:
             "unstalled": own & ~stalls,
         }.items():
             part = np.flatnonzero(mask)
-            for variable, metrics in _daily(table, part, stream, clean, dirty).items():
+            for variable, metrics in _daily(table, part, stream, totals).items():
                 found += [(str(abr), selection, variable, *pair) for pair in metrics.items()]
     names = ("abr", "selection", "variable", "metric", "value")
     kinds = (str, str, str, str, np.float64)
@@ -470,6 +501,7 @@ def difference(
     joint: bool = True,
     relative: bool = False,
     paired: bool = False,
+    transform: Callable[[Floats], Floats] | None = None,
 ) -> Samples:
     """Difference of the weighted means of two schemes, first - second, with an interval.
 
@@ -486,6 +518,8 @@ def difference(
             comparison only; for paired runs it wastes the pairing.
         relative: 100 (x - y) / max(|x|, |y|), in %, 0 for 0 and 0.
         paired: Demand that every unit has both schemes.
+        transform: Applied to means before they are subtracted, such as ``quality`` to means of the
+            SSIM index.
 
     Returns:
         One row: ``first``, ``second``, ``units`` with both, ``value``, ``low``, ``high``.
@@ -524,6 +558,7 @@ def difference(
         )
 
     def apart(means: Floats) -> Floats:
+        means = means if transform is None else transform(means)
         x, y = means[:, 0], means[:, 1]
         if not relative:
             return x - y
@@ -579,6 +614,37 @@ def time_series(
         )
         parts.append(part.with_columns(day=np.full(part.size, day)))
     return Samples.concat(parts)
+
+
+def weighted_ecdf(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Samples:
+    """Weighted distribution of values, such as differences between schemes over days.
+
+    Args:
+        values: (n,) finite.
+        weights: (n,) >= 0, with a sum above 0 unless there are no values; None for equal ones.
+
+    Returns:
+        ``value``, ascending, each once, and ``share``: of the weight, what lies at or below it.
+
+    Raises:
+        SchemaError: Other shapes.
+        DomainError: Values that are not finite, weights below 0 or without sum.
+
+    Example:
+        >>> found = weighted_ecdf([2.0, -1.0, 2.0], [1.0, 2.0, 1.0])
+        >>> found["value"], found["share"]
+        (array([-1.,  2.]), array([0.5, 1. ]))
+    """
+    x = np.asarray(values, dtype=np.float64)
+    w = np.ones(x.shape) if weights is None else np.asarray(weights, dtype=np.float64)
+    if x.ndim != 1 or w.shape != x.shape:
+        raise SchemaError(f"values of shape {x.shape}, weights of {w.shape}; expected (n,) both")
+    _check_finite({"values": x, "weights": w}, "values", "weights")
+    if (w < 0).any() or (len(w) and not w.sum() > 0):
+        raise DomainError("weights: found values below 0, or only 0; weights are times or counts")
+    found, of = np.unique(x, return_inverse=True)
+    total = np.cumsum(np.bincount(of, w, minlength=len(found)))
+    return Samples.borrow(value=found, share=total / total[-1:])
 
 
 # ----------------------------------------------------------------------------------------------
@@ -677,7 +743,7 @@ def _stall_ratios(
 
 
 def _daily(
-    table: Samples, part: np.ndarray, stream: np.ndarray, clean: Floats, dirty: Floats
+    table: Samples, part: np.ndarray, stream: np.ndarray, totals: Mapping[str, Floats]
 ) -> dict[str, dict[str, float]]:
     """Variables and metrics of the chunks ``part``."""
     found: dict[str, dict[str, float]] = {}
@@ -692,7 +758,7 @@ def _daily(
     streams = np.unique(stream[part])
     playtime = _DAILY_CHUNK * len(part)
     summary = {"playtime": playtime, "chunks": float(len(part)), "streams": float(len(streams))}
-    for suffix, stalls in {"": clean, "_with_startup": dirty}.items():
+    for suffix, stalls in totals.items():
         total = float(stalls[streams].sum())
         summary[f"rebuftime{suffix}"] = total
         summary[f"streamtime{suffix}"] = playtime + total

@@ -346,6 +346,26 @@ class Day:
         if self.name is not None:
             range_of(self.name)
 
+    @classmethod
+    def find(cls, root: str | Path, name: str) -> Day:
+        """A day among others: in a folder called as the day or its range, or in ``root`` itself.
+
+        Args:
+            root: For example what ``download`` or ``simulate`` made, or a folder with files put
+                there by hand.
+            name: Which day, as 2021-10-17.
+
+        Raises:
+            SettingError: A day that does not exist.
+            StorageError: No such folder, or no file of that day.
+            ForeignError: A table twice.
+        """
+        root = Path(root)
+        for folder in (root / name, root / range_of(name)):
+            if folder.is_dir():
+                return cls(folder, name)
+        return cls(root, name)
+
     def __repr__(self) -> str:
         return f"<Day {self.name or '?'}: {', '.join(self.files)}>"
 

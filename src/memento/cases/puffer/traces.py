@@ -27,7 +27,7 @@ from memento.errors import (
     StorageError,
 )
 
-__all__ = ["Population", "Shift", "Traces", "days"]
+__all__ = ["Paths", "Population", "Shift", "Traces", "days"]
 
 COLUMNS = ("trace_id", "seconds", "rate")
 
@@ -389,7 +389,7 @@ class Population:
         # A key for each purpose keeps days apart from each other and from the random walk.
         rng = np.random.default_rng([self.seed, 1, number])
         lengths = self._lengths(rng)
-        paths = _Paths.draw(len(lengths), conditions, rng)
+        paths = Paths.draw(len(lengths), conditions, rng)
         for index, shift in enumerate(self.shifts):
             # Its own generator, so that a shift changes nothing but what it says it changes.
             reached = np.random.default_rng([self.seed, 2, number, index]).random(len(lengths))
@@ -399,6 +399,25 @@ class Population:
         first = number * 1_000_000
         ids = np.repeat(np.arange(first, first + len(lengths)), lengths)
         return Traces(ids, sent, rate, f"synthetic day {number}")
+
+    def paths(self, number: int, normals: np.ndarray, uniforms: np.ndarray) -> Paths:
+        """The paths of n sessions on a day, from random numbers of the caller.
+
+        Args:
+            number: The day, from 0 on.
+            normals: (6, n) standard normal.
+            uniforms: (shifts, n) in (0, 1): which sessions a shift reaches.
+
+        Raises:
+            SettingError: A negative day.
+        """
+        if number < 0:
+            raise SettingError(f"day {number}; days count from 0")
+        paths = Paths.of(self._conditions(number), normals)
+        for shift, drawn in zip(self.shifts, uniforms, strict=True):
+            if shift.holds(number):
+                paths = paths.shifted(shift, drawn < shift.share)
+        return paths
 
     def _conditions(self, number: int) -> _Conditions:
         """The population's parameters on a day: a random walk from day 0 plus a weekly wave."""
@@ -443,26 +462,41 @@ class _Conditions:
 
 
 @dataclass(frozen=True)
-class _Paths:
-    """One value per stream."""
+class Paths:
+    """What is constant about network paths.
 
-    mean: np.ndarray  # MB/s
-    min_rtt: np.ndarray  # s
+    Attributes:
+        mean: (n,) mean capacity, MB/s.
+        min_rtt: (n,) least round-trip time, s.
+        noise: (n,) standard deviation of the log of a reading of the delivery rate.
+        low: (n,) share of readings that are far too low.
+        sticky: (n,) share of readings that repeat the one before.
+        outage: (n,) probability that an outage begins in a step of 2 s.
+        slow: (n,) standard deviation of the log of the slow part of capacity.
+    """
+
+    mean: np.ndarray
+    min_rtt: np.ndarray
     noise: np.ndarray
     low: np.ndarray
     sticky: np.ndarray
-    outage: np.ndarray  # probability that one begins in a step
+    outage: np.ndarray
     slow: np.ndarray
 
     @classmethod
-    def draw(cls, count: int, conditions: _Conditions, rng: np.random.Generator) -> _Paths:
-        """Streams of a day; slow paths tend to have long round trips (correlation -0.4)."""
-        z, w = rng.standard_normal((2, count))
+    def draw(cls, count: int, conditions: _Conditions, rng: np.random.Generator) -> Paths:
+        """Streams of a day."""
+        rate_and_rtt, spread = rng.standard_normal((2, count)), rng.standard_normal((4, count))
+        return cls.of(conditions, np.concatenate((rate_and_rtt, spread)))
+
+    @classmethod
+    def of(cls, conditions: _Conditions, normals: np.ndarray) -> Paths:
+        """Of (6, n) standard normal numbers; slow paths tend to have long round trips (-0.4)."""
+        z, w, *spread = normals
         share = np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in z])
         mbit = np.exp(_interpolated(share, _MEAN_MBIT, np.log))
         mean = conditions.rate * mbit / 8
         outages = conditions.outages * _interpolated(mean, _OUTAGES) / 1000
-        spread = rng.standard_normal((4, count))
         return cls(
             mean=mean,
             min_rtt=0.051 * np.exp(0.64 * (-0.4 * z + math.sqrt(1 - 0.16) * w)),
@@ -473,9 +507,9 @@ class _Paths:
             slow=np.minimum(conditions.slow * np.exp(0.82 * spread[3]), 1.5),
         )
 
-    def shifted(self, shift: Shift, reached: np.ndarray) -> _Paths:
+    def shifted(self, shift: Shift, reached: np.ndarray) -> Paths:
         """The same with a shift in force on some of them."""
-        return _Paths(
+        return Paths(
             mean=np.where(reached, self.mean * shift.rate_factor, self.mean),
             min_rtt=np.where(reached, self.min_rtt + shift.extra_rtt, self.min_rtt),
             noise=np.where(reached, self.noise * shift.noise_factor, self.noise),
@@ -485,11 +519,12 @@ class _Paths:
             slow=self.slow,
         )
 
-    def take(self, rows: np.ndarray) -> _Paths:
-        return _Paths(**{name: values[rows] for name, values in vars(self).items()})
+    def take(self, rows: np.ndarray) -> Paths:
+        """Some of them, by position."""
+        return Paths(**{name: values[rows] for name, values in vars(self).items()})
 
 
-def _capacity(paths: _Paths, steps: int, rng: np.random.Generator) -> np.ndarray:
+def _capacity(paths: Paths, steps: int, rng: np.random.Generator) -> np.ndarray:
     """(streams, steps) MB/s: mean times slow part times outages.
 
     The log of the slow part is a sum of two AR(1) (lag-1 correlation 0.85 and 0.98 per step of 2 s)
@@ -523,7 +558,7 @@ def _capacity(paths: _Paths, steps: int, rng: np.random.Generator) -> np.ndarray
 
 
 def _watch(
-    paths: _Paths, lengths: np.ndarray, rng: np.random.Generator
+    paths: Paths, lengths: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Let every player watch its stream; all of them advance by one chunk at a time.
 

@@ -42,6 +42,7 @@ __all__ = [
     "HORIZONS",
     "INPUTS",
     "SHAPES",
+    "WITHOUT_TCP",
     "Moments",
     "Network",
     "Ttp",
@@ -50,18 +51,44 @@ __all__ = [
     "read_cpp",
     "read_meta",
     "read_py",
+    "selected_inputs",
     "sentinel_rows",
+    "shapes_of",
 ]
 
 INPUTS = 62
+WITHOUT_TCP = 17
 HORIZONS = 5
 _HIDDEN = 64
+# How many inputs a network may have -> which of the 62 these are. Without TCP: size and time of
+# eight past chunks, and the size asked about (Puffer's puffer_ttp_no_tcp_info).
+_LAYOUTS = {
+    INPUTS: np.arange(INPUTS),
+    WITHOUT_TCP: np.append(7 * np.repeat(np.arange(8), 2) + np.tile([5, 6], 8), INPUTS - 1),
+}
 _NAMES = ("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias")
-SHAPES: tuple[tuple[int, ...], ...] = (
-    *((_HIDDEN, INPUTS), (_HIDDEN,)),
-    *((_HIDDEN, _HIDDEN), (_HIDDEN,)),
-    *((CLASSES, _HIDDEN), (CLASSES,)),
-)
+
+
+def shapes_of(inputs: int = INPUTS) -> tuple[tuple[int, ...], ...]:
+    """Shapes of W1, b1, W2, b2, W3, b3 of a network with so many inputs.
+
+    Raises:
+        SettingError: Neither 62 nor 17.
+
+    Example:
+        >>> shapes_of(17)[0]
+        (64, 17)
+    """
+    if inputs not in _LAYOUTS:
+        raise SettingError(f"inputs={inputs}; networks have one of {[*_LAYOUTS]} inputs")
+    return (
+        *((_HIDDEN, inputs), (_HIDDEN,)),
+        *((_HIDDEN, _HIDDEN), (_HIDDEN,)),
+        *((CLASSES, _HIDDEN), (CLASSES,)),
+    )
+
+
+SHAPES = shapes_of()
 
 # What a class counts as in an expectation, in s. The last one is open and taken for 10 s.
 CLASS_VALUES = np.concatenate([[0.125], 0.5 * np.arange(1, CLASSES)])
@@ -100,15 +127,40 @@ def expected_time(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(probabilities @ CLASS_VALUES)[()]
 
 
+def selected_inputs(x: np.ndarray, inputs: int) -> np.ndarray:
+    """What a network of so many inputs looks at.
+
+    Args:
+        x: (n, 62), or (n, inputs) already.
+        inputs: 62, or 17 without the state of TCP.
+
+    Returns:
+        (n, inputs), the same array if nothing is left out.
+
+    Raises:
+        SchemaError, DomainError: As for `Network.logits`.
+
+    Example:
+        >>> selected_inputs(np.arange(62)[None], 17)[0, [0, 1, 2, -1]]
+        array([ 5,  6, 12, 61])
+    """
+    x = np.asarray(x)
+    if x.ndim == 2 and x.shape[1] == INPUTS != inputs:
+        x = x[:, _LAYOUTS[inputs]]
+    return checked_inputs(x, inputs)
+
+
 def sentinel_rows(x: np.ndarray) -> np.ndarray:
     """Which samples hold a min_rtt that was never measured (2^32 - 1 microseconds).
 
     Args:
-        x: (n, 62) inputs, min_rtt in s.
+        x: (n, 62) inputs, min_rtt in s; (n, 17) inputs have none.
 
     Returns:
         (n,) bool.
     """
+    if x.shape[1] != INPUTS:
+        return np.zeros(len(x), dtype=bool)
     return np.asarray((x[:, _MIN_RTT] > _NO_SAMPLE).any(axis=1))
 
 
@@ -116,7 +168,7 @@ def clamp_sentinels(x: np.ndarray) -> np.ndarray:
     """Replace each min_rtt that was never measured by the rtt next to it, its upper bound.
 
     Args:
-        x: (n, 62) inputs, min_rtt and rtt in s.
+        x: (n, 62) inputs, min_rtt and rtt in s; (n, 17) inputs stay as they are.
 
     Returns:
         The same array if there is nothing to replace, else a copy.
@@ -142,8 +194,8 @@ class Moments:
 
     Attributes:
         count: Rows seen, >= 1.
-        mean: (62,) float64.
-        std: (62,) float64 >= 0, of the population; a column of 0 is centred but not divided.
+        mean: (62,) float64, or (17,) without the state of TCP.
+        std: The same, >= 0, of the population; a column of 0 is centred but not divided.
 
     Raises:
         ModelError: Another shape, a number that is not finite, a negative std, no rows.
@@ -165,24 +217,36 @@ class Moments:
         object.__setattr__(self, "count", int(self.count))
         for name in ("mean", "std"):
             value = _frozen(getattr(self, name), np.dtype(np.float64))
-            _check_numbers(f"the inputs' {name}", value, (INPUTS,))
+            inputs = self.inputs if name == "std" else len(value) if value.ndim == 1 else 0
+            inputs = inputs if inputs in _LAYOUTS else INPUTS
+            _check_numbers(f"the inputs' {name}", value, (inputs,), inputs)
             object.__setattr__(self, name, value)
         if (self.std < 0).any():
             raise ModelError(f"a standard deviation of {self.std.min()}; expected none below 0")
 
+    @property
+    def inputs(self) -> int:
+        """How many columns: 62 or 17."""
+        return len(self.mean)
+
     @classmethod
-    def of(cls, x: np.ndarray) -> Moments:
-        """Of (n, 62) inputs, n >= 1.
+    def of(cls, x: np.ndarray, inputs: int | None = None) -> Moments:
+        """Of (n, 62) or (n, 17) inputs, n >= 1.
+
+        Args:
+            x: Inputs.
+            inputs: 17 to leave out the state of TCP; default: as wide as x.
 
         Raises:
             SchemaError, DomainError: As for `Network.logits`; also for no rows.
         """
-        x = checked_inputs(x)
+        width = np.shape(x)[-1] if np.ndim(x) == 2 else INPUTS
+        x = selected_inputs(x, inputs or (width if width in _LAYOUTS else INPUTS))
         if not len(x):
             raise SchemaError("no rows to take moments of; give at least one")
         pieces = range(0, len(x), _ROWS)
         mean = sum(x[i : i + _ROWS].sum(axis=0, dtype=np.float64) for i in pieces) / len(x)
-        squares = np.zeros(INPUTS)
+        squares = np.zeros(x.shape[1])
         for i in pieces:
             squares += np.square(x[i : i + _ROWS] - mean).sum(axis=0)
         # Rounding of the mean would give a constant column a tiny std, and noise to divide.
@@ -199,6 +263,7 @@ class Moments:
         The same as Puffer's sqrt((n (std^2 + mean^2) + sum x^2) / n' - mean'^2), without the
         difference of large numbers.
         """
+        _check_alike(self, other)
         n, m = self.count, other.count
         shift = other.mean - self.mean
         squares = n * self.std**2 + m * other.std**2 + n * m / (n + m) * shift**2
@@ -206,11 +271,11 @@ class Moments:
 
     @property
     def scale(self) -> np.ndarray:
-        """(62,) what columns are divided by: std, or 1 where it is 0."""
+        """(inputs,) what columns are divided by: std, or 1 where it is 0."""
         return np.where(self.std == 0, 1.0, self.std)
 
     def standardise(self, x: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
-        """(n, 62) of ``dtype``: (x - mean) / std."""
+        """(n, inputs) of ``dtype``: (x - mean) / std."""
         # Inputs in double precision are subtracted so, and rounded only then.
         kind = np.result_type(x.dtype, dtype)
         mean, scale = self.mean.astype(kind), self.scale.astype(kind)
@@ -224,11 +289,14 @@ class Moments:
 class Network:
     """The predictor of one horizon: moments, then 62-64-64-21 with ReLU, then softmax.
 
+    A network with 17 inputs does without the state of TCP. It is asked like any other: of 62 inputs
+    it takes those that it knows.
+
     A value: training gives another one. Its precision is that of its weights; files hold float64.
 
     Attributes:
-        weights: Six arrays of `SHAPES`, all float32 or all float64: W1, b1, W2, b2, W3, b3, where
-            a layer is ``W x + b``.
+        weights: Six arrays of `SHAPES`, or of ``shapes_of(17)``, all float32 or all float64: W1,
+            b1, W2, b2, W3, b3, where a layer is ``W x + b``.
         moments: Of the inputs it was trained on.
 
     Raises:
@@ -253,13 +321,23 @@ class Network:
             raise ModelError(f"weights of type {found}; expected all float32 or all float64")
         object.__setattr__(self, "dtype", dtypes.pop())
         frozen = tuple(_frozen(array, self.dtype) for array in self.weights)
-        for name, array, shape in zip(_NAMES, frozen, SHAPES, strict=True):
-            _check_numbers(name, array, shape)
+        inputs = self.moments.inputs
+        for name, array, shape in zip(_NAMES, frozen, shapes_of(inputs), strict=True):
+            _check_numbers(name, array, shape, inputs)
         object.__setattr__(self, "weights", frozen)
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs it has: 62 or 17."""
+        return self.moments.inputs
 
     @classmethod
     def fresh(
-        cls, seed: int = 0, moments: Moments | None = None, dtype: Any = np.float32
+        cls,
+        seed: int = 0,
+        moments: Moments | None = None,
+        dtype: Any = np.float32,
+        inputs: int = INPUTS,
     ) -> Network:
         """Random weights, uniform in ±1/sqrt(inputs of the layer), as PyTorch starts layers.
 
@@ -267,14 +345,20 @@ class Network:
             seed: Of the weights.
             moments: Default: mean 0, std 1.
             dtype: float32 or float64.
+            inputs: 62, or 17 without the state of TCP; that of ``moments`` if these are given.
+
+        Raises:
+            SettingError: Another number of inputs.
         """
         rng = np.random.default_rng(seed)
-        widths = np.repeat([INPUTS, _HIDDEN, _HIDDEN], 2) ** -0.5
+        inputs = inputs if moments is None else moments.inputs
+        shapes = shapes_of(inputs)
+        widths = np.repeat([inputs, _HIDDEN, _HIDDEN], 2) ** -0.5
         weights = tuple(
             rng.uniform(-width, width, shape).astype(dtype)
-            for width, shape in zip(widths, SHAPES, strict=True)
+            for width, shape in zip(widths, shapes, strict=True)
         )
-        return cls(weights, moments or Moments(1, np.zeros(INPUTS), np.ones(INPUTS)))
+        return cls(weights, moments or Moments(1, np.zeros(inputs), np.ones(inputs)))
 
     def astype(self, dtype: Any) -> Network:
         """The same network in float32 (faster) or float64 (as in Puffer)."""
@@ -290,6 +374,7 @@ class Network:
                 oldest first, each delivery_rate (packets/s), cwnd (packets), in_flight (packets),
                 min_rtt (s), rtt (s), size (packets), transmission time (s); then the first five
                 of these now; then the size of the chunk asked about. A packet is 1,500 bytes.
+                A network with 17 inputs takes (n, 17) as well.
             sentinels: "clamp" replaces a min_rtt never measured by its rtt; "keep" takes it for
                 72 minutes, as Puffer's server does.
 
@@ -303,7 +388,7 @@ class Network:
         """
         if sentinels not in ("clamp", "keep"):
             raise SettingError(f"sentinels={sentinels!r}; give 'clamp' or 'keep'")
-        x = checked_inputs(x)
+        x = selected_inputs(x, self.inputs)
         logits = np.empty((len(x), CLASSES), dtype=self.dtype)
         for i in range(0, len(x), _ROWS):
             piece = x[i : i + _ROWS]
@@ -326,6 +411,7 @@ class Network:
 
         So a network learned with a min_rtt muted by sentinels can go on with honest moments.
         """
+        _check_alike(self.moments, moments)
         first, bias, *rest = (array.astype(np.float64) for array in self.weights)
         old, new = self.moments, moments
         bias = bias + first @ ((new.mean - old.mean) / old.scale)
@@ -363,7 +449,7 @@ class Ttp:
         networks: Five; number h predicts chunk n + h.
 
     Raises:
-        ModelError: Another number of networks.
+        ModelError: Another number of networks, or some with other inputs than the others.
 
     Example:
         >>> ttp = Ttp.fresh(seed=0)
@@ -377,6 +463,9 @@ class Ttp:
         object.__setattr__(self, "networks", tuple(self.networks))
         if len(self.networks) != HORIZONS:
             raise ModelError(f"{len(self.networks)} networks; expected {HORIZONS}")
+        if len({network.inputs for network in self.networks}) > 1:
+            found = [network.inputs for network in self.networks]
+            raise ModelError(f"networks of {found} inputs; a predictor's have the same")
 
     def __len__(self) -> int:
         return HORIZONS
@@ -387,10 +476,19 @@ class Ttp:
     def __iter__(self) -> Iterator[Network]:
         return iter(self.networks)
 
+    @property
+    def inputs(self) -> int:
+        """How many inputs its networks have: 62 or 17."""
+        return self.networks[0].inputs
+
     @classmethod
-    def fresh(cls, seed: int = 0, dtype: Any = np.float32) -> Ttp:
-        """Five networks with random weights, each with its own."""
-        return cls(tuple(Network.fresh(seed + 1000 * h, dtype=dtype) for h in range(HORIZONS)))
+    def fresh(cls, seed: int = 0, dtype: Any = np.float32, inputs: int = INPUTS) -> Ttp:
+        """Five networks with random weights, each with its own; 17 inputs for none of TCP."""
+        return cls(
+            tuple(
+                Network.fresh(seed + 1000 * h, dtype=dtype, inputs=inputs) for h in range(HORIZONS)
+            )
+        )
 
     def astype(self, dtype: Any) -> Ttp:
         """The same in float32 (faster) or float64."""
@@ -426,8 +524,8 @@ class Ttp:
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write all 15 files to a new folder, which is whole or absent.
 
-        A Puffer server loads cpp-N.pt (TorchScript from a (1, 62) float64 example to logits) and
-        cpp-meta-N.json; its trainer goes on from py-N.pt.
+        A Puffer server loads cpp-N.pt (TorchScript, from a (1, inputs) float64 example to logits)
+        and cpp-meta-N.json; its trainer goes on from py-N.pt.
 
         Args:
             folder: Absent or empty; its parent exists.
@@ -513,7 +611,7 @@ def read_cpp(path: str | os.PathLike[str]) -> tuple[np.ndarray, ...]:
     """Read the weights of a cpp-N.pt, of PyTorch 1.0 or later; its program is not loaded.
 
     Returns:
-        Six arrays of `SHAPES`, float32 or float64.
+        Six arrays of `SHAPES`, or of ``shapes_of(17)``, float32 or float64.
 
     Raises:
         StorageError, ForeignError, DamagedError, ModelError: As `Ttp.read`.
@@ -531,7 +629,6 @@ def read_cpp(path: str | os.PathLike[str]) -> tuple[np.ndarray, ...]:
             orders = [archive.read(n) for n in archive.namelist() if n.endswith("/byteorder")]
     except Exception as error:  # zipfile, too, fails in many ways
         raise DamagedError(_damaged(path, str(error))) from error
-    sizes = [int(np.prod(shape)) for shape in SHAPES]
     lengths = [len(found.get(str(i), b"")) for i in range(len(SHAPES))]
     with _named(path):
         if len(found) != len(SHAPES) or 0 in lengths:
@@ -539,20 +636,23 @@ def read_cpp(path: str | os.PathLike[str]) -> tuple[np.ndarray, ...]:
                 f"holds the tensors {sorted(found)}; expected 0 to {len(SHAPES) - 1}, the weights "
                 "of a predictor of Puffer's"
             )
-        width = next((w for w in (8, 4) if lengths == [w * size for size in sizes]), None)
-        if width is None:
+        sizes = {n: [int(np.prod(shape)) for shape in shapes_of(n)] for n in _LAYOUTS}
+        fits = [(w, n) for w in (8, 4) for n in sizes if lengths == [w * size for size in sizes[n]]]
+        if not fits:
             raise ModelError(
-                f"holds tensors of {lengths} bytes; expected {[8 * size for size in sizes]}: "
-                f"a network {INPUTS}-{_HIDDEN}-{_HIDDEN}-{CLASSES} in float64"
+                f"holds tensors of {lengths} bytes; expected {[8 * size for size in sizes[INPUTS]]}"
+                f": a network {INPUTS}-{_HIDDEN}-{_HIDDEN}-{CLASSES} in float64"
             )
+        width, inputs = fits[0]
+        shapes = shapes_of(inputs)
         if any(order != b"little" for order in orders):
             raise ForeignError("holds big-endian numbers; write it on a little-endian machine")
         weights = tuple(
             np.frombuffer(found[str(i)], dtype=f"<f{width}").reshape(shape)
-            for i, shape in enumerate(SHAPES)
+            for i, shape in enumerate(shapes)
         )
-        for name, array, shape in zip(_NAMES, weights, SHAPES, strict=True):
-            _check_numbers(name, array, shape)
+        for name, array, shape in zip(_NAMES, weights, shapes, strict=True):
+            _check_numbers(name, array, shape, inputs)
     return weights
 
 
@@ -576,7 +676,7 @@ def read_meta(path: str | os.PathLike[str]) -> Moments:
 
 
 def forward(weights: tuple[np.ndarray, ...], x: np.ndarray) -> np.ndarray:
-    """Logits (n, 21) of standardised inputs (n, 62)."""
+    """Logits (n, 21) of standardised inputs (n, 62), or (n, 17) with weights of such a network."""
     W1, b1, W2, b2, W3, b3 = weights
     hidden = x @ W1.T
     hidden += b1
@@ -599,12 +699,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def checked_inputs(x: Any) -> np.ndarray:
-    """(n, 62) of a real type, finite; raises SchemaError or DomainError."""
+def checked_inputs(x: Any, inputs: int = INPUTS) -> np.ndarray:
+    """(n, inputs) of a real type, finite; raises SchemaError or DomainError."""
     x = np.asarray(x)
-    if x.ndim != 2 or x.shape[1] != INPUTS or x.dtype.kind not in "fiub":
+    if x.ndim != 2 or x.shape[1] != inputs or x.dtype.kind not in "fiub":
         raise SchemaError(
-            f"inputs are {x.dtype} of shape {x.shape}; expected numbers of shape (n, {INPUTS})"
+            f"inputs are {x.dtype} of shape {x.shape}; expected numbers of shape (n, {inputs})"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = x.dtype.kind == "f" and not np.isfinite(x.sum())  # quick; may overflow, too
@@ -635,11 +735,20 @@ def _frozen(value: Any, dtype: np.dtype[Any]) -> np.ndarray:
     return array
 
 
-def _check_numbers(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_alike(one: Moments, other: Moments) -> None:
+    if one.inputs != other.inputs:
+        raise ModelError(
+            f"moments of {one.inputs} inputs meet those of {other.inputs}; give them the same"
+        )
+
+
+def _check_numbers(
+    name: str, array: np.ndarray, shape: tuple[int, ...], inputs: int = INPUTS
+) -> None:
     if array.shape != shape:
         raise ModelError(
             f"{name} has shape {array.shape}; expected {shape}, as in a network "
-            f"{INPUTS}-{_HIDDEN}-{_HIDDEN}-{CLASSES}"
+            f"{inputs}-{_HIDDEN}-{_HIDDEN}-{CLASSES}"
         )
     if not np.isfinite(array).all():
         raise ModelError(f"{name} is not finite in {(~np.isfinite(array)).sum()} places; retrain")
@@ -722,13 +831,13 @@ def _cpp_bytes(network: Network) -> bytes:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather have another format
         module = torch.nn.Sequential(
-            *(torch.nn.Linear(INPUTS, _HIDDEN), torch.nn.ReLU()),
+            *(torch.nn.Linear(network.inputs, _HIDDEN), torch.nn.ReLU()),
             *(torch.nn.Linear(_HIDDEN, _HIDDEN), torch.nn.ReLU()),
             torch.nn.Linear(_HIDDEN, CLASSES),
         ).double()
         weights = zip(_NAMES, network.weights, strict=True)
         module.load_state_dict({name: torch.from_numpy(a.astype("f8")) for name, a in weights})
-        example = torch.zeros((1, INPUTS), dtype=torch.float64)
+        example = torch.zeros((1, network.inputs), dtype=torch.float64)
         buffer = io.BytesIO()
         module.eval().requires_grad_(False)  # a server only predicts
         torch.jit.save(torch.jit.trace(module, example), buffer)

@@ -18,13 +18,16 @@ import numpy as np
 
 from memento.cases.puffer.transmission import CLASSES
 from memento.cases.puffer.ttp import (
-    SHAPES,
+    INPUTS,
+    WITHOUT_TCP,
     Moments,
     Network,
     checked_inputs,
     clamp_sentinels,
     forward,
+    selected_inputs,
     sentinel_rows,
+    shapes_of,
     softmax,
 )
 from memento.errors import DomainError, ModelError, SchemaError, SettingError
@@ -33,7 +36,6 @@ from memento.training.early_stop import EarlyStop
 
 __all__ = ["ARTEFACT", "PUFFER", "Training", "TrainingSettings", "TtpLearner"]
 
-_SIZES = tuple(math.prod(shape) for shape in SHAPES)
 _ROWS = 4096
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's, as everybody uses them
 _CHOICES = {
@@ -41,6 +43,7 @@ _CHOICES = {
     "moments": ("merge", "estimate", "keep"),
     "sentinels": ("clamp", "drop", "keep"),
     "dtype": ("float32", "float64"),
+    "inputs": (INPUTS, WITHOUT_TCP),
 }
 
 
@@ -63,6 +66,8 @@ class TrainingSettings:
         sentinels: A min_rtt never measured becomes its rtt ("clamp"), its sample is left out
             ("drop"), or it counts as 72 minutes ("keep", as Puffer).
         dtype: "float32", or "float64" as Puffer; the latter takes twice as long.
+        inputs: Of networks from random weights: 62, or 17 without the state of TCP. Others keep
+            theirs.
         seed: Of random weights, the split and the order of samples.
 
     Raises:
@@ -86,6 +91,7 @@ class TrainingSettings:
     sentinels: str = "clamp"
     dtype: str = "float32"
     seed: int = 42
+    inputs: int = INPUTS
 
     def __post_init__(self) -> None:
         for name in ("epochs", "scratch_epochs", "batch_size"):
@@ -133,7 +139,7 @@ class Training:
 
     Args:
         start: The network to go on from; None for random weights.
-        x: (n, 62) inputs, see `Network.logits`.
+        x: (n, 62) inputs, see `Network.logits`; (n, 17) will do for a network with 17.
         y_bin: (n,) integer classes, 0 to 20.
         weights: (n,) >= 0; None for equal ones.
         settings: How.
@@ -165,7 +171,10 @@ class Training:
         settings: TrainingSettings | None = None,
     ) -> None:
         self.settings = settings = settings or TrainingSettings()
-        x = checked_inputs(x)
+        # Sentinels stand in what TCP says, and "drop" is meant for samples of any network.
+        x = np.asarray(x)
+        inputs = settings.inputs if start is None else start.inputs
+        x = checked_inputs(x, inputs if x.ndim == 2 and x.shape[1] == inputs else INPUTS)
         labels = _checked_labels(y_bin, len(x))
         shares = _checked_weights(weights, len(x))
         if settings.sentinels == "drop":
@@ -174,6 +183,7 @@ class Training:
             shares = None if shares is None else shares[whole]
         elif settings.sentinels == "clamp":
             x = clamp_sentinels(x)
+        x = selected_inputs(x, inputs)
         if not len(x):
             raise SchemaError("no samples to train on; give at least one (without a sentinel)")
         rows, rest = _split(len(x), settings)
@@ -508,10 +518,13 @@ class TtpLearner:
 
 def _views(flat: np.ndarray) -> tuple[np.ndarray, ...]:
     """The six arrays inside one vector of all weights."""
-    ends = np.cumsum(_SIZES).tolist()
+    # The vector is as long as the inputs are many; all else has one size.
+    rest = sum(math.prod(shape) for shape in shapes_of()[1:])
+    shapes = shapes_of((len(flat) - rest) // shapes_of()[0][0])
+    sizes = [math.prod(shape) for shape in shapes]
     return tuple(
         flat[end - size : end].reshape(shape)
-        for end, size, shape in zip(ends, _SIZES, SHAPES, strict=True)
+        for end, size, shape in zip(np.cumsum(sizes).tolist(), sizes, shapes, strict=True)
     )
 
 

@@ -1,0 +1,620 @@
+"""`memento puffer`: days of Puffer, downloaded or simulated, to predictors and statistics."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from memento.errors import SettingError, StorageError
+from memento.files import storage_errors
+
+if TYPE_CHECKING:
+    from memento.cases.puffer.features import Features
+    from memento.cases.puffer.schema import Day
+    from memento.cases.puffer.simulator import Scheme
+    from memento.cases.puffer.traces import Shift
+    from memento.cases.puffer.ttp import Ttp
+    from memento.cases.puffer.ttp_training import TrainingSettings
+    from memento.policies import Policy
+    from memento.samples import Samples
+
+__all__ = ["app"]
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Video streaming: Puffer's data release, its predictor and controllers, and a simulator.",
+    no_args_is_help=True,
+)
+
+Days = Annotated[str, typer.Argument(metavar="DAYS", help="2021-10-17, or 2021-10-17..2021-10-23.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
+Source = Annotated[
+    Path,
+    typer.Option(
+        "--from", metavar="DIR", help="Where the days are: files, or a folder for each day."
+    ),
+]
+SkipMissing = Annotated[
+    bool, typer.Option("--skip-missing", help="Leave out days that have no files.")
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+
+
+# -------------------------------------------------------------------------------------- download
+
+
+@app.command()
+def download(
+    days: Days,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="A folder for each day is made in it.")],
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            help="Tables to fetch, with commas between; default: all, and the experiment settings."
+        ),
+    ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Also the predictor that Puffer trained that day.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(help="Hours to keep asking for files of young days; 0: ask once.")
+    ] = 0.0,
+    parallel: Annotated[int, typer.Option("-j", help="Files at a time.")] = 4,
+    data_url: Annotated[
+        str | None, typer.Option(help="Where the release lies. Default: Puffer's bucket.")
+    ] = None,
+    models_url: Annotated[
+        str | None, typer.Option(help="Where models lie. Default: Puffer's bucket.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch days of the data release; the same call again goes on, or has nothing to do.
+
+    Exits with 1 if a file failed, is late, or is missing and not known to be.
+    """
+    from memento.cases.puffer import download as case
+
+    if not (wait >= 0 and math.isfinite(wait)):
+        raise SettingError(f"--wait is {wait}; give hours of at least 0")
+    chosen = [k.strip() for k in kinds.split(",")] if kinds else list(case.DEFAULT_KINDS)
+    chosen += [case.MODEL] if models and case.MODEL not in chosen else []
+    with _progress(DownloadColumn(), TransferSpeedColumn()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(done: int, total: int | None, label: str) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(label, total=total)
+            bar.update(tasks[label], completed=done, total=total)
+
+        result = case.download(
+            days,
+            to,
+            kinds=chosen,
+            data_url=data_url or case.DATA_URL,
+            models_url=models_url or case.MODELS_URL,
+            parallel=parallel,
+            patience=case.Patience(wait=wait * 3600),
+            seed=seed,
+            progress=progress,
+        )
+    rows = result.to_rows()
+    _show(
+        ("day", "file", "state", "bytes", ""),
+        [
+            [r["day"], r["kind"], r["state"], f"{r['bytes']:,}" if r["bytes"] else "",
+             r["error"] or ("holds no rows" if r["empty"] else "")]
+            for r in rows
+        ],
+    )  # fmt: skip
+    _end(as_json, {"state": result.state, "bytes": result.bytes, "files": rows})
+    if result.state != "done":
+        raise typer.Exit(1)
+
+
+# -------------------------------------------------------------------------------------- simulate
+
+
+@app.command()
+def simulate(
+    days: Days,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="A folder for each day is made in it.")],
+    sessions: Annotated[int, typer.Option(help="Viewers of a day.")] = 200,
+    schemes: Annotated[
+        str,
+        typer.Option(
+            help="What sessions are assigned to: linear_bba, mpc, robust_mpc, bola_basic_v1, "
+            "bola_basic_v2, and with --model also puffer_ttp and puffer_ttp_mle."
+        ),
+    ] = "linear_bba,mpc,robust_mpc,bola_basic_v1",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR",
+            help="A predictor to run Fugu with, and what to call that scheme. Repeatable.",
+        ),
+    ] = None,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Serve every viewer with every scheme.")
+    ] = False,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:DAY",
+            help="From DAY on: new-access, halved-capacity or new-congestion-control. Repeatable.",
+        ),
+    ] = None,
+    drift: Annotated[float, typer.Option(help="Scale of the changes from day to day.")] = 1.0,
+    traces: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Parquet with trace_id, seconds, rate: real paths."),
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            help="The population's first day; default: the first of DAYS. Give it to add days to "
+            "those of an earlier call."
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option(help="csv, csv.gz or parquet.")] = "csv",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Compare each day with Puffer's published figures.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Let viewers stream for days, and write what Puffer would have published of them."""
+    from memento.cases.puffer import calibration
+    from memento.cases.puffer.download import parse_days
+    from memento.cases.puffer.release import write_simulated_day
+    from memento.cases.puffer.simulator import Simulation
+    from memento.cases.puffer.traces import Population, Traces
+
+    names = parse_days(days)
+    first = parse_days(origin)[0] if origin is not None else names[0]
+    shifts = tuple(_shift(text, first) for text in shift or ())
+    source: Any = Population(seed=seed, shifts=shifts, drift=drift)
+    if traces is not None:
+        source = Traces.read(traces)
+    simulation = Simulation(
+        _schemes(schemes, model or ()), population=source, paired=paired, seed=seed
+    )
+    facts: dict[str, Any] = {}
+    with _progress() as bar:
+        for name in names:
+            number = _number(name, first)
+            task = bar.add_task(name, total=1000)
+            write_simulated_day(
+                to / name,
+                name,
+                simulation,
+                number,
+                sessions=sessions,
+                form=form,
+                progress=_advancer(bar, task),
+            )
+            facts[name] = {"folder": str(to / name)}
+            if calibrate:
+                facts[name]["calibration"] = _columns(calibration.calibrate(to / name).table)
+    if calibrate:
+        for name in names:
+            Console(stderr=True).print(f"[bold]{name}[/bold]")
+            _show_columns(facts[name]["calibration"])
+    _end(as_json, {"days": facts})
+
+
+def _schemes(names: str, models: Sequence[str]) -> list[Scheme]:
+    from memento.cases.puffer.abr import Fugu, named_controllers
+    from memento.cases.puffer.simulator import Scheme
+    from memento.cases.puffer.ttp import Ttp
+
+    found = []
+    for name in [n.strip() for n in names.split(",") if n.strip()]:
+        if name not in named_controllers:
+            raise SettingError(f"no scheme {name!r}; give some of {', '.join(named_controllers)}")
+        controller = named_controllers[name]
+        if not isinstance(controller, Fugu):
+            found.append(Scheme(name, controller))
+        elif not models:
+            raise SettingError(f"scheme {name!r} needs a predictor; give --model DIR")
+    fugus = [n for n in ("puffer_ttp", "puffer_ttp_mle") if n in names.split(",")] or ["puffer_ttp"]
+    for text in models:
+        label, equals, folder = text.partition("=")
+        folder = folder if equals else label
+        ttp = Ttp.read(folder)
+        for fugu in fugus:
+            name = label if equals else fugu
+            if equals and len(fugus) > 1:
+                name = f"{label}_mle" if fugu.endswith("_mle") else label
+            found.append(Scheme(name, named_controllers[fugu], ttp))
+    if not found:
+        raise SettingError("no scheme to assign sessions to; give --schemes or --model")
+    return found
+
+
+def _shift(text: str, first: str) -> Shift:
+    from memento.cases.puffer.download import parse_days
+    from memento.cases.puffer.traces import Shift
+
+    kinds: dict[str, Callable[[int], Shift]] = {
+        "new-access": Shift.new_access,
+        "halved-capacity": Shift.halved_capacity,
+        "new-congestion-control": Shift.new_congestion_control,
+    }
+    kind, _, day = text.partition(":")
+    if kind not in kinds or not day:
+        raise SettingError(f"--shift {text!r}; give KIND:DAY with KIND one of {', '.join(kinds)}")
+    return kinds[kind](_number(parse_days(day)[0], first))
+
+
+def _number(day: str, first: str) -> int:
+    number = (dt.date.fromisoformat(day) - dt.date.fromisoformat(first)).days
+    if number < 0:
+        raise SettingError(f"day {day} is before {first}, the population's first; see --origin")
+    return number
+
+
+# -------------------------------------------------------------------------------------- features
+
+
+@app.command()
+def features(
+    days: Days,
+    source: Source,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="A folder for each day is made in it.")],
+    cc: Annotated[
+        str | None, typer.Option(help="Keep streams over this congestion control only, as bbr.")
+    ] = None,
+    skip_missing: SkipMissing = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read days and store what the predictor learns from; what is there is not made again."""
+    from memento.cases.puffer.features import features_of
+
+    found = {}
+    for name, day in _step("features", _present(days, source, skip_missing)):
+        made = features_of(day, to / name, cc=cc)
+        found[name] = {"streams": len(made.streams), **made.counts}
+    columns = ("streams", "chunks", "unacked", "sent_twice", "acked_early", "incomplete")
+    rows = [[name, *(f"{row.get(c, 0):,}" for c in columns)] for name, row in found.items()]
+    _show(("day", *columns), rows)
+    _end(as_json, {"days": found})
+
+
+# ----------------------------------------------------------------------------------------- train
+
+
+@app.command()
+def train(
+    days: Days,
+    source: Annotated[
+        Path,
+        typer.Option("--from", metavar="DIR", help="Days, or what `memento puffer features` made."),
+    ],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Receives the fifteen files.")],
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Predictor to go on from. Default: random weights."),
+    ] = None,
+    select: Annotated[
+        str,
+        typer.Option(
+            help="window: Fugu's, 14 days of which recent ones weigh more; or random, memento, "
+            "density-reservoir (the last two compare predictions, and need --start)."
+        ),
+    ] = "window",
+    capacity: Annotated[
+        int, typer.Option(help="Samples to train on, of each horizon.")
+    ] = 1_000_000,
+    settings: Annotated[
+        str, typer.Option("--as", help="memento, artefact or puffer: how networks are trained.")
+    ] = "memento",
+    epochs: Annotated[int | None, typer.Option(help="At most; default: as --as says.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: as --as says.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Save the state there now and then, and go on from it."),
+    ] = None,
+    skip_missing: SkipMissing = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train the five networks on days and write them as Puffer's servers read them."""
+    from memento.cases.puffer import training_sets
+    from memento.cases.puffer.ttp import Ttp
+
+    chosen = _training(settings, epochs, learning_rate, seed)
+    base = Ttp.read(start) if start is not None else None
+    policy = _policy(select, base is not None)
+    places = _stored(days, source, skip_missing)
+    networks, facts = [], []
+    with _progress() as bar:
+        for horizon in range(5):
+            task = bar.add_task(f"horizon {horizon}: samples", total=len(places))
+            network = base[horizon] if base is not None else None
+            memory = training_sets.training_set(
+                (_advance(bar, task, read()) for read in places),
+                horizon,
+                policy,
+                capacity,
+                network=network,
+                seed=seed,
+            )
+            losses: list[float] = []
+            task = bar.add_task(f"horizon {horizon}: training", total=None)
+
+            def on_epoch(
+                done: int,
+                most: int,
+                loss: float,
+                losses: list[float] = losses,
+                task: Any = task,
+            ) -> None:
+                losses.append(loss)
+                bar.update(task, completed=done, total=most)
+
+            folder = checkpoint / f"horizon-{horizon}" if checkpoint is not None else None
+            networks.append(
+                training_sets.train(memory, network, chosen, checkpoint=folder, on_epoch=on_epoch)
+            )
+            best = min(losses) if losses else None  # none where the checkpoint was of the last one
+            facts.append(
+                {"horizon": horizon, "samples": len(memory), "epochs": len(losses), "loss": best}
+            )
+    Ttp(tuple(networks)).write(to)
+    _show(
+        ("horizon", "samples", "epochs", "best loss"),
+        [
+            [f["horizon"], f"{f['samples']:,}", f["epochs"], _number_or_blank(f["loss"])]
+            for f in facts
+        ],
+    )
+    _end(as_json, {"model": str(to), "horizons": facts})
+
+
+def _training(
+    name: str, epochs: int | None, learning_rate: float | None, seed: int
+) -> TrainingSettings:
+    from dataclasses import replace
+
+    from memento.cases.puffer.ttp_training import ARTEFACT, PUFFER, TrainingSettings
+
+    known = {"memento": TrainingSettings(), "artefact": ARTEFACT, "puffer": PUFFER}
+    if name not in known:
+        raise SettingError(f"--as {name}; give one of {', '.join(known)}")
+    chosen = known[name]
+    if epochs is not None:
+        chosen = replace(chosen, epochs=epochs, scratch_epochs=epochs)
+    if learning_rate is not None:
+        chosen = replace(chosen, learning_rate=learning_rate)
+    return replace(chosen, seed=chosen.seed + seed)
+
+
+def _policy(name: str, predictions: bool) -> Policy:
+    from memento.cases.puffer.closed_loop import space
+    from memento.policies import DailyWindow, DensityReservoir, Memento, Reservoir
+
+    known: dict[str, Any] = {
+        "window": lambda: DailyWindow(days=14, decay=0.9),
+        "random": Reservoir,
+        "memento": lambda: Memento(**space(256)),
+        "density-reservoir": lambda: DensityReservoir(**space(256)),
+    }
+    if name not in known:
+        raise SettingError(f"--select {name}; give one of {', '.join(known)}")
+    if name in ("memento", "density-reservoir") and not predictions:
+        raise SettingError(f"--select {name} compares predictions; give a predictor with --start")
+    return known[name]()
+
+
+def _stored(days: str, source: Path, skip_missing: bool) -> list[Any]:
+    """For each day a function that reads its features."""
+    from memento.cases.puffer.download import parse_days
+    from memento.cases.puffer.features import Features
+    from memento.cases.puffer.schema import Day
+
+    found: list[Any] = []
+    for name in parse_days(days):
+        folder = source / name
+        if (folder / "features.json").is_file():
+            found.append(lambda folder=folder: Features.read(folder))
+            continue
+        try:
+            day = Day.find(source, name)
+        except StorageError:
+            if skip_missing:
+                continue
+            raise
+        found.append(lambda day=day: Features.of_day(day))
+    if not found:
+        raise StorageError(f"{source}: none of the days {days}; check the path")
+    return found
+
+
+# --------------------------------------------------------------------------------------- analyze
+
+
+@app.command()
+def analyze(
+    days: Days,
+    source: Source,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives tables, figures and a page.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCHEME=DIR",
+            help="The predictor of a scheme; {day} in DIR stands for the day. Repeatable.",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Scheme that others are compared with; default: the first by name."),
+    ] = None,
+    cc: Annotated[
+        str | None, typer.Option(help="Keep streams over this congestion control only, as bbr.")
+    ] = None,
+    skip_missing: SkipMissing = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Stalls, quality and predictions of each scheme: tables, figures and a page."""
+    from memento.cases.puffer import analysis
+
+    models = dict(_model(text) for text in model or ())
+    found = _present(days, source, skip_missing)
+    parts = [
+        analysis.analyze_day(day, models=models, previous=before, cc=cc)
+        for before, day in _step("analysis", _with_previous(found))
+    ]
+    tables = analysis.gather(parts)
+    with storage_errors("make the folder", out):
+        out.mkdir(parents=True, exist_ok=True)
+    from memento.cli.analysis_report import write_report
+
+    shown = write_report(out, tables, reference, np.random.default_rng(seed))
+    _show_columns(shown)
+    Console(stderr=True).print(f"the report is in {out / 'report.html'}")
+    _end(as_json, {"schemes": _rows(shown), "report": str(out / "report.html")})
+
+
+def _model(text: str) -> tuple[str, Any]:
+    from memento.cases.puffer.ttp import Ttp
+
+    scheme, equals, folder = text.partition("=")
+    if not equals:
+        raise SettingError(f"--model {text!r}; give SCHEME=DIR")
+    if "{day}" not in folder:
+        return scheme, Ttp.read(folder)
+
+    def of(day: str) -> Ttp | None:
+        place = Path(folder.replace("{day}", day))
+        return Ttp.read(place) if place.is_dir() else None
+
+    return scheme, of
+
+
+def _with_previous(days: list[tuple[str, Day]]) -> list[tuple[Day | None, Day]]:
+    """Each day with the one before it, if that is the calendar's."""
+    pairs: list[tuple[Day | None, Day]] = []
+    last: tuple[str, Day] | None = None
+    for name, day in days:
+        follows = last is not None and _number(name, last[0]) == 1
+        pairs.append((last[1] if last is not None and follows else None, day))
+        last = (name, day)
+    return pairs
+
+
+# ------------------------------------------------------------------------------ what all of them do
+
+
+def _present(days: str, source: Path, skip_missing: bool) -> list[tuple[str, Day]]:
+    """The days, found before anything is computed."""
+    from memento.cases.puffer.download import parse_days
+    from memento.cases.puffer.schema import Day
+
+    found = []
+    for name in parse_days(days):
+        try:
+            found.append((name, Day.find(source, name)))
+        except StorageError:
+            if not skip_missing:
+                raise
+    if not found:
+        raise StorageError(f"{source}: none of the days {days}; check the path")
+    return found
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    # On standard error, so that --json leaves standard output to programs.
+    return Progress(
+        TextColumn("{task.description:22s}"),
+        BarColumn(),
+        *(columns or (MofNCompleteColumn(),)),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _step(what: str, items: Sequence[T]) -> Iterator[T]:
+    """Each item, with a bar that says how many are done."""
+    with _progress() as bar:
+        task = bar.add_task(what, total=len(items))
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+def _advancer(bar: Progress, task: Any) -> Callable[[str, float], None]:
+    def update(what: str, share: float) -> None:
+        bar.update(task, description=what, completed=round(1000 * share))
+
+    return update
+
+
+def _advance(bar: Progress, task: Any, features: Features) -> Features:
+    bar.advance(task)
+    return features
+
+
+def _show(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    table = Table(show_edge=False, pad_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(stderr=True).print(table)
+
+
+def _columns(table: Samples | Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A table as JSON knows it: NaN becomes null."""
+    return {name: [_finite(v) for v in np.asarray(table[name]).tolist()] for name in table}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rows(table: Samples | Mapping[str, Any]) -> list[dict[str, Any]]:
+    columns = _columns(table)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _show_columns(table: Samples | Mapping[str, Any]) -> None:
+    rows = _rows({n: np.asarray(table[n]) for n in table})
+    if rows:
+        _show(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _number_or_blank(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _end(as_json: bool, result: Mapping[str, Any]) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, default=str))
