@@ -31,6 +31,11 @@ from memento.errors import (
 torch = pytest.importorskip("torch")
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here
+
+
 @pytest.fixture
 def models(tmp_path):
     return Publication(tmp_path / "models", keep=3)

@@ -29,6 +29,10 @@ SETTINGS = kernels.Settings(
     unmeasured=0.3,
     bursts=0.1,
     burst=0.8,
+    headroom=1.3,
+    window=2.5,
+    start=0.05,
+    start_spread=1.0,
 )
 
 
@@ -165,9 +169,7 @@ def case(rate=0.4e6, rtt=0.05, outage=0.0, streams=((0.0, 40.0, 1),), seed=0, sl
     sizes = ladder * np.exp(0.5 * rng.standard_normal(shape))[..., None]
     quality = 10 + np.arange(10) * 0.8 + rng.standard_normal(shape)[..., None]
     ssim = (1 - 10 ** (-quality / 10)).astype(np.float32)
-    video = kernels.Video(
-        sizes.astype(np.int32), ssim, quality.astype(np.float32), np.array([19200.0, 38400, 76800])
-    )
+    video = kernels.Video(sizes.astype(np.int32), ssim, quality, np.array([19200.0, 38400, 76800]))
     begins, ends, channels = (np.array(column) for column in zip(*streams, strict=True))
     plans = kernels.Plans(
         hashing.session_keys(seed, 0, np.arange(1)),
@@ -209,9 +211,7 @@ def run_kernel(plans, video, room=100_000):
     active, calls = np.zeros(1, np.int64), 0
     while states[0, kernels.STATUS] != kernels.OVER:
         chosen = np.array([choice(int(states[0, kernels.CHUNKS]))])
-        done = kernels.advance(
-            states, past, plans, video, SETTINGS, active, chosen, rows, streams
-        )
+        done = kernels.advance(states, past, plans, video, SETTINGS, active, chosen, rows, streams)
         calls += 1
         if not done:
             empty()
@@ -331,9 +331,7 @@ class SlowSession:
         if kind == "event":
             self.events.append((self.clock, j, channel, event, report[0], stalled))
         elif kind == "video":
-            self.acked.append(
-                (self.clock, j, channel, self.server["next"] - 1, report[0], stalled)
-            )
+            self.acked.append((self.clock, j, channel, self.server["next"] - 1, report[0], stalled))
             self.video_out = False
         else:
             self.audio_out = False
@@ -367,9 +365,7 @@ class SlowSession:
             limit = 19200 + 57600 * min(share, 1)
             size = max(b for b in levels if b == 19200 or (share > 0 and b <= limit))
             with np.errstate(over="ignore"):
-                size *= 0.98 + 0.04 * kernels.uniform(
-                    self.key, kernels._H_AUDIO_SIZE, self.audios
-                )
+                size *= 0.98 + 0.04 * kernels.uniform(self.key, kernels._H_AUDIO_SIZE, self.audios)
             arrives = self.transmit(at, size, kernels._H_AUDIO_QUEUE, self.audios)
             due = arrives + self.append(kernels._H_AUDIO_APPEND, self.audios)
             self.push(due, 1, self.take, "audio", server["stream"])

@@ -88,9 +88,10 @@ GOOD, NEVER_STARTED, SLOW_DECODED, NOTHING_PLAYED, NEGATIVE = range(5)
 
 # Purposes of random numbers; those above 100 belong to whoever makes sessions.
 (
-    _H_FAST, _H_SLOW, _H_JUMPS, _H_LEVEL, _H_OUT, _H_LASTS, _H_QUEUE, _H_APPEND, _H_READING, _H_LOW,
-    _H_DEPTH, _H_STICKY, _H_FLIGHT, _H_FLIGHT_SIZE, _H_UNMEASURED, _H_JITTER, _H_FIRST,
-    _H_AUDIO_QUEUE, _H_AUDIO_APPEND, _H_AUDIO_SIZE, _H_TIMER, _H_CWND, _H_BEFORE, _H_BURST, _H_START,
+    _H_FAST, _H_SLOW, _H_JUMPS, _H_LEVEL, _H_OUT, _H_LASTS, _H_QUEUE, _H_APPEND, _H_READING,
+    _H_LOW, _H_DEPTH, _H_STICKY, _H_FLIGHT, _H_FLIGHT_SIZE, _H_UNMEASURED, _H_JITTER, _H_FIRST,
+    _H_AUDIO_QUEUE, _H_AUDIO_APPEND, _H_AUDIO_SIZE, _H_TIMER, _H_CWND, _H_BEFORE, _H_BURST,
+    _H_START,
 ) = range(1, 26)  # fmt: skip
 
 _PIECE = 0.5  # s
@@ -122,7 +123,7 @@ class Video(NamedTuple):
 
     sizes: npt.NDArray[np.int32]  # (channels, chunks, FORMATS)
     ssim: npt.NDArray[np.float32]  # the same
-    quality: npt.NDArray[np.float32]  # dB, unbounded
+    quality: Floats  # dB, unbounded
     audio: Floats  # (bitrates,) bytes of a chunk, ascending
 
 
@@ -306,7 +307,8 @@ def _read_state(s, p, key, settings, at):  # type: ignore[no-untyped-def]
         s[NET_LEAST] = s[NET_RTT]
         s[NET_WINDOW] = 0.0
     if chunk == 0 or uniform(key, _H_STICKY, chunk) >= p[STICKY]:
-        fresh = s[NET_RATE] / settings.headroom * math.exp(p[NOISE] * normal(key, _H_READING, chunk))
+        noise = math.exp(p[NOISE] * normal(key, _H_READING, chunk))
+        fresh = s[NET_RATE] / settings.headroom * noise
         u = uniform(key, _H_BURST, chunk)
         if u < settings.bursts:
             fresh *= math.exp(-settings.burst * math.log(u / settings.bursts))
@@ -315,7 +317,8 @@ def _read_state(s, p, key, settings, at):  # type: ignore[no-untyped-def]
             fresh = floor * (fresh / floor) ** uniform(key, _H_DEPTH, chunk)
         s[NET_READING] = min(fresh, 4e9)
     s[RATE] = math.floor(s[NET_READING])
-    window = settings.window * s[NET_PEAK] * least / PACKET * math.exp(0.15 * normal(key, _H_CWND, chunk))
+    window = settings.window * s[NET_PEAK] * least / PACKET
+    window *= math.exp(0.15 * normal(key, _H_CWND, chunk))
     cwnd = math.floor(min(max(10.0, window), 10.0 + s[NET_ACKED]))
     s[CWND] = cwnd
     flight = 0.0
@@ -572,7 +575,7 @@ def _send(s, plans, video, settings, i, format_, rows, streams, limit):  # type:
     out = streams[j]
     if out[S_CHUNKS] > 0.0:
         before = video.quality[channel, chunk - 1, int(s[OLD_VIDEO])]
-        out[S_CHANGE] += abs(np.float64(video.quality[channel, chunk, format_]) - before)
+        out[S_CHANGE] += abs(video.quality[channel, chunk, format_] - before)
         out[S_CHANGES] += 1.0
     out[S_CHUNKS] += 1.0
     out[S_BYTES] += size

@@ -221,7 +221,8 @@ def record(
 ) -> None:
     """Summarise a deployment: trainings and coverage increases of each network.
 
-    The deployment of 2022 and 2023 as it was published, and one's own, in the same table and figure.
+    The deployment of 2022 and 2023 as it was published, and one's own, in the same table and
+    figure.
     """
     from memento.cases.puffer import record as case
     from memento.cases.puffer.deploy import Deployment

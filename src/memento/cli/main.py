@@ -20,7 +20,7 @@ def application() -> typer.Typer:
     import typer
 
     import memento
-    from memento.cli import demo, memory, puffer, run
+    from memento.cli import datacenter, demo, memory, puffer, run
 
     app = typer.Typer(
         name="memento",
@@ -51,6 +51,7 @@ def application() -> typer.Typer:
 
     app.add_typer(memory.app, name="memory")
     app.add_typer(puffer.app, name="puffer")
+    app.add_typer(datacenter.app, name="datacenter")
     app.command()(demo.demo)
     app.command()(run.run)
     return app
@@ -60,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 done; 1 unexpected failure; 2 wrong use, bad input or a storage problem; 10 from
-    `memento memory status --decide` when retraining is due.
+    `memento memory status --decide` when retraining is due. `memento puffer deploy run` says more with
+    codes of its own, and `memento run` ends with 130 or 143 when a signal stopped it.
 
     Args:
         arguments: Words after the name of the program; those of the process if left out.

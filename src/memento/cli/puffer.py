@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from memento.cli import deploy
 from memento.errors import SettingError, StorageError
 from memento.files import storage_errors
 
@@ -45,6 +46,8 @@ app = typer.Typer(
     help="Video streaming: Puffer's data release, its predictor and controllers, and a simulator.",
     no_args_is_help=True,
 )
+
+app.add_typer(deploy.app, name="deploy")
 
 Days = Annotated[str, typer.Argument(metavar="DAYS", help="2021-10-17, or 2021-10-17..2021-10-23.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]

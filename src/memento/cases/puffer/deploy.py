@@ -364,7 +364,11 @@ class Deployment:
             LockedError: The job is running.
         """
         with self._locked():
-            for name in set(settings.variants) & set(self.settings.variants):
+            if settings.metric < self.settings.metric:
+                raise SettingError(
+                    f"metric={settings.metric} is below {self.settings.metric}; it only rises"
+                )
+            for name in sorted(set(settings.variants) & set(self.settings.variants)):
                 before = self.settings.variants[name].metric(self.settings.metric)
                 after = settings.variants[name].metric(settings.metric)
                 kinds = (self.settings.variants[name].policy.kind, settings.variants[name].policy)
@@ -379,10 +383,6 @@ class Deployment:
                         f"before and after could not be compared; set metric={before['epoch'] + 1} "
                         "as well, then the reference is reset and the model trained"
                     )
-            if settings.metric < self.settings.metric:
-                raise SettingError(
-                    f"metric={settings.metric} is below {self.settings.metric}; it only rises"
-                )
             _write_json(self.folder / "deployment.json", _settings_document(settings))
         self.settings = settings
 
@@ -666,6 +666,7 @@ class Deployment:
         memory, state, arrays = self._load(folder, variant, h)
         pending = snapshot.with_prefix(arrays, "candidate/")
         if state is not None and state.day == day:
+            shutil.rmtree(self._training_folder(name, h), ignore_errors=True)
             return _Done(dict(state.row), Network.of_arrays(pending) if pending else None)
         if state is not None and state.day > day:
             raise DamagedError(f"{folder} is at {state.day}, after {day}; restore it from a copy")
@@ -749,7 +750,7 @@ class Deployment:
             "candidate": None if candidate is None else digest_of(candidate),
             "metric": settings.metric,
         }
-        row = {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in row.items()}
+        row = {name: _without_nan(value) for name, value in row.items()}
         state = _State(
             day=day,
             unit=unit,
@@ -943,10 +944,17 @@ class Deployment:
         return self.folder / "training" / f"{name}-{h}"
 
     def _clean(self) -> None:
-        """Clear away what a killed run left; the other folders do so themselves."""
+        """Clear away what a killed run left."""
         for folder in (self.folder, self.folder / "days"):
             for path in folder.glob(".*.tmp") if folder.is_dir() else ():
                 path.unlink(missing_ok=True)
+        # A step that is done is not written again, so what it replaced might stay for good.
+        for folder in (self.folder / "variants").glob("*/*"):
+            if snapshot.exists(folder):
+                current = f"generation-{snapshot.generation_of(folder):06d}"
+                for path in folder.glob("generation-*"):
+                    if path.name != current:
+                        shutil.rmtree(path, ignore_errors=True)
         for name in self.settings.variants:
             publication = self.publication(name)
             if publication.root.is_dir():
@@ -964,8 +972,12 @@ class Deployment:
 
     def _forget_failure(self, day: dt.date) -> None:
         failures = self.failures()
-        if failures.pop(day.isoformat(), None) is not None:
+        if failures.pop(day.isoformat(), None) is None:
+            return
+        if failures:
             _write_json(self.folder / "failures.json", failures)
+        else:
+            (self.folder / "failures.json").unlink()
 
     def _mirror(self) -> list[str]:
         """Commit what serves to the git work tree; what goes wrong is told, and tried next time."""
@@ -1092,6 +1104,11 @@ def _scores(
             loss, tail = _losses(network.astype(settings.training.dtype), x, y_bin)
         found |= {f"{prefix}loss": loss, f"{prefix}tail": tail}
     return found
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no number that is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _settings_document(settings: DeploymentSettings) -> dict[str, Any]:

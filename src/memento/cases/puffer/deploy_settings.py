@@ -305,6 +305,8 @@ class DeploymentSettings:
             given["variants"] = variants
         if "training" in given:
             table = {"moments": "estimate", **_table(given["training"], "training")}
+            if table.get("held_out") == 0:
+                table.setdefault("patience", None)  # TOML cannot say so
             given["training"] = typed(TrainingSettings, table, "training")
         if "gate" in given:
             given["gate"] = typed(Gate, _table(given["gate"], "gate"), "gate")

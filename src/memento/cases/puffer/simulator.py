@@ -26,7 +26,15 @@ from memento.cases.puffer.content import TICKS, Content
 from memento.cases.puffer.paths import TracePaths, drawn_paths
 from memento.cases.puffer.traces import Paths, Population, Traces
 from memento.cases.puffer.transmission import CLASSES
-from memento.cases.puffer.ttp import HORIZONS, INPUTS, Network, Ttp, selected_inputs, softmax
+from memento.cases.puffer.ttp import (
+    HORIZONS,
+    INPUTS,
+    Network,
+    Ttp,
+    clamp_sentinels,
+    selected_inputs,
+    softmax,
+)
 from memento.cases.puffer.viewers import Viewers
 from memento.errors import SettingError
 
@@ -44,7 +52,8 @@ _AUDIO = (19_200.0, 38_400.0, 76_800.0)  # bytes of 4.8 s at 32, 64 and 128 kbit
 _MILLION = 1_000_000
 _SCHEME, _WEIGHT = 111, 112  # purposes of random numbers
 _ROOM = {"sent": 1 << 16, "acked": 1 << 16, "events": 1 << 18}  # rows written at a time
-_SLOW_RATE = 0.75e6  # bytes/s
+_HOPELESS_RATE = 0.15e6  # bytes/s, below which even the smallest formats stall
+_WILDEST = 1.0  # standard deviation of the log of the slow part of capacity; a tenth has more
 
 
 @dataclass(frozen=True)
@@ -289,7 +298,7 @@ class Simulation:
 
         sizes, ssim = self.content.programme(number)
         quality = -10.0 * np.log10(1.0 - ssim.astype(np.float64))
-        return Video(sizes, ssim, quality.astype(np.float32), np.array(_AUDIO))
+        return Video(sizes, ssim, quality, np.array(_AUDIO))
 
     def _plan(self, day: int, sessions: int, numbers: npt.NDArray[np.int64]) -> _Plan:
         from memento._kernels.hashing import session_keys, uniforms
@@ -313,12 +322,13 @@ class Simulation:
             paths = drawn_paths(self.population, day, keys)
             above = self.network.headroom
         rate = _MILLION * paths.mean
-        # Who waits a lot leaves early: slow paths have less than their share of the time.
-        patience = np.minimum(1.0, (rate / _SLOW_RATE) ** 0.5)
+        # Who only waits leaves early: hopeless paths have less than their share of the time.
+        patience = np.minimum(1.0, (rate / _HOPELESS_RATE) ** 0.7)
         visits = self.viewers.visits(keys, numbers, sessions, patience)
         table = np.stack(
             (above * rate, paths.min_rtt, paths.noise, paths.low, paths.sticky,
-             self.network.outages * paths.outage, paths.slow, starts, steps), axis=1
+             self.network.outages * paths.outage, np.minimum(paths.slow, _WILDEST), starts, steps),
+            axis=1,
         )  # fmt: skip
 
         copies = len(self.schemes) if self.paired else 1
@@ -405,7 +415,7 @@ def probabilities_by_size(
     n, formats = sizes.shape
     W1, b1, W2, b2, W3, b3 = (array.astype(np.float32, copy=False) for array in network.weights)
     moments = network.moments
-    x = selected_inputs(x, len(moments.mean))
+    x = clamp_sentinels(selected_inputs(x, len(moments.mean)))
     standard = moments.standardise(x)
     standard[:, -1] = 0.0
     shared = standard @ W1.T

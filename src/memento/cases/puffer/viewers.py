@@ -137,10 +137,10 @@ class Viewers:
         for_zaps = np.bincount(owner, np.where(zapped, brief, 0.0), minlength=n)
         left = np.maximum(stays - for_zaps, 0.3)
         lasts = np.where(zapped, brief, left[owner] * share / total[owner])
-        lasts = np.maximum(lasts, 0.05)
-        ends = np.cumsum(lasts)
-        ends -= np.concatenate(([0.0], ends))[offsets[owner]]
-        ends = np.minimum(ends, (DAY - _LAST - start)[owner])
+        # Whole milliseconds add up to the same in any company.
+        until = np.cumsum(np.maximum(np.rint(1e3 * lasts), 50).astype(np.int64))
+        until -= np.concatenate(([0], until))[offsets[owner]]
+        ends = np.minimum(until / 1e3, (DAY - _LAST - start)[owner])
         begins = np.where(place > 0, np.concatenate(([0.0], ends[:-1])), 0.0)
         channels = np.floor(len(CHANNELS) * uniforms(theirs, _CHANNEL, place)).astype(np.int64)
 

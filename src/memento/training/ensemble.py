@@ -1,0 +1,375 @@
+"""Several models at once: the last ones that were trained, as a committee, and who answers what.
+
+    Ensemble             a learner that remembers its last models
+    Ensemble.annotate    what the newest predicts, and the committee's votes
+    Ensemble.oracle      each sample by the model that does best on it: no rule can do better
+    Ensemble.matched     each sample by the model whose training memory is most like it
+
+Sources: Mallick et al., "Matchmaker: Data Drift Mitigation in Machine Learning for Large-Scale
+Systems", MLSys 2022; query by committee: Seung et al., COLT 1992; the Memento paper, section 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args, Literal
+
+import numpy as np
+
+from memento.batching import make_batches
+from memento.errors import ModelError, SchemaError, SettingError
+from memento.learner import Checkpointable, Learner
+from memento.samples import Samples
+
+__all__ = ["Ensemble"]
+
+Committee = Literal["none", "members", "mean"]
+
+_ROWS = 1 << 14  # samples that are compared with prototypes at a time
+
+
+class Ensemble:
+    """A learner that remembers the last models of another learner.
+
+    It predicts as the newest of them does. For `QueryByCommittee` it adds a column of votes; the
+    other ways to answer with several models are `oracle` and `matched`.
+
+    Args:
+        learner: Fits the models; needs ``state`` and ``restore``. `JustTrainTwice` will do.
+        members: Most models to remember, at least 1; older ones go. The paper of Memento has 7.
+        committee: Column ``committee`` of `annotate`: ``"none"``; ``"members"``, the probabilities
+            of each model, ``(n, models, classes)``, newest last; or ``"mean"``, their mean,
+            ``(n, 1, classes)``, which has the same entropy and takes less room.
+        keep_first: Whether the first model ever trained always stays, as one of them.
+        sketch: Samples of each training set that are kept for `matched`; 0 for none.
+        inputs: Columns of these that the learner needs to annotate.
+        prototypes: Rows that a training set is summarised with.
+        bandwidth: Width of the kernel around them, in (0, 1]; distances go from 0 to 1.
+        label: Column of the right answers, for `oracle`: ``(n,)`` integers.
+        prediction: Column that the learner annotates: ``(n, classes)`` probabilities.
+
+    Raises:
+        SettingError: A number out of its range, or a learner that cannot go back.
+
+    Example:
+        >>> from memento.testing import ConstantLearner
+        >>> ensemble = Ensemble(ConstantLearner(classes=2), sketch=0)
+        >>> ensemble.fit(Samples(y_bin=[0, 0, 0, 0, 1, 1]))
+        >>> ensemble.fit(Samples(y_bin=[1, 1]))
+        >>> ensemble.annotate(Samples(y_bin=[0]))["yhat"]
+        array([[0.25, 0.75]])
+        >>> ensemble.oracle(Samples(y_bin=[0, 1]))["yhat"]
+        array([[0.625, 0.375],
+               [0.25 , 0.75 ]])
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        members: int = 7,
+        *,
+        committee: Committee = "none",
+        keep_first: bool = False,
+        sketch: int = 2048,
+        inputs: Sequence[str] = ("x",),
+        prototypes: int = 128,
+        bandwidth: float = 0.1,
+        label: str = "y_bin",
+        prediction: str = "yhat",
+    ) -> None:
+        least = 2 if keep_first else 1
+        for name, value, low in (
+            ("members", members, least),
+            ("sketch", sketch, 0),
+            ("prototypes", prototypes, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise SettingError(f"{name}={value!r}; give a whole number of at least {low}")
+        if committee not in get_args(Committee):
+            raise SettingError(
+                f"committee={committee!r}; give one of {', '.join(get_args(Committee))}"
+            )
+        if not 0 < bandwidth <= 1:
+            raise SettingError(f"bandwidth={bandwidth}; give a number in (0, 1]")
+        if not isinstance(learner, Checkpointable):
+            raise SettingError(
+                f"{type(learner).__name__} has no state() and restore(), so its earlier models "
+                "cannot be asked; give it both"
+            )
+        self.learner = learner
+        self.members = members
+        self.committee = committee
+        self.keep_first = keep_first
+        self.sketch = sketch
+        self.inputs = tuple(inputs)
+        self.prototypes = prototypes
+        self.bandwidth = float(bandwidth)
+        self.label = label
+        self.prediction = prediction
+        self._checkpoints: Checkpointable = learner
+        self._models: list[dict[str, np.ndarray]] = []  # oldest first
+        self._sketches: list[Samples] = []
+        self._seen: list[np.ndarray] = []  # (prototypes, classes), as the newest model sees them
+
+    def __len__(self) -> int:
+        """How many models are remembered."""
+        return len(self._models)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the learner is, which it may have been before it came here."""
+        return self.learner.trained
+
+    def fit(self, samples: Samples, weights: np.ndarray | None = None) -> None:
+        """Train a model and remember it. If it raises, everything is as it was.
+
+        Args:
+            samples: With what the learner needs, and ``inputs`` if there are sketches.
+            weights: For the learner.
+
+        Raises:
+            SchemaError: A column of ``inputs`` is missing, or there is no prediction.
+        """
+        kept = self._sketched(samples)
+        before = {name: np.array(array) for name, array in self._checkpoints.state().items()}
+        try:
+            self.learner.fit(samples, weights)
+            model = {name: np.array(array) for name, array in self._checkpoints.state().items()}
+            models, sketches = [*self._models, model], [*self._sketches, kept]
+            if len(models) > self.members:
+                gone = 1 if self.keep_first else 0
+                del models[gone], sketches[gone]
+            seen = [self._summarised(one) for one in sketches] if self.sketch else []
+        except BaseException:
+            self._checkpoints.restore(before)
+            raise
+        self._models, self._sketches, self._seen = models, sketches, seen
+
+    def annotate(self, samples: Samples) -> Mapping[str, Any]:
+        """Columns of the newest model; and ``committee``, where that is wanted.
+
+        A learner that was trained elsewhere is a committee of one.
+        """
+        columns = dict(self.learner.annotate(samples))
+        if self.committee == "none":
+            return columns
+        newest = self._probabilities(columns)
+        if len(self._models) < 2:
+            return {**columns, "committee": newest[:, None]}
+        if self.committee == "members":
+            votes = np.empty((len(newest), len(self._models), newest.shape[1]), newest.dtype)
+            for i, found in enumerate(self.each(samples)):
+                votes[:, i] = self._probabilities(found)
+            return {**columns, "committee": votes}
+        mean = np.zeros(newest.shape)
+        for found in self.each(samples):
+            mean += self._probabilities(found)
+        mean /= len(self._models)
+        return {**columns, "committee": mean.astype(newest.dtype)[:, None]}
+
+    def each(self, samples: Samples) -> Iterator[Mapping[str, Any]]:
+        """Columns of every model, oldest first.
+
+        Raises:
+            ModelError: None was trained yet.
+        """
+        self._require_models()
+        for number in range(len(self._models)):
+            yield self._annotated_by(number, samples)
+
+    def oracle(self, samples: Samples) -> dict[str, np.ndarray]:
+        """Columns of, for each sample, the model that gives its label the highest probability.
+
+        No rule that picks one of these models for each sample scores better: it shows what there
+        is to gain, and needs to know the answer.
+
+        Returns:
+            The learner's columns, and ``member``: ``(n,)`` int64, who answered, 0 for the oldest.
+            Of equals, the newest.
+
+        Raises:
+            ModelError: No model was trained yet.
+            SchemaError: No label.
+        """
+        self._require_models()
+        if self.label not in samples:
+            raise SchemaError(f"no column {self.label!r} (the label) among {sorted(samples)}")
+        labels, rows = samples[self.label], np.arange(samples.size)
+        best = np.full(samples.size, -math.inf)
+        member = np.zeros(samples.size, np.int64)
+        chosen: dict[str, np.ndarray] = {}
+        for number in reversed(range(len(self._models))):
+            found = self._annotated_by(number, samples)
+            chance = self._probabilities(found)[rows, labels].astype(np.float64)
+            better = chance > best
+            _copy(found, chosen, better, samples.size)
+            best[better], member[better] = chance[better], number
+        return {**chosen, "member": member}
+
+    def matched(self, samples: Samples) -> dict[str, np.ndarray]:
+        """Columns of, for each sample, the model whose training set is most like it.
+
+        What a sample is like is what the newest model predicts of it: its distribution p. Each
+        training set is seen through the same eyes, as rows q_1 ... q_m: the mean predictions of
+        equal parts of its sketch in sorted order. The likeness is the density of the training set
+        at the sample, with the Hellinger distance H(p, q) = sqrt(1 - sum sqrt(p q)):
+
+            (1/m) sum_j exp(-(H(p, q_j) / h)^2 / 2)
+
+        So samples of a kind that one memory holds much of go to its model: rare ones to the models
+        of memories that kept them, common ones to those trained on what is common. Of equals, the
+        newest. Needs no labels.
+
+        Returns:
+            As `oracle`.
+
+        Raises:
+            ModelError: No model was trained yet.
+            SettingError: The ensemble keeps no sketches.
+        """
+        member = self.match(samples)
+        chosen: dict[str, np.ndarray] = {}
+        for number in range(len(self._models)):
+            mine = member == number
+            if mine.any() or (number == 0 and not samples.size):
+                found = self._annotated_by(number, samples.take(mine))
+                for name, column in found.items():
+                    values = np.asarray(column)
+                    if name not in chosen:
+                        chosen[name] = np.empty((samples.size, *values.shape[1:]), values.dtype)
+                    chosen[name][mine] = values
+        return {**chosen, "member": member}
+
+    def match(self, samples: Samples) -> np.ndarray:
+        """``(n,)`` int64: which model `matched` asks about each sample; errors likewise."""
+        self._require_models()
+        if not self._seen:
+            raise SettingError("sketch=0: nothing is known of training sets; give e.g. 2048")
+        member = np.full(samples.size, len(self._models) - 1, np.int64)
+        if len(self._models) == 1:
+            return member
+        roots = [np.sqrt(rows, dtype=np.float32) for rows in self._seen]
+        for start in range(0, samples.size, _ROWS):
+            piece = samples.rows(start, start + _ROWS)
+            p = np.sqrt(self._probabilities(self.learner.annotate(piece)), dtype=np.float32)
+            best = np.full(len(p), -math.inf, np.float32)
+            for number in reversed(range(len(roots))):
+                found = _density(p, roots[number], self.bandwidth)
+                better = found > best
+                best[better] = found[better]
+                member[start : start + len(p)][better] = number
+        return member
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All models, and what is known of their training sets."""
+        state = {f"learner/{name}": array for name, array in self._checkpoints.state().items()}
+        for i, model in enumerate(self._models):
+            state |= {f"model-{i}/{name}": array.copy() for name, array in model.items()}
+        for i, sketch in enumerate(self._sketches):
+            state |= {f"sketch-{i}/{name}": array.copy() for name, array in sketch.items()}
+        for i, rows in enumerate(self._seen):
+            state[f"seen-{i}/rows"] = rows.copy()
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a state.
+
+        Raises:
+            ModelError: It is not one of an ensemble, or the learner refuses its part; the ensemble
+                is then as it was.
+        """
+        parts: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in state.items():
+            part, slash, rest = name.partition("/")
+            kind, _, number = part.partition("-")
+            known = kind in ("model", "sketch", "seen") and number.isdigit()
+            if not slash or not (part == "learner" or known):
+                raise ModelError(f"{name!r} belongs to no state of an ensemble; restore state()'s")
+            parts.setdefault(part, {})[rest] = np.array(array)
+        count = sum(part.startswith("model-") for part in parts)
+        models = [parts.get(f"model-{i}", {}) for i in range(count)]
+        with_sketches = bool(self.sketch)
+        sketches = [parts.get(f"sketch-{i}", {}) for i in range(count if with_sketches else 0)]
+        seen = [parts.get(f"seen-{i}", {}).get("rows") for i in range(len(sketches))]
+        if not all(models) or any(rows is None for rows in seen) or not all(sketches):
+            raise ModelError(
+                f"a state of {count} models lacks parts, or was made with another sketch; build "
+                "the ensemble with the same arguments"
+            )
+        self._checkpoints.restore(parts.get("learner", {}))
+        self._models = models
+        self._sketches = [Samples(one) for one in sketches] or [Samples()] * count
+        self._seen = [rows for rows in seen if rows is not None]
+
+    def _require_models(self) -> None:
+        if not self._models:
+            raise ModelError("the ensemble has no model before its first fit; call fit first")
+
+    def _annotated_by(self, number: int, samples: Samples) -> Mapping[str, Any]:
+        """Columns of one model; the newest is in charge again afterwards."""
+        if number == len(self._models) - 1:
+            return self.learner.annotate(samples)
+        self._checkpoints.restore(self._models[number])
+        try:
+            return self.learner.annotate(samples)
+        finally:
+            self._checkpoints.restore(self._models[-1])
+
+    def _probabilities(self, columns: Mapping[str, Any]) -> np.ndarray:
+        if self.prediction not in columns:
+            raise SchemaError(
+                f"{type(self.learner).__name__} annotates {sorted(columns)} and no "
+                f"{self.prediction!r}; name the column of its predictions"
+            )
+        found = np.asarray(columns[self.prediction])
+        if found.ndim != 2:
+            raise SchemaError(
+                f"column {self.prediction!r} has shape {found.shape}; expected (n, classes)"
+            )
+        return found
+
+    def _sketched(self, samples: Samples) -> Samples:
+        """Rows of a training set at equal steps: none is drawn, so fits repeat."""
+        if not self.sketch:
+            return Samples()
+        absent = [name for name in self.inputs if name not in samples]
+        if absent:
+            raise SchemaError(
+                f"no column {absent[0]!r} among {sorted(samples)}; name in `inputs` what the "
+                "learner annotates from, or give sketch=0"
+            )
+        count = min(self.sketch, samples.size)
+        return samples.select(self.inputs).take(np.arange(count) * samples.size // max(count, 1))
+
+    def _summarised(self, sketch: Samples) -> np.ndarray:
+        """``(m, classes)``: mean predictions of equal parts of a sketch, in sorted order."""
+        found = self._probabilities(self.learner.annotate(sketch))
+        size = -(-sketch.size // self.prototypes)
+        named = Samples.borrow({self.prediction: found})
+        batches = make_batches(named, max(size, 1), [self.prediction], remainder="keep")
+        sums = np.add.reduceat(found[batches.order].astype(np.float64), batches.offsets[:-1])
+        return np.asarray(sums / batches.sizes[:, None])
+
+
+def _density(p: np.ndarray, q: np.ndarray, bandwidth: float) -> np.ndarray:
+    """Mean kernel of each row of roots ``p`` with the rows of roots ``q``; float32 ``(n,)``."""
+    affinity = p @ q.T
+    # -(H / h)^2 / 2 with H^2 = 1 - affinity; rounding can leave the affinity above 1.
+    np.subtract(1.0, affinity, out=affinity)
+    np.maximum(affinity, 0.0, out=affinity)
+    affinity *= -0.5 / bandwidth**2
+    np.exp(affinity, out=affinity)
+    return np.asarray(affinity.mean(axis=1))
+
+
+def _copy(
+    found: Mapping[str, Any], chosen: dict[str, np.ndarray], rows: np.ndarray, size: int
+) -> None:
+    """Take over some rows of all columns."""
+    for name, column in found.items():
+        values = np.asarray(column)
+        if name not in chosen:
+            chosen[name] = values.copy()
+        else:
+            chosen[name][rows] = values[rows]

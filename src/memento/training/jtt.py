@@ -1,0 +1,139 @@
+"""Just Train Twice: train, see what went wrong, and train again with more weight on that.
+
+Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML
+2021. It changes how samples are weighted, not which there are, so it goes with every memory and
+every learner that can return to where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from memento.errors import SchemaError, SettingError
+from memento.learner import Checkpointable, Learner
+from memento.samples import Samples
+
+__all__ = ["JustTrainTwice"]
+
+
+class JustTrainTwice:
+    """A learner that trains another one twice; samples it got wrong count more the second time.
+
+    Both trainings start where the learner was before. The weights that a memory states stay: they
+    are multiplied. Where the first training got everything right, the second is left out, for it
+    would be the same.
+
+    Args:
+        learner: Anything that fits, annotates, and has ``state`` and ``restore``.
+        factor: What weights of wrong samples are multiplied with, >= 1; 1 trains once. The paper of
+            Memento tries 2 to 100.
+        label: Column of the right answers, ``(n,)`` integers.
+        prediction: Column that the learner annotates: ``(n, classes)`` probabilities, of which the
+            largest is the answer, or ``(n,)`` answers.
+
+    Attributes:
+        learner: As given.
+        factor: Likewise.
+        wrong: Share of samples that the last first training got wrong; NaN before.
+
+    Raises:
+        SettingError: The factor is below 1 or not finite, or the learner cannot go back.
+
+    Example:
+        >>> from memento.testing import ConstantLearner
+        >>> samples = Samples(y_bin=[0, 0, 0, 1])
+        >>> learner = JustTrainTwice(ConstantLearner(classes=2), factor=5)
+        >>> learner.fit(samples)  # the 1 was wrong and now counts as five
+        >>> learner.annotate(samples)["yhat"][0], learner.wrong
+        (array([0.4, 0.6]), 0.25)
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        factor: float,
+        *,
+        label: str = "y_bin",
+        prediction: str = "yhat",
+    ) -> None:
+        if not 1 <= factor < math.inf:
+            raise SettingError(f"factor={factor}; give a finite number of at least 1")
+        if not isinstance(learner, Checkpointable):
+            raise SettingError(
+                f"{type(learner).__name__} has no state() and restore(), so it cannot start twice "
+                "from the same weights; give it both"
+            )
+        self.learner = learner
+        self.factor = float(factor)
+        self.label = label
+        self.prediction = prediction
+        self.wrong = math.nan
+        self._checkpoints: Checkpointable = learner
+
+    @property
+    def trained(self) -> bool:
+        """Whether the learner is."""
+        return self.learner.trained
+
+    def fit(self, samples: Samples, weights: np.ndarray | None = None) -> None:
+        """Train, find the errors, and train again from the same start.
+
+        If it raises, the learner is as it was.
+
+        Args:
+            samples: With the label.
+            weights: ``(n,)`` > 0 for the first training, or None for equal ones.
+
+        Raises:
+            SchemaError: No label, or no prediction of the learner's, of a form that compares.
+        """
+        before = {name: np.array(array) for name, array in self._checkpoints.state().items()}
+        try:
+            self.learner.fit(samples, weights)
+            if self.factor == 1:
+                return
+            wrong = self._wrong(samples)
+            self.wrong = float(wrong.mean()) if len(wrong) else math.nan
+            if not wrong.any():
+                return
+            self._checkpoints.restore(before)
+            base = np.ones(samples.size) if weights is None else weights
+            self.learner.fit(samples, np.where(wrong, self.factor * base, base))
+        except BaseException:
+            self._checkpoints.restore(before)
+            raise
+
+    def annotate(self, samples: Samples) -> Mapping[str, Any]:
+        """Columns of the learner."""
+        return self.learner.annotate(samples)
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """That of the learner; nothing else decides what follows."""
+        return self._checkpoints.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a state."""
+        self._checkpoints.restore(state)
+
+    def _wrong(self, samples: Samples) -> np.ndarray:
+        """``(n,)`` bool: whose answer is not its label."""
+        if self.label not in samples:
+            raise SchemaError(f"no column {self.label!r} (the label) among {sorted(samples)}")
+        columns = self.learner.annotate(samples)
+        if self.prediction not in columns:
+            raise SchemaError(
+                f"{type(self.learner).__name__} annotates {sorted(columns)} and no "
+                f"{self.prediction!r}; name the column of its predictions"
+            )
+        found, labels = np.asarray(columns[self.prediction]), samples[self.label]
+        answers = found.argmax(axis=1) if found.ndim == 2 else found
+        if answers.shape != labels.shape:
+            raise SchemaError(
+                f"predictions of shape {found.shape} and labels of shape {labels.shape}; expected "
+                "one answer, or one row of probabilities, for each label"
+            )
+        return np.asarray(answers != labels)
