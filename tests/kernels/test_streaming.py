@@ -386,6 +386,9 @@ class SlowSession:
             )  # fmt: skip
             arrives = self.transmit(at, float(size), kernels._H_QUEUE, self.chunks)
             due = arrives + self.append(kernels._H_APPEND, self.chunks)
+            if self.chunks == 0:
+                with np.errstate(over="ignore"):
+                    due += 0.05 * math.exp(kernels.normal(self.key, kernels._H_START, 0))
             self.push(due, 0, self.take, "video", server["stream"])
             server["next"] += 1
             self.video_out, self.chunks = True, self.chunks + 1

@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from memento.cli import deploy
+from memento.cli.replay import replay as replay_command
 from memento.errors import SettingError, StorageError
 from memento.files import storage_errors
 
@@ -525,6 +526,11 @@ def _with_previous(days: list[tuple[str, Day]]) -> list[tuple[Day | None, Day]]:
         pairs.append((last[1] if last is not None and follows else None, day))
         last = (name, day)
     return pairs
+
+
+# ---------------------------------------------------------------------------------------- replay
+
+app.command()(replay_command)
 
 
 # ------------------------------------------------------------------------------ what all of them do

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 

@@ -410,23 +410,27 @@ def replay(
         on_step=on_step,
         rng=seed,
     )
-    # The unit after the last iteration is there to be evaluated on, and does not come in.
-    rows = [
-        {
-            "scenario": name,
-            "memory": memory,
-            "seed": seed,
-            "iteration": step.unit + 1,
-            "settings": step.name,
-            "offered": step.offered,
-            "kept": step.kept,
-            "held": step.held,
-            "rci": step.decision.value if compares else math.nan,
-            "select": math.nan if step.restored else held.seconds,
-            **step.scores,
-        }
-        for step in itertools.islice(steps, len(shift))
-    ]
+    rows: list[dict[str, Any]] = []
+    for step in steps:
+        rows.append(
+            {
+                "scenario": name,
+                "memory": memory,
+                "seed": seed,
+                "iteration": step.unit + 1,
+                "settings": step.name,
+                "offered": step.offered,
+                "kept": step.kept,
+                "held": step.held,
+                "rci": step.decision.value if compares else math.nan,
+                "select": math.nan if step.restored else held.seconds,
+                **step.scores,
+            }
+        )
+        # The unit after the last iteration is there to be evaluated on, and does not come in.
+        # Without scores something went wrong, which the loop raises next.
+        if len(rows) == len(shift) and step.scores:
+            break
     return Samples.borrow({column: np.array([r[column] for r in rows]) for column in rows[0]})
 
 
@@ -458,7 +462,7 @@ def _stream(
         samples = samples_of(packets, shift.task, plan.window)
         samples = samples.take(np.arange(0, samples.size, plan.stride))
         yield "+".join(name for name, _ in runs), samples
-    yield "end", samples.take(np.arange(0))
+    yield "end", samples.rows(0, 1)
 
 
 def samples_of(packets: Sequence[Run], task: Task, window: int) -> Samples:

@@ -52,11 +52,13 @@ def accuracies(
         array([0.5, 1. ])
     """
     y, p = np.asarray(labels), np.asarray(probabilities)
-    if y.ndim != 1 or p.shape != (len(y), classes):
+    whole = y.dtype.kind in "iu" or not y.size
+    if not whole or y.ndim != 1 or p.shape != (len(y), classes):
         raise SchemaError(
-            f"labels of shape {y.shape} and probabilities of shape {p.shape}; expected (n,) and "
-            f"(n, {classes})"
+            f"labels of type {y.dtype} and shape {y.shape}, probabilities of shape {p.shape}; "
+            f"expected integers of shape (n,) and (n, {classes})"
         )
+    y = y.astype(np.int64)
     right = np.bincount(y[p.argmax(axis=1) == y], minlength=classes).astype(np.float64)
     count = np.bincount(y, minlength=classes)
     return np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)

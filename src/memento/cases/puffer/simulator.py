@@ -52,7 +52,7 @@ _AUDIO = (19_200.0, 38_400.0, 76_800.0)  # bytes of 4.8 s at 32, 64 and 128 kbit
 _MILLION = 1_000_000
 _SCHEME, _WEIGHT = 111, 112  # purposes of random numbers
 _ROOM = {"sent": 1 << 16, "acked": 1 << 16, "events": 1 << 18}  # rows written at a time
-_HOPELESS_RATE = 0.15e6  # bytes/s, below which even the smallest formats stall
+_SLOW_RATE = 0.75e6  # bytes/s
 _WILDEST = 1.0  # standard deviation of the log of the slow part of capacity; a tenth has more
 
 
@@ -322,8 +322,8 @@ class Simulation:
             paths = drawn_paths(self.population, day, keys)
             above = self.network.headroom
         rate = _MILLION * paths.mean
-        # Who only waits leaves early: hopeless paths have less than their share of the time.
-        patience = np.minimum(1.0, (rate / _HOPELESS_RATE) ** 0.7)
+        # Who waits a lot leaves early: slow paths have less than their share of the time.
+        patience = np.minimum(1.0, (rate / _SLOW_RATE) ** 0.3)
         visits = self.viewers.visits(keys, numbers, sessions, patience)
         table = np.stack(
             (above * rate, paths.min_rtt, paths.noise, paths.low, paths.sticky,
