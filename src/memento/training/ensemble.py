@@ -262,45 +262,58 @@ class Ensemble:
         return member
 
     def state(self) -> dict[str, np.ndarray]:
-        """All models, and what is known of their training sets."""
-        state = {f"learner/{name}": array for name, array in self._checkpoints.state().items()}
-        for i, model in enumerate(self._models):
-            state |= {f"model-{i}/{name}": array.copy() for name, array in model.items()}
-        for i, sketch in enumerate(self._sketches):
-            state |= {f"sketch-{i}/{name}": array.copy() for name, array in sketch.items()}
-        for i, rows in enumerate(self._seen):
-            state[f"seen-{i}/rows"] = rows.copy()
+        """All models, and what is known of their training sets.
+
+        Arrays of all models lie in one, so that there are few of them to store.
+        """
+        if not self._models:
+            return {f"learner/{name}": array for name, array in self._checkpoints.state().items()}
+        state: dict[str, np.ndarray] = {}
+        for name in self._models[0]:
+            state |= _packed(f"model/{name}", [model[name] for model in self._models])
+        if self.sketch:
+            for name in self.inputs:
+                state |= _packed(f"sketch/{name}", [one[name] for one in self._sketches])
+            state |= _packed("seen/rows", self._seen)
         return state
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go back to a state.
 
         Raises:
-            ModelError: It is not one of an ensemble, or the learner refuses its part; the ensemble
-                is then as it was.
+            ModelError: It is not one of such an ensemble, or the learner refuses its part; the
+                ensemble is then as it was.
         """
-        parts: dict[str, dict[str, np.ndarray]] = {}
-        for name, array in state.items():
-            part, slash, rest = name.partition("/")
-            kind, _, number = part.partition("-")
-            known = kind in ("model", "sketch", "seen") and number.isdigit()
-            if not slash or not (part == "learner" or known):
+        parts: dict[str, dict[str, list[np.ndarray]]] = {}
+        learner: dict[str, np.ndarray] = {}
+        for name in state:
+            kind, _, rest = name.partition("/")
+            if kind == "learner":
+                learner[rest] = np.array(state[name])
+            elif kind in ("model", "sketch", "seen"):
+                if not rest.endswith(_SHAPES):
+                    parts.setdefault(kind, {})[rest] = _unpacked(state, name)
+            else:
                 raise ModelError(f"{name!r} belongs to no state of an ensemble; restore state()'s")
-            parts.setdefault(part, {})[rest] = np.array(array)
-        count = sum(part.startswith("model-") for part in parts)
-        models = [parts.get(f"model-{i}", {}) for i in range(count)]
-        with_sketches = bool(self.sketch)
-        sketches = [parts.get(f"sketch-{i}", {}) for i in range(count if with_sketches else 0)]
-        seen = [parts.get(f"seen-{i}", {}).get("rows") for i in range(len(sketches))]
-        if not all(models) or any(rows is None for rows in seen) or not all(sketches):
-            raise ModelError(
-                f"a state of {count} models lacks parts, or was made with another sketch; build "
-                "the ensemble with the same arguments"
-            )
-        self._checkpoints.restore(parts.get("learner", {}))
+        found = parts.get("model", {})
+        count = len(next(iter(found.values()), []))
+        wanted = {"sketch": set(self.inputs), "seen": {"rows"}} if count and self.sketch else {}
+        for kind in ("sketch", "seen"):
+            if set(parts.get(kind, {})) != wanted.get(kind, set()):
+                raise ModelError(
+                    f"the state knows of training sets {sorted(parts.get(kind, {}))}; build the "
+                    "ensemble with the sketch and inputs it was saved with"
+                )
+        if any(len(arrays) != count for part in parts.values() for arrays in part.values()):
+            raise ModelError(f"a state of {count} models lacks parts; restore what state() gave")
+        models = [{name: arrays[i] for name, arrays in found.items()} for i in range(count)]
+        self._checkpoints.restore(models[-1] if models else learner)
         self._models = models
-        self._sketches = [Samples(one) for one in sketches] or [Samples()] * count
-        self._seen = [rows for rows in seen if rows is not None]
+        self._sketches = [
+            Samples({name: arrays[i] for name, arrays in parts.get("sketch", {}).items()})
+            for i in range(count)
+        ]
+        self._seen = parts.get("seen", {}).get("rows", [])
 
     def _require_models(self) -> None:
         if not self._models:
@@ -350,6 +363,27 @@ class Ensemble:
         batches = make_batches(named, max(size, 1), [self.prediction], remainder="keep")
         sums = np.add.reduceat(found[batches.order].astype(np.float64), batches.offsets[:-1])
         return np.asarray(sums / batches.sizes[:, None])
+
+
+_SHAPES = "#shapes"
+
+
+def _packed(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of one type as one vector, with their shapes."""
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) > 1:
+        raise ModelError(f"{name} is of the types {sorted(map(str, dtypes))}; expected one")
+    flat = np.concatenate([array.reshape(-1) for array in arrays])
+    return {name: flat, f"{name}{_SHAPES}": np.array([array.shape for array in arrays], np.int64)}
+
+
+def _unpacked(state: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
+    flat, shapes = np.asarray(state[name]), state.get(f"{name}{_SHAPES}")
+    sizes = [] if shapes is None else np.prod(shapes, axis=1, dtype=np.int64).tolist()
+    if shapes is None or flat.ndim != 1 or sum(sizes) != len(flat):
+        raise ModelError(f"{name!r} does not fit its shapes; restore what state() gave")
+    pieces = np.split(flat, np.cumsum(sizes)[:-1])
+    return [np.array(p.reshape(shape)) for p, shape in zip(pieces, shapes.tolist(), strict=True)]
 
 
 def _density(p: np.ndarray, q: np.ndarray, bandwidth: float) -> np.ndarray:
