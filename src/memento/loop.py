@@ -328,7 +328,8 @@ class _Loop:
             "settings": self._settings(),
             "trained_at": self.trained_at,
             "seen_at": self.seen_at,
-            "steps": [asdict(step) for step in self.steps],
+            # Not whether they were restored: what is saved does not depend on where a run stopped.
+            "steps": [asdict(replace(step, restored=False)) for step in self.steps],
             "generator": snapshot.generator_document(self.rng),
         }
         snapshot.write(folder, _KIND, arrays, documents)

@@ -31,7 +31,7 @@ from memento.errors import SettingError
 pytestmark = pytest.mark.compiled
 
 SECOND = 1_000_000_000
-SHORT = Viewers(stay=0.1)  # visits of minutes, with as many streams
+SHORT = Viewers(stay=0.05)  # visits of minutes, with as many streams
 
 
 def schemes() -> list[Scheme]:
@@ -73,12 +73,19 @@ def day() -> tuple[Simulation, list[dict[str, np.ndarray]]]:
 # Nothing depends on company
 
 
-@pytest.mark.parametrize("settings", [{"block": 7}, {"block": 1000}, {"block": 1}])
-def test_blocks_do_not_matter(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("block", [13, 1000])
+def test_blocks_do_not_matter(block: int) -> None:
     simulation, whole = day()
-    blocks = list(simulation.day(2, sessions=60, **settings))
-    assert max(len(block.sessions["session"]) for block in blocks) <= settings["block"]
+    blocks = list(simulation.day(2, sessions=60, block=block))
+    assert max(len(b.sessions["session"]) for b in blocks) <= block
     assert_same(joined(iter(blocks)), whole)
+
+
+def test_a_session_is_the_same_alone() -> None:
+    simulation, whole = day()
+    few = joined(simulation.day(2, sessions=60, part=(0, 10), block=1))
+    kept = [{k: v[table["session"] < 6] for k, v in table.items()} for table in whole]
+    assert_same(few, kept)
 
 
 def test_parts_are_the_whole() -> None:
@@ -255,7 +262,7 @@ def test_names() -> None:
 def test_a_controller_is_asked_what_the_server_knows() -> None:
     """The formats sent are what a controller says of the rows that came before."""
     simulation = Simulation([Scheme("mpc", MPC(lookahead=3))], viewers=SHORT, seed=9)
-    _, _, sent, acked, _ = joined(simulation.day(0, sessions=6))
+    _, _, sent, acked, _ = joined(simulation.day(0, sessions=10))
     content = simulation.content.programme(0)
     controller = MPC(lookahead=3)
     names = zip(acked["session"], acked["index"], acked["video_ts"], strict=True)

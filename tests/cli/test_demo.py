@@ -96,7 +96,6 @@ def test_files(finished):
     for name in PICTURES:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
     assert page.count("<table>") == 4
     assert page.count("data:image/png;base64,") == len(PICTURES)
     summary = json.loads((out / "summary.json").read_text())
@@ -153,9 +152,9 @@ def write_traces(path: Path, seed: int, chunks: int = 900) -> Path:
 
 
 def test_traces(tmp_path, capsys):
-    """Two files, in the words that the README uses; 2 days of the first, 1 of the second."""
+    """Two files, in the words that the README uses; 2 days each, the last under control."""
     first = write_traces(tmp_path / "autumn.parquet", 1, 1600)
-    second = write_traces(tmp_path / "winter.parquet", 2)
+    second = write_traces(tmp_path / "winter.parquet", 2, 4000)
     words = ["--traces", first, second, "--days", 3, "--workers", 1, "--capacity", 128]
     words += ["--viewers", 4, "--judges", 4]
     with pytest.raises(SystemExit) as done:

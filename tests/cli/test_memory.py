@@ -425,6 +425,7 @@ def test_every_policy_works_from_the_command_line(cli, tmp_path, kind):
         day = make_day(80, seed)
         day["loss"] = day["x"][:, 0] ** 2
         day["committee"] = np.stack([day["yhat"]] * 3, axis=1)
+        day["embedding"], day["gradient"] = day["x"], day["yhat"]
         np.savez("day.npz", **day)
         code, _, err = cli("memory", "insert", "m", "day.npz")
         assert code == 0, err

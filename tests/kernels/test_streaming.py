@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import math
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from memento._kernels import hashing
 from memento._kernels import streaming as kernels
 
-UNCOMPILED = numba.config.DISABLE_JIT
 MASK = 2**64 - 1
 SETTINGS = kernels.Settings(
     queue=0.008,
@@ -417,8 +415,6 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_session_is_that_of_a_queue_of_events(name):
-    if UNCOMPILED and name not in ("zapping", "hardly anything"):
-        pytest.skip("long")
     plans, video = case(**CASES[name])
     (sent, sent_reals, acked, acked_reals, events, event_reals), _, _, _ = run_kernel(plans, video)
     slow = SlowSession(plans, video)

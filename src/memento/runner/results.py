@@ -485,6 +485,27 @@ def forget_checkpoints(place: Place) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def tidy(place: Place) -> None:
+    """Remove what a kill just after the completion of an experiment left beside its result."""
+    from memento.errors import LockedError
+
+    def left() -> list[Path]:
+        return [p for pattern in (".*.tmp", "heartbeat.json") for p in place.folder.glob(pattern)]
+
+    if not left() and not any(place.folder.glob("checkpoint-*")):
+        return
+    try:
+        with place.lock():
+            result = read_json(place.result) or {}
+            if (read_json(place.state) or {}).get("attempt") != result.get("attempt"):
+                return  # a later attempt has begun: all of it is in use
+            forget_checkpoints(place)
+            for path in left():
+                path.unlink(missing_ok=True)
+    except LockedError:
+        return
+
+
 def mark_failed(place: Place, host_pid: tuple[str, int], error: str) -> bool:
     """Say that a running attempt has failed, for its process that cannot any more.
 

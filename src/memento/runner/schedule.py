@@ -18,7 +18,7 @@ from memento.errors import SettingError
 from memento.runner.executors import Executor
 from memento.runner.job import GRACE, Job, Outcome
 from memento.runner.registry import Registry
-from memento.runner.results import State, Status
+from memento.runner.results import State, Status, tidy
 from memento.runner.settings import Overrides
 
 __all__ = ["Event", "Plan", "Report", "make", "run"]
@@ -223,6 +223,7 @@ class _Course:
             failed = [n for n, r in zip(job.needs, needs, strict=True) if r and r.state != "done"]
             found = job.status()
             if not failed and job.settled(found):
+                tidy(job.place)
                 self._end(key, Report("done", status=found))
             elif failed:
                 self._end(key, Report("missing", f"needs {failed[0]}, which is not done", False))

@@ -146,7 +146,7 @@ REDUCED = Scale(
     viewers=40,
     capacity=15_000,
     batch_size=64,
-    batches=(16, 32, 64, 128, 256),
+    batches=(32, 64, 128, 256, 512),
     interval=2,
     freeze_after=6,
 )
@@ -211,7 +211,7 @@ CONTENTS: Mapping[str, Contents] = {
     ),
     "table-batch-size": Contents(
         "Batch size: the tail, the median, and the time of an insert",
-        ("memento", *_names("memento-batch={}", ("quarter", "half", "double", "fourfold"))),
+        ("memento", *_names("memento-batch={}", ("half", "double", "fourfold", "eightfold"))),
     ),
     "table-bandwidth": Contents(
         "Bandwidth of the kernel", ("memento", *_names("memento-h={:g}", _BANDWIDTHS))
@@ -282,7 +282,7 @@ def arms_of(scale: Scale) -> dict[str, dict[str, Any]]:
     for name in ("memento", "random", "density-reservoir", "committee"):
         found[name]["members"] = scale.members
     found["random-double"] = {"arm": "random", "capacity": 2 * scale.capacity}
-    for word, factor in (("quarter", 0.25), ("half", 0.5), ("double", 2), ("fourfold", 4)):
+    for word, factor in (("half", 0.5), ("double", 2), ("fourfold", 4), ("eightfold", 8)):
         size = max(1, int(scale.batch_size * factor))
         found[f"memento-batch={word}"] = {"arm": "memento", "batch_size": size}
     for h in _BANDWIDTHS:

@@ -301,6 +301,8 @@ def arm(name: str, given: Mapping[str, Any] | None = None, **fields: Any) -> Rep
     own = {key: value for key, value in fields.items() if key in known and value is not None}
     if kind == "metric":
         own.pop("batch_size", None)  # the paper's metrics judge single samples
+    if kind == "query-by-committee" and (given or {}).get("members", 1) > 1:
+        del changes["members"]  # a committee of another size
     changes["policy"] = {"kind": kind, **changes["policy"], **own}
     return ReplaySettings.of_document({**(given or {}), **changes})
 
@@ -367,15 +369,25 @@ class OnAllowedDays(Trigger):
 
 
 class _Day(Mapping[str, np.ndarray]):
-    """Columns of a day, made when they are asked for: a replay that goes on skips what it knows."""
+    """Columns of a day, made when they are asked for: a replay that goes on skips what it knows.
 
-    def __init__(self, make: Callable[[], dict[str, np.ndarray]]) -> None:
-        self._make: Callable[[], dict[str, np.ndarray]] | None = make
+    A day is judged first and inserted then, so its columns are kept until the next one is judged;
+    then they go, since two days of millions of samples need not be in memory at once.
+    """
+
+    def __init__(self, make: Callable[[], dict[str, np.ndarray]], before: _Day | None) -> None:
+        self._make = make
+        self._before = before
+        if before is not None:
+            before._before = None  # no chain: each holds its day's files open
         self._columns: dict[str, np.ndarray] = {}
 
     def _made(self) -> dict[str, np.ndarray]:
-        if self._make is not None:
-            self._columns, self._make = self._make(), None
+        if not self._columns:
+            if self._before is not None:
+                self._before._columns = {}
+                self._before = None
+            self._columns = self._make()
         return self._columns
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -615,13 +627,15 @@ class Replay:
 
     def _stream(self) -> Iterator[tuple[str, _Day]]:
         self._names.clear()
+        day: _Day | None = None
         for name, source in self._days.items():
             features = _open(source)
             if not features.size:
                 continue
             number = len(self._names)
             self._names.append(name)
-            yield name, _Day(self._reader(features, number))
+            day = _Day(self._reader(features, number), day)
+            yield name, day
 
     def _reader(self, features: Features, number: int) -> Callable[[], dict[str, np.ndarray]]:
         def read() -> dict[str, np.ndarray]:
