@@ -61,6 +61,7 @@ def shift(
         _mark_changes(axis, table, label=axis is upper)
         _open(axis)
     axes[-1][0].set_xlabel("iteration")
+    axes[-1][0].locator_params(axis="x", integer=True)
     handles, labels = upper.get_legend_handles_labels()
     if handles:
         banded = any(not math.isnan(low) for low in map(float, table["low"]))

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 
+from memento.cases.datacenter import experiments
 from memento.cases.datacenter import replay as case
 from memento.cases.datacenter.models import NetworkSettings
 from memento.cases.datacenter.replay import (
@@ -349,3 +350,45 @@ def test_results_are_plain_json_without_nan(finished):
     document = json.loads(text, parse_constant=refuse)
     assert document["columns"]["rci"] == [None] * 6
     assert all(math.isnan(v) for v in finished.read("incremental", "fifo", 0)["rci"])
+
+
+# ------------------------------------------------------------------------------------- experiments
+
+
+def test_declared_experiments_cover_everything():
+    found = list(experiments.experiments())
+    assert len({one.key for one in found}) == len(found)
+    replays = [one for one in found if one.group == "datacenter-replay"]
+    assert len(replays) == 5 * (10 + 10 + 8)
+    assert {one.name for one in found if one.group == "datacenter-tuning"} == {
+        "classification",
+        "regression",
+    }
+
+
+def test_the_body_of_an_experiment_goes_on_and_writes_its_table(runs, tmp_path):
+    told = []
+
+    class Stopping(experiments.Run):
+        def report(self, done, total, note=""):
+            told.append((done, total))
+            if told == [(1, 6), (2, 6)]:
+                raise KeyboardInterrupt
+
+    arguments = {
+        "scenario": "incremental", "memory": "random", "seed": 0, "runs": str(runs),
+        "plan": PLAN.document(),
+    }  # fmt: skip
+    folder = tmp_path / "out"
+    folder.mkdir()
+    run = Stopping(folder, tmp_path / "checkpoint")
+    with pytest.raises(KeyboardInterrupt):
+        experiments.replaying(run, **arguments)
+    experiments.replaying(run, **arguments)
+    assert told[2:] == [(i, 6) for i in range(2, 7)]  # the second one was not saved
+    lines = (folder / "iterations.csv").read_text().splitlines()
+    assert len(lines) == 7
+    straight = replay("incremental", "random", runs, 0, PLAN)
+    place = lines[0].split(",").index("balanced_accuracy")
+    written = [float(line.split(",")[place]) for line in lines[1:]]
+    assert written == pytest.approx(straight["balanced_accuracy"].tolist())

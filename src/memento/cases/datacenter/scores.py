@@ -170,7 +170,7 @@ def summary(table: Mapping[str, Any], level: float = 0.9) -> Samples:
         iterations; ``accuracy_after_w3``, the same from two iterations after w3 first appears, in
         the incremental scenario; ``error_66``, ``error_100`` and ``error_133``, the mean 99th
         percentile of the error [ms] at each load, and ``error_before_133`` over the first two;
-        ``select``, CPU seconds that an insert took on average.
+        ``select``, CPU seconds of an insert, the median over iterations (the first compiles).
     """
     rows = []
     for scenario, memory in _pairs(table):
@@ -327,7 +327,7 @@ def _scores(table: Mapping[str, Any], scenario: str, memory: str) -> dict[str, l
                 found.setdefault(name, []).append(mean)
         seconds = np.array([r["select"] for r in here], dtype=np.float64)
         if not np.isnan(seconds).all():
-            found.setdefault("select", []).append(float(np.nanmean(seconds)))
+            found.setdefault("select", []).append(float(np.nanmedian(seconds)))
     return found
 
 
