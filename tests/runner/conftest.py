@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,18 @@ from memento.runner import schedule
 from memento.runner.registry import Registry
 
 PAGE = Path(__file__).with_name("counting.py")
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler, whoever started the tests, and whatever a test imported.
+
+    A shell starts what runs in the background with SIGINT ignored, and importing dask-jobqueue
+    installs a handler that exits.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

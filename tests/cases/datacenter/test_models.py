@@ -151,6 +151,12 @@ def test_the_gradient_of_a_delay_is_that_of_the_last_layer(regressor):
     )
 
 
+def test_no_samples_have_columns_without_rows(classifier):
+    found = classifier.annotate({name: column[:0] for name, column in packets(2).items()})
+    assert found["gradient"].shape == (0, 18)
+    assert found["yhat"].shape == (0, 3)
+
+
 def test_embeddings_keep_distances_on_average(classifier):
     learner = WorkloadClassifier(SMALL, embedding=2000)
     learner.restore(classifier.state())

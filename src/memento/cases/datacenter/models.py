@@ -250,7 +250,9 @@ class _WindowNetwork(ABC):
                     found["embedding"] = features.numpy() @ projection
                     if gradient is not None:
                         outer = gradient[:, :, None] * found["embedding"][:, None, :]
-                        found["gradient"] = outer.reshape(len(outer), -1)
+                        # Not -1: that cannot be worked out of no rows.
+                        width = outer.shape[1] * outer.shape[2]
+                        found["gradient"] = outer.reshape(len(outer), width)
                 pieces.append(found)
         return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
