@@ -208,23 +208,25 @@ _CAPTION = (
 
 
 def _control_rows(outcome: Outcome, reference: str) -> list[list[str]]:
-    levels, changes = outcome.level_rows(), outcome.difference_rows(reference)
-    rows = []
-    for name, level in levels.items():
-        cells = [name, f"{100 * level['stall_ratio']:.3f} %"]
-        for what, unit, value in (
-            ("stalled", " %", None),
-            ("ssim", " dB", f"{level['ssim']:.2f} dB"),
-        ):
-            cells += [value] if value is not None else []
-            change = changes.get(name, {}).get(what)
-            if change is None:
-                cells.append("")
-            else:
-                cells.append(f"{change[0]:+.3f} ({change[1]:+.3f} to {change[2]:+.3f}){unit}")
-        cells.append(f"{outcome.scores[name]['p01']:.2f}")
-        rows.append(cells)
-    return rows
+    changes = outcome.difference_rows(reference)
+
+    def change(name: str, what: str) -> str:
+        if name not in changes:
+            return ""
+        value, low, high = changes[name][what]
+        return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+    return [
+        [
+            name,
+            f"{100 * level['stall_ratio']:.3f} %",
+            change(name, "stalled"),
+            f"{level['ssim']:.2f} dB",
+            change(name, "ssim"),
+            f"{outcome.scores[name]['p01']:.2f}",
+        ]
+        for name, level in outcome.level_rows().items()
+    ]
 
 
 def _rows(table: Mapping[str, Mapping[str, float]], reference: str) -> list[list[str]]:
