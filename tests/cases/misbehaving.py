@@ -46,6 +46,7 @@ class Resource:
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
+    counted = False
 
     def log_message(self, *args: object) -> None:
         pass
@@ -59,6 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             server.requests.append((self.command, self.path, self.headers.get("Range")))
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
+            self.counted = True
             behave: Behaviour = serve
             if resource is None:
                 resource, behave = Resource(b""), status(404)
@@ -68,25 +70,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with contextlib.suppress(ConnectionError, TimeoutError):
                 behave(self, resource)
         finally:
-            with server.lock:
-                server.at_once -= 1
+            self.leave()
             self.close_connection = True
+
+    def leave(self) -> None:
+        """Before the last byte goes out: a client that has it may ask for the next file at once."""
+        with self.server.lock:
+            self.server.at_once -= self.counted
+            self.counted = False
 
     def head(self, code: int, headers: dict[str, str]) -> None:
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Connection", "close")
+        if self.command == "HEAD" or headers.get("Content-Length") == "0":
+            self.leave()
         self.end_headers()
 
     def put(self, data: bytes) -> None:
         if self.command == "HEAD":
             return
         for start in range(0, len(data), 16_384):
-            self.wfile.write(data[start : start + 16_384])
-            self.server.sent += min(16_384, len(data) - start)
             if self.server.pause:
                 time.sleep(self.server.pause)
+            if start + 16_384 >= len(data):
+                self.leave()
+            self.wfile.write(data[start : start + 16_384])
+            self.server.sent += min(16_384, len(data) - start)
 
 
 Behaviour = Callable[[Handler, Resource], None]
