@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib
 import inspect
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from memento.cases.puffer import experiments as page
 from memento.cases.puffer.experiments import (
     CONTENTS,
+    LARGE,
     PAPER,
     REDUCED,
     STUDIES,
@@ -26,6 +26,8 @@ from memento.cases.puffer.experiments import (
 from memento.cases.puffer.features import Features
 from memento.cases.puffer.replay import arm
 from memento.errors import SettingError, StorageError
+from memento.runner.job import load_body
+from memento.runner.registry import Registry
 from memento.runner.spec import Run
 
 FAST = {"epochs": 2, "scratch_epochs": 3, "held_out": 0.0, "patience": None}
@@ -84,7 +86,7 @@ def rows(path: Path) -> dict[str, np.ndarray]:
 # ------------------------------------------------------------------------------ declarations
 
 
-@pytest.mark.parametrize("scale", [REDUCED, PAPER], ids=["reduced", "paper"])
+@pytest.mark.parametrize("scale", [REDUCED, LARGE, PAPER], ids=["reduced", "large", "paper"])
 def test_needs_exist_and_names_are_unique(scale, declarations):
     found = list(declared(scale))
     keys = {one.key for one in found}
@@ -107,15 +109,29 @@ def test_both_scales_can_be_declared_side_by_side(declarations):
     assert all(f"puffer-replay/paper-{name}" in paper for name in CONTENTS)
 
 
-@pytest.mark.parametrize("scale", [REDUCED, PAPER], ids=["reduced", "paper"])
+def test_another_page_declares_a_scale_and_its_bodies_are_found(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        f"from {page.__name__} import PAPER, declared\nexperiments = lambda: declared(PAPER)\n"
+    )
+    known = Registry([mine])
+    made = known.select("puffer-replay", ["paper-table-jtt", "2022-01+memento"])
+    assert [one.name for one in made]
+    for one in [*made, *known.select("puffer-preprocess", ["2022-01-*"])]:
+        assert callable(load_body(one.body)), one.body
+
+
+@pytest.mark.parametrize("scale", [REDUCED, LARGE, PAPER], ids=["reduced", "large", "paper"])
 def test_bodies_take_exactly_what_is_declared(scale, declarations):
     for one in [*declarations.values(), *declared(scale)]:
-        body = getattr(importlib.import_module(page.__name__), one.body.lstrip(":"))
+        module, _, name = one.body.rpartition(":")
+        assert module in ("", page.__name__)
+        body = getattr(page, name)
         inspect.signature(body).bind(object(), **one.parameters)
         assert one.description
 
 
-@pytest.mark.parametrize("scale", [REDUCED, PAPER], ids=["reduced", "paper"])
+@pytest.mark.parametrize("scale", [REDUCED, LARGE, PAPER], ids=["reduced", "large", "paper"])
 def test_every_arm_makes_settings(scale):
     for name, changes in arms_of(scale).items():
         given = {"capacity": scale.capacity, "interval": scale.interval, **changes}
@@ -168,7 +184,7 @@ def test_sweeps_are_those_of_the_paper():
 
 
 def test_batch_sizes_are_those_of_the_scale():
-    for scale in (REDUCED, PAPER):
+    for scale in (REDUCED, LARGE, PAPER):
         used = {
             changes.get("batch_size", scale.batch_size)
             for name, changes in arms_of(scale).items()

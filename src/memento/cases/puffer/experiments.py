@@ -8,8 +8,9 @@
     demo                a week of it all, with models back in control
 
 `CONTENTS` lists every table and figure with the arms it compares, `STUDIES` those with a body of
-their own. What is declared by default is `REDUCED`: three simulated periods of two weeks. The
-paper's own three periods of real days are `PAPER`; a page of your own declares them:
+their own. What is declared by default is `REDUCED`: three simulated periods of two weeks. Days
+three times as large are `LARGE`, the paper's own three periods of real days `PAPER`; a page of
+your own declares them:
 
     from memento.cases.puffer.experiments import PAPER, declared
     experiments = lambda: declared(PAPER)
@@ -56,6 +57,7 @@ from memento.samples import Samples
 
 __all__ = [
     "CONTENTS",
+    "LARGE",
     "PAPER",
     "REDUCED",
     "STUDIES",
@@ -151,6 +153,21 @@ REDUCED = Scale(
     freeze_after=6,
 )
 """Two weeks of about 50,000 samples a day, three times; minutes for each replay."""
+
+LARGE = Scale(
+    prefix="large-",
+    periods=(
+        Period("large-1", "2024-06-01", 15, (), seed=4),
+        Period("large-2", "2024-07-01", 15, (("new_access", 5), ("halved_capacity", 10)), seed=5),
+    ),
+    viewers=120,
+    capacity=50_000,
+    batch_size=128,
+    batches=(64, 128, 256, 512, 1024),
+    interval=2,
+    freeze_after=6,
+)
+"""Days of about 150,000 samples, where the tail is not a handful of streams; declared on demand."""
 
 PAPER = Scale(
     prefix="paper-",
@@ -375,13 +392,13 @@ def declared(scale: Scale) -> Iterator[Experiment]:
     for period in scale.periods:
         if period.simulated:
             yield Experiment(
-                "puffer-preprocess", period.name, ":simulate_period",
+                "puffer-preprocess", period.name, f"{__name__}:simulate_period",
                 {"first": period.first, "days": period.days, "viewers": scale.viewers,
                  "shifts": [list(shift) for shift in period.shifts or ()], "seed": period.seed},
                 description=f"{period.days} simulated days of {scale.viewers} viewers",
             )  # fmt: skip
             yield Experiment(
-                "puffer-preprocess", f"{period.name}-static", ":train_static",
+                "puffer-preprocess", f"{period.name}-static", f"{__name__}:train_static",
                 {"horizons": HORIZONS, "training": training}, needs=(period.name,),
                 description="The static model: trained on the first day, from random weights",
             )  # fmt: skip
@@ -397,21 +414,21 @@ def declared(scale: Scale) -> Iterator[Experiment]:
     for name, part in CONTENTS.items():
         wanted = dict.fromkeys((*part.arms, *(a for a in part.against if a in arms)))
         yield Experiment(
-            "puffer-replay", f"{scale.prefix}{name}", ":compare",
+            "puffer-replay", f"{scale.prefix}{name}", f"{__name__}:compare",
             {"arms": list(wanted), "against": list(part.against)},
             needs=tuple(f"{period.name}+{a}" for period in scale.periods for a in wanted),
             description=part.title,
         )  # fmt: skip
     for period in scale.periods:
         yield Experiment(
-            "puffer-replay", f"{period.name}+figure-selection", ":study_selection",
+            "puffer-replay", f"{period.name}+figure-selection", f"{__name__}:study_selection",
             {"samples": 5 * scale.capacity, "capacity": scale.capacity, "training": training,
              "batch_size": scale.batch_size, **_static_parameters(scale, period)},
             resources=_resources(scale), needs=_needs(period), files=_files(period),
             description=STUDIES["figure-selection"],
         )  # fmt: skip
     yield Experiment(
-        "puffer-replay", f"{scale.prefix}figure-freeze", ":gather_densities",
+        "puffer-replay", f"{scale.prefix}figure-freeze", f"{__name__}:gather_densities",
         needs=tuple(f"{period.name}+memento-frozen" for period in scale.periods),
         description=STUDIES["figure-freeze"],
     )  # fmt: skip
@@ -429,7 +446,7 @@ def _replay(scale: Scale, period: Period, name: str, changes: Mapping[str, Any])
     return Experiment(
         "puffer-replay",
         f"{period.name}+{name}",
-        ":replay",
+        f"{__name__}:replay",
         parameters,
         resources=_resources(scale),
         needs=_needs(period),
@@ -460,11 +477,11 @@ def _resources(scale: Scale) -> Resources:
 
 def _of_real_day(day: str) -> Iterator[Experiment]:
     yield Experiment(
-        "puffer-download", day, ":download_day", {"day": day},
+        "puffer-download", day, f"{__name__}:download_day", {"day": day},
         resources=Resources(hours=6.0), description="All tables of the day, and its model",
     )  # fmt: skip
     yield Experiment(
-        "puffer-preprocess", day, ":preprocess_day", {"day": day},
+        "puffer-preprocess", day, f"{__name__}:preprocess_day", {"day": day},
         needs=(f"puffer-download/{day}",), resources=Resources(memory_GB=8.0),
         description="Features of the day, which streams stalled, and its model",
     )  # fmt: skip
