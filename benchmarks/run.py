@@ -24,12 +24,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import memento
 from memento import JensenShannon, Memento, Memory
+
+if TYPE_CHECKING:
+    from memento.cases.puffer.features import Features
+    from memento.cases.puffer.ttp import Network
 
 CLASSES = 21
 DISTANCES = [JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels("y", CLASSES)]
@@ -303,9 +307,34 @@ def streaming_rows(quick: bool) -> list[Row]:
         del tables, small
         with Peak() as peak:
             seconds = timed(lambda: Features.of_day(day).columns(0))
+        large = Features.of_day(day)
     measured = f"{seconds:.1f} s, +{peak.extra:.2f} GB"
     rows.append(Row(f"{count:,} chunks, CSV to arrays", measured, "15 s, 4 GB", ""))
+    with Peak() as peak:
+        seconds = replay_seconds(large, networks[0])
+    measured = f"{seconds:.1f} s, +{peak.extra:.2f} GB"
+    name = f"a replayed day of {large.size:,} samples into 1M"
+    rows.append(Row(name, measured, "60 s, training aside", ""))
     return rows
+
+
+def replay_seconds(features: Features, network: Network) -> float:
+    """A day of a replay with a full memory of 1M and a new model: all of it but the training."""
+    import tempfile
+    from dataclasses import asdict, replace
+
+    from memento.cases.puffer.replay import AFFORDABLE, Replay, arm
+
+    training = asdict(replace(AFFORDABLE, epochs=1))  # is not counted
+    given = {"capacity": 1_000_000, "interval": 1, "training": training}
+    days = {f"2021-10-{17 + i}": features for i in range(4)}
+    with tempfile.TemporaryDirectory() as folder:
+        made = Replay(folder, arm("memento", given, batch_size=256), days, network)
+        made.run()
+        table = made.tables()["times"]
+    taken = dict(zip(zip(table["day"], table["what"], strict=True), table["seconds"], strict=True))
+    # The first day fills the memory, and after the last there is nothing to judge on.
+    return max(taken[d, "day"] - taken.get((d, "train"), 0.0) for d in [*days][1:-1])
 
 
 def import_row(runs: int) -> Row:
