@@ -55,7 +55,15 @@ def test_arms_are_compared_and_tables_written(capsys, stored, tmp_path):
     assert rows["memento", "oracle"]["mean"] >= rows["memento", "own"]["mean"] - 1e-9
     assert found["trained"]["memento"] == [helpers.NAMES[2], helpers.NAMES[4]]
     assert found["capacity"] == 144 // 3  # of the first day, which trains the static model
-    for name in ("improvement", "steps", "scores", "classes", "memory", "ages"):
+    for name in (
+        "improvement",
+        "improvement_by_day",
+        "steps",
+        "scores",
+        "classes",
+        "memory",
+        "ages",
+    ):
         assert (tmp_path / "out" / "tables" / f"{name}.csv").stat().st_size > 100
     assert "against daily" in err
 

@@ -20,7 +20,7 @@ def application() -> typer.Typer:
     import typer
 
     import memento
-    from memento.cli import datacenter, demo, memory, puffer, run
+    from memento.cli import datacenter, demo, memory, puffer, report, run
 
     app = typer.Typer(
         name="memento",
@@ -54,6 +54,7 @@ def application() -> typer.Typer:
     app.add_typer(datacenter.app, name="datacenter")
     app.command()(demo.demo)
     app.command()(run.run)
+    app.command()(report.report)
     return app
 
 

@@ -285,7 +285,8 @@ def _write(
             if table[what].size
         ]
         if found:
-            tables_on_disk.write(place / f"{what}.csv", Samples.concat(found))
+            name = "improvement_by_day" if what == "improvement" else what
+            tables_on_disk.write(place / f"{name}.csv", Samples.concat(found))
 
 
 def _all_columns(tables: Mapping[str, Mapping[str, Samples]], what: str, name: str) -> Samples:

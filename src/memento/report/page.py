@@ -10,7 +10,10 @@ from pathlib import Path
 
 from memento.files import atomic_write, storage_errors
 
-__all__ = ["Picture", "Table", "write_page"]
+__all__ = ["GENERATOR", "Heading", "Picture", "Table", "write_page"]
+
+GENERATOR = '<meta name="generator" content="memento report">'
+"""In pages that `memento report` wrote and may replace."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -18,13 +21,28 @@ color: #222 } table { border-collapse: collapse; margin: 1rem 0 } th, td { paddi
 text-align: right } th { border-bottom: 2px solid #222 } td { border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } img { max-width: 100% } figure { margin: 1.5rem
 0 } figcaption, .note { color: #555; font-size: .9rem }
+.paper { color: #777; font-style: italic } .wide { overflow-x: auto } nav li { margin: .1rem 0 }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
 @media (prefers-color-scheme: dark) { body { background: #fff } }
 """
 
 
 @dataclass(frozen=True)
+class Heading:
+    """Where a section begins; the table of contents leads here.
+
+    Attributes:
+        text: What it says.
+        name: Its anchor, unique on the page.
+    """
+
+    text: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Table:
-    """Rows of text under a header, with a caption."""
+    """Rows of text under a header, with a caption. Columns headed "paper ..." are set apart."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -39,40 +57,71 @@ class Picture:
     caption: str
 
 
-def write_page(path: Path, title: str, parts: Sequence[str | Table | Picture]) -> None:
+def write_page(
+    path: Path,
+    title: str,
+    parts: Sequence[str | Heading | Table | Picture],
+    *,
+    contents: bool = False,
+    generator: str = "",
+) -> None:
     """Write a page that needs no other file.
 
     Args:
         path: HTML file, replaced at once.
         title: Heading.
-        parts: Paragraphs, tables and pictures, in order.
+        parts: Paragraphs, headings, tables and pictures, in order.
+        contents: List the headings on top.
+        generator: A tag that says what wrote the page, see `GENERATOR`.
+
+    Raises:
+        StorageError: The file cannot be written.
     """
+    headings = [part for part in parts if isinstance(part, Heading)]
+    listed = _contents(headings) if contents and headings else ""
     body = "\n".join(_render(part) for part in parts)
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
-        f'</title><meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+        f'</title>{generator}<meta name="viewport" content="width=device-width">'
+        f"<style>{_STYLE}</style></head>"
+        f"<body><h1>{html.escape(title)}</h1>\n{listed}{body}\n</body></html>\n"
     )
     with storage_errors("write the report", path):
         atomic_write(path, text.encode())
 
 
-def _render(part: str | Table | Picture) -> str:
+def _contents(headings: Sequence[Heading]) -> str:
+    lines = "\n".join(
+        f'<li><a href="#{html.escape(one.name)}">{html.escape(one.text)}</a></li>'
+        for one in headings
+    )
+    return f"<nav><ul>\n{lines}\n</ul></nav>\n"
+
+
+def _render(part: str | Heading | Table | Picture) -> str:
     if isinstance(part, str):
         return f"<p>{html.escape(part)}</p>"
+    if isinstance(part, Heading):
+        return f'<h2 id="{html.escape(part.name)}">{html.escape(part.text)}</h2>'
     if isinstance(part, Table):
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in part.header)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in part.rows
-        )
+        published = [name.startswith("paper") for name in part.header]
+        head = _cells("th", part.header, published)
+        rows = "\n".join(f"<tr>{_cells('td', row, published)}</tr>" for row in part.rows)
         return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table>"
-            f'<p class="note">{html.escape(part.caption)}</p>'
+            f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody>'
+            f'</table></div><p class="note">{html.escape(part.caption)}</p>'
         )
     data = base64.b64encode(part.path.read_bytes()).decode()
     caption = html.escape(part.caption)
     return (
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _cells(tag: str, texts: Sequence[str], published: Sequence[bool]) -> str:
+    classes = ("", ' class="paper"')
+    return "".join(
+        f"<{tag}{classes[grey]}>{html.escape(text)}</{tag}>"
+        for text, grey in zip(texts, published, strict=True)
     )

@@ -156,10 +156,7 @@ REDUCED = Scale(
 
 LARGE = Scale(
     prefix="large-",
-    periods=(
-        Period("large-1", "2024-06-01", 15, (), seed=4),
-        Period("large-2", "2024-07-01", 15, (("new_access", 5), ("halved_capacity", 10)), seed=5),
-    ),
+    periods=(Period("large-1", "2024-06-01", 15, (), seed=4),),
     viewers=120,
     capacity=50_000,
     batch_size=128,
@@ -167,7 +164,7 @@ LARGE = Scale(
     interval=2,
     freeze_after=6,
 )
-"""Days of about 150,000 samples, where the tail is not a handful of streams; declared on demand."""
+"""Two weeks of about 150,000 samples a day without a shift; declared on demand."""
 
 PAPER = Scale(
     prefix="paper-",

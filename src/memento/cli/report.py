@@ -1,0 +1,143 @@
+"""`memento report`: what a folder of results says, as one page with the paper beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memento.errors import SettingError
+
+if TYPE_CHECKING:
+    from memento.report.sections import Report
+
+__all__ = ["open_report", "report"]
+
+# What these commands leave has a report.html of their own.
+_OTHER_NAME = {"demo": "comparison.html", "analysis": "comparison.html"}
+
+
+def report(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Results of `memento run`; or what `memento puffer replay`, `memento puffer "
+            "analyze`, `memento datacenter replay`, `memento demo` wrote; or a deployment.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Default: DIR/report.html; for analyses and demos, which have a page of that "
+            "name, DIR/comparison.html.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one JSON object: sections, rows of all.")
+    ] = False,
+) -> None:
+    """Write one HTML page with charts and tables, and the paper's numbers beside them.
+
+    Nothing is computed again and nothing is changed but the page. What is missing, failed or still
+    running is listed, with what to do about it.
+    """
+    made = open_report(folder)
+    path = _page(made, out)
+    with _progress() as tell:
+        made.write(path, tell)
+    charts = sum(len(section.charts) for section in made.sections)
+    tables = sum(len(section.listings) for section in made.sections)
+    remark = f"; not there: {', '.join(made.missing)}" if made.missing else ""
+    typer.echo(
+        f"{path}: {len(made.sections)} sections, {charts} figures, {tables} tables{remark}",
+        err=True,
+    )
+    if as_json:
+        typer.echo(json.dumps({**made.document(), "out": str(path)}))
+
+
+def open_report(folder: str | Path) -> Report:
+    """Read a folder of results, of whatever kind.
+
+    Raises:
+        StorageError: There is no such folder.
+        ForeignError: It is of no known kind.
+        DamagedError: A table is missing or damaged; the message names it and the remedy.
+        SchemaError: A table lacks a column.
+    """
+    from memento.report import folders
+
+    folder = Path(folder)
+    kind = folders.kind_of(folder)
+    if kind == "deployment":
+        from memento.cases.puffer.deploy import Deployment
+        from memento.report.deployments import of_deployment
+
+        return of_deployment(folder, Deployment(folder).table())
+    if kind == "datacenter":
+        from memento.cases.datacenter import scores
+        from memento.report.scenarios import of_datacenter
+
+        return of_datacenter(folder, scores.courses)
+    if kind == "demo":
+        from memento.report.viewers import of_demo
+
+        return of_demo(folder)
+    if kind == "analysis":
+        from memento.report.viewers import of_analysis
+
+        return of_analysis(folder)
+    if kind == "replay":
+        from memento.report.replays import of_replay
+
+        return of_replay(folder)
+    from memento.report.experiments import of_results
+
+    return of_results(folder)
+
+
+def _page(made: Report, out: Path | None) -> Path:
+    """Where to write; a page of somebody else is not replaced unless it was named."""
+    from memento.report.page import GENERATOR
+
+    if out is not None:
+        if out.suffix not in (".html", ".htm"):
+            raise SettingError(f"--out {out}; give a name that ends with .html")
+        if out.is_dir():
+            raise SettingError(f"--out {out} is a folder; give the name of a file in it")
+        if not out.parent.is_dir():
+            raise SettingError(f"--out {out}: there is no folder {out.parent}; make it first")
+        return out
+    path = made.folder / _OTHER_NAME.get(made.kind, "report.html")
+    if path.exists() and GENERATOR.encode() not in path.read_bytes()[:4096]:
+        raise SettingError(
+            f"{path} was not written by memento report; give another name with --out, or remove it"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    # On standard error, so that --json leaves standard output to programs.
+    with Progress(
+        TextColumn("{task.description:32s}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task: Any = bar.add_task("figures", total=None)
+
+        def tell(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name[:32] or "figures")
+
+        yield tell

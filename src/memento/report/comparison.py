@@ -1,0 +1,580 @@
+"""Result tables put beside what was published, without mixing the two.
+
+Everything here takes tidy tables and gives tidy tables: figures draw them as they are. What is
+ours and what is the paper's stands in columns of their own, or in rows whose column ``origin`` is
+"ours" or "paper".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from memento.errors import SchemaError
+from memento.report.published import published
+
+__all__ = [
+    "SWEEPS",
+    "beside",
+    "columns_of",
+    "daily",
+    "dots",
+    "improvements",
+    "inserts",
+    "losses",
+    "place",
+    "record_days",
+    "records",
+    "selected",
+    "sweep",
+    "trainings",
+    "wide",
+]
+
+Columns = Mapping[str, Any]
+SCORES = ("tail", "median")
+
+SWEEPS: Mapping[str, str] = {
+    "table-batch-size": "batch size, as a multiple of the default (paper: 256)",
+    "table-bandwidth": "bandwidth of the kernel",
+    "table-temperature": "temperature (leftmost: 0)",
+    "table-other-metrics": "temperature",
+    "table-jtt": "factor of wrong samples (1: trained once)",
+    "table-decisions": "threshold",
+}
+"""Tables whose arms differ in a number, and what it is."""
+
+_WORDS = {"half": 0.5, "double": 2.0, "fourfold": 4.0, "eightfold": 8.0}
+_DEFAULTS = {"table-batch-size": 1.0, "table-bandwidth": 0.1, "table-temperature": 0.01}
+_PATTERNS = {
+    "table-batch-size": r"(?P<series>memento)-batch=(?P<x>\w+)",
+    "table-bandwidth": r"(?P<series>memento)-h=(?P<x>.+)",
+    "table-temperature": r"(?P<series>memento)-T=(?P<x>.+)",
+    "table-other-metrics": r"(?P<series>\w+)-T=(?P<x>.+)",
+    "table-jtt": r"(?P<series>\w+)-jtt=(?P<x>.+)",
+    "table-decisions": r"memento-(?P<series>coverage|calibrated|loss)=(?P<x>.+)",
+}
+
+
+def place(topic: str, arm: str, predictor: str = "own") -> tuple[str, float] | None:
+    """Where an arm stands in a sweep: the series it belongs to, and its number.
+
+    Args:
+        topic: Of `SWEEPS`.
+        arm: Its name.
+        predictor: What of it; others than "own" are series of their own.
+
+    Returns:
+        None if the arm is no part of the sweep.
+
+    Example:
+        >>> place("table-bandwidth", "memento-h=0.5"), place("table-bandwidth", "daily")
+        (('memento', 0.5), None)
+        >>> place("table-jtt", "memento", "oracle")
+        ('memento, oracle', 1.0)
+    """
+    ending = "" if predictor == "own" else f", {predictor}"
+    if topic == "table-jtt" and arm in ("memento", "random"):
+        return arm + ending, 1.0
+    if topic == "table-temperature" and arm == "memento-T0":
+        return "memento" + ending, 0.0
+    if arm == "memento" and topic in _DEFAULTS:
+        return arm + ending, _DEFAULTS[topic]
+    found = re.fullmatch(_PATTERNS[topic], arm) if topic in _PATTERNS else None
+    if found is None:
+        return None
+    word = found["x"]
+    try:
+        return found["series"] + ending, _WORDS[word] if word in _WORDS else float(word)
+    except ValueError:
+        return None
+
+
+# ------------------------------------------------------------------------------------ improvements
+
+
+def beside(topic: str, improvement: Columns, against: str) -> dict[str, np.ndarray]:
+    """Improvements of all arms with the paper's in columns of their own.
+
+    Args:
+        topic: Name of the table, such as "table-jtt".
+        improvement: ``against``, ``arm``, ``predictor``, ``days``, ``tail``, ``median``, ``mean``
+            and their ``_error``; of ``period``, where there is such a column, only "all".
+        against: Which reference.
+
+    Returns:
+        ``arm``, ``predictor``, ``days``, ``tail``, ``tail_error``, ``median``, ``median_error``,
+        ``mean``, ``mean_error``, ``paper tail``, ``paper median`` (NaN where nothing is
+        published); sorted by series and number in sweeps.
+
+    Raises:
+        SchemaError: A column is missing.
+    """
+    ours = _ours(improvement, against)
+    theirs = _theirs(topic, against)
+    keys = sorted(ours, key=lambda key: _order(topic, *key))
+    rows = [
+        {
+            "arm": arm,
+            "predictor": predictor,
+            "days": ours[arm, predictor]["days"],
+            **{name: ours[arm, predictor][name] for name in _MEASURED},
+            **{f"paper {s}": theirs.get((arm, predictor), {}).get(s, math.nan) for s in SCORES},
+        }
+        for arm, predictor in keys
+    ]
+    kinds = {"arm": str, "predictor": str, "days": np.int64}
+    names = ("arm", "predictor", "days", *_MEASURED, *(f"paper {s}" for s in SCORES))
+    return _table(rows, names, kinds)
+
+
+_MEASURED = tuple(f"{n}{e}" for n in (*SCORES, "mean") for e in ("", "_error"))
+
+
+def sweep(topic: str, improvement: Columns, against: str = "daily") -> dict[str, np.ndarray]:
+    """Improvements by the number that a sweep varies, ours and the paper's below each other.
+
+    Args:
+        topic: Of `SWEEPS`.
+        improvement: See `beside`.
+        against: Which reference.
+
+    Returns:
+        ``series``, ``x``, ``origin`` ("ours" or "paper"), ``score`` ("tail" or "median"),
+        ``value``, ``error`` (standard error over days; NaN of the paper's), ``arm``,
+        ``predictor``; only series of which we have two numbers or more.
+    """
+    rows = []
+    ours = _ours(improvement, against)
+    for origin, found in (("ours", ours), ("paper", _theirs(topic, against))):
+        for (arm, predictor), values in found.items():
+            at = place(topic, arm, predictor)
+            if at is None or predictor == "matched" or (origin == "ours" and not values["days"]):
+                continue
+            for score in SCORES:
+                error = values.get(f"{score}_error", math.nan)
+                rows.append((*at, origin, score, values[score], error, arm, predictor))
+    places: dict[str, set[float]] = {}
+    for series, x, origin, *_ in rows:
+        if origin == "ours":
+            places.setdefault(series, set()).add(x)
+    # A predictor that only the default has (the oracle of its ensemble) is no sweep.
+    rows = [row for row in rows if len(places.get(row[0], ())) > 1]
+    rows.sort(key=lambda row: (row[2], row[0], SCORES.index(row[3]), row[1]))
+    names = ("series", "x", "origin", "score", "value", "error", "arm", "predictor")
+    kinds = dict.fromkeys(("series", "origin", "score", "arm", "predictor"), str)
+    return _table([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
+
+
+def dots(topic: str, improvement: Columns, against: str = "daily") -> dict[str, np.ndarray]:
+    """The same for arms that differ by name.
+
+    Returns:
+        ``label`` (arm, with the predictor where it is not the arm's own), ``origin``, ``score``,
+        ``value``, ``error``, ``arm``, ``predictor``; of the paper's also settings that we have not.
+    """
+    rows = []
+    ours = _ours(improvement, against)
+    ours = {key: row for key, row in ours.items() if row["days"] and key[0] != against}
+    for origin, found in (("ours", ours), ("paper", _theirs(topic, against))):
+        for arm, predictor in sorted(found, key=lambda key: _order(topic, *key)):
+            values = found[arm, predictor]
+            label = arm if predictor == "own" else f"{arm}, {predictor}"
+            for score in SCORES:
+                error = values.get(f"{score}_error", math.nan)
+                rows.append((label, origin, score, values[score], error, arm, predictor))
+    names = ("label", "origin", "score", "value", "error", "arm", "predictor")
+    kinds = dict.fromkeys(("label", "origin", "score", "arm", "predictor"), str)
+    return _table([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
+
+
+def _order(topic: str, arm: str, predictor: str) -> tuple[Any, ...]:
+    """Sweeps by series and number, the rest as it comes in the alphabet, behind them."""
+    at = place(topic, arm, predictor)
+    behind = (arm, predictor != "own", predictor)
+    return (1, "", 0.0, *behind) if at is None else (0, *at, *behind)
+
+
+def _ours(improvement: Columns, against: str) -> dict[tuple[str, str], dict[str, Any]]:
+    names = ("against", "arm", "predictor", "days", *_MEASURED)
+    columns = columns_of(improvement, *names)
+    periods = improvement["period"] if "period" in improvement else ["all"] * len(columns["arm"])
+    found = {}
+    for i, period in enumerate(periods):
+        if str(period) == "all" and str(columns["against"][i]) == against:
+            key = str(columns["arm"][i]), str(columns["predictor"][i])
+            found[key] = {name: columns[name][i] for name in ("days", *_MEASURED)}
+    return found
+
+
+def _theirs(topic: str, against: str) -> dict[tuple[str, str], dict[str, float]]:
+    try:
+        table = published(topic, against=against)
+    except ValueError:  # nothing is published that this could stand beside
+        return {}
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    columns = (table[name].tolist() for name in ("subject", "part", "quantity", "value"))
+    for arm, predictor, quantity, value in zip(*columns, strict=True):
+        if quantity in SCORES:
+            found.setdefault((arm, predictor), {})[quantity] = value
+    return found
+
+
+# ------------------------------------------------------------------------- other tables of replays
+
+
+def inserts(table: Columns) -> dict[str, np.ndarray]:
+    """Seconds of an insert by batch size, with the paper's.
+
+    Args:
+        table: A row per period and arm: ``arm``, ``days``, ``mean``, ``std``.
+
+    Returns:
+        ``arm``, ``x`` (batch size as a multiple of the default), ``days``, ``mean``, ``std`` (s,
+        over all periods' days), ``paper mean``, ``paper std``.
+    """
+    columns = columns_of(table, "arm", "days", "mean", "std")
+    theirs = {
+        (arm, quantity): value
+        for arm, quantity, value in zip(
+            *(published("table-batch-size")[n].tolist() for n in ("subject", "quantity", "value")),
+            strict=True,
+        )
+    }
+    rows = []
+    for arm in dict.fromkeys(map(str, columns["arm"])):
+        at = place("table-batch-size", arm)
+        own = np.flatnonzero(np.asarray(columns["arm"]).astype(str) == arm)
+        days, mean = (np.asarray(columns[n], np.float64)[own] for n in ("days", "mean"))
+        if at is None or not days.sum():
+            continue
+        spread = np.nan_to_num(np.asarray(columns["std"], np.float64)[own])
+        middle = float(np.nansum(days * np.nan_to_num(mean)) / days.sum())
+        # Within the periods, and between their means.
+        squares = (days - 1) * spread**2 + days * (np.nan_to_num(mean) - middle) ** 2
+        rows.append(
+            {
+                "arm": arm,
+                "x": at[1],
+                "days": int(days.sum()),
+                "mean": middle,
+                "std": math.sqrt(float(squares.sum()) / max(days.sum() - 1, 1)),
+                "paper mean": theirs.get((arm, "insert_mean"), math.nan),
+                "paper std": theirs.get((arm, "insert_std"), math.nan),
+            }
+        )
+    rows.sort(key=lambda row: row["x"])
+    names = ("arm", "x", "days", "mean", "std", "paper mean", "paper std")
+    return _table(rows, names, {"arm": str, "days": np.int64})
+
+
+def trainings(decisions: Columns) -> dict[str, np.ndarray]:
+    """How often each arm was trained, with the paper's counts.
+
+    Args:
+        decisions: A row per period, arm and day: ``arm``, ``trained``.
+
+    Returns:
+        ``arm``, ``days``, ``trainings``, ``each`` (days for a training), ``paper trainings`` with
+        ``_low`` and ``_high`` and ``paper each``, in 24 weeks.
+    """
+    columns = columns_of(decisions, "arm", "trained")
+    arms, trained = np.asarray(columns["arm"]).astype(str), np.asarray(columns["trained"], bool)
+    known = published("table-decisions", quantity="trainings")
+    theirs = {
+        arm: (value, low, high)
+        for arm, value, low, high in zip(
+            *(known[n].tolist() for n in ("subject", "value", "low", "high")), strict=True
+        )
+    }
+    rows = []
+    for arm in sorted(dict.fromkeys(arms.tolist()), key=lambda a: _order("table-decisions", a, "")):
+        own = arms == arm
+        count = int(trained[own].sum())
+        value, low, high = theirs.get(arm, (math.nan,) * 3)
+        rows.append(
+            {
+                "arm": arm,
+                "days": int(own.sum()),
+                "trainings": count,
+                "each": own.sum() / count if count else math.nan,
+                "paper trainings": value,
+                "paper trainings_low": low,
+                "paper trainings_high": high,
+                "paper each": 168 / value if value == value else math.nan,
+            }
+        )
+    names = (
+        *("arm", "days", "trainings", "each", "paper trainings"),
+        *("paper trainings_low", "paper trainings_high", "paper each"),
+    )
+    return _table(rows, names, {"arm": str, "days": np.int64, "trainings": np.int64})
+
+
+def daily(levels: Columns) -> dict[tuple[str, str, str], dict[str, float]]:
+    """Tail, median and mean log score by arm, predictor and score, then by period and day.
+
+    Args:
+        levels: ``arm``, ``predictor``, ``day``, ``metric``, ``value``; ``period`` if there is one.
+    """
+    columns = columns_of(levels, "arm", "predictor", "day", "metric", "value")
+    period = levels["period"] if "period" in levels else [""] * len(columns["arm"])
+    names = {"q0.01": "tail", "q0.5": "median", "mean": "mean"}
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for when, arm, predictor, day, metric, value in zip(period, *columns.values(), strict=True):
+        if str(metric) in names:
+            key = str(arm), str(predictor), names[str(metric)]
+            found.setdefault(key, {})[f"{when} {day}"] = float(value)
+    return found
+
+
+def improvements(levels: Columns, references: Sequence[str]) -> dict[str, np.ndarray]:
+    """By how much arms beat references on the days that both have: plain means over days.
+
+    Args:
+        levels: See `daily`.
+        references: Arms, or "static" and "published": what each arm recorded of these models.
+            Those that are not there are left out.
+
+    Returns:
+        ``against``, ``arm``, ``predictor``, ``days``; ``tail``, ``median``, ``mean`` and their
+        standard errors ``..._error``, as `beside` takes them.
+    """
+    values = daily(levels)
+    arms = dict.fromkeys(arm for arm, _, _ in values)
+    rows = []
+    for reference in references:
+        for arm, predictor in dict.fromkeys((a, p) for a, p, _ in values):
+            whose = (reference, "own") if reference in arms else (arm, reference)
+            if predictor in _MODELS or (*whose, "tail") not in values:
+                continue
+            row: dict[str, Any] = {"against": reference, "arm": arm, "predictor": predictor}
+            for score in (*SCORES, "mean"):
+                own, other = values[arm, predictor, score], values[*whose, score]
+                gains = np.array([own[day] - other[day] for day in own if day in other])
+                n = row["days"] = len(gains)
+                row[score] = float(gains.mean()) if n else math.nan
+                spread = float(gains.std(ddof=1)) if n > 1 else math.nan
+                row[f"{score}_error"] = spread / math.sqrt(max(n, 1))
+            rows.append(row)
+    kinds = {"against": str, "arm": str, "predictor": str, "days": np.int64}
+    return _table(rows, ("against", "arm", "predictor", "days", *_MEASURED), kinds)
+
+
+_MODELS = ("static", "published")  # predictors that are nobody's own
+
+
+def losses(levels: Columns, predictors: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """The 99th percentile of the loss, day by day: minus the 1st of the log score.
+
+    Args:
+        levels: ``arm``, ``predictor``, ``day``, ``metric``, ``value``; ``period`` if there is one.
+        predictors: By arm those that are wanted besides its own.
+
+    Returns:
+        ``period``, ``day``, ``label``, ``value`` (nats), in the order of the table.
+    """
+    columns = columns_of(levels, "arm", "predictor", "day", "metric", "value")
+    period = levels["period"] if "period" in levels else [""] * len(columns["arm"])
+    rows = []
+    for i, (arm, predictor, day, metric) in enumerate(
+        zip(*(columns[n] for n in ("arm", "predictor", "day", "metric")), strict=True)
+    ):
+        wanted = ("own", *predictors.get(str(arm), ()))
+        if str(metric) != "q0.01" or str(predictor) not in wanted:
+            continue
+        label = str(arm) if str(predictor) == "own" else f"{arm}, {predictor}"
+        if str(predictor) in ("static", "published"):
+            label = str(predictor)
+        value = -float(columns["value"][i])
+        rows.append({"period": str(period[i]), "day": str(day), "label": label, "value": value})
+    names = ("period", "day", "label", "value")
+    return _table(rows, names, dict.fromkeys(names[:3], str))
+
+
+# ------------------------------------------------------------------------------------ other studies
+
+
+def selected(table: Columns, groups: int = 25) -> dict[str, np.ndarray]:
+    """The selection study with its batches grouped by the rank of their density.
+
+    Args:
+        table: A row per policy and batch: ``policy``, ``batch``, ``density``, ``loss_before``,
+            ``kept``, ``loss_after``.
+        groups: Of equally many batches (fewer where there are fewer batches).
+
+    Returns:
+        ``policy``, ``rank`` (middle of the group, 0 rarest to 1 densest), ``density``,
+        ``loss_before``, ``kept`` (share), ``loss_after``, ``change`` (after - before): means.
+    """
+    names = ("density", "loss_before", "kept", "loss_after")
+    columns = columns_of(table, "policy", *names)
+    policies = np.asarray(columns["policy"]).astype(str)
+    rows = []
+    for policy in dict.fromkeys(policies.tolist()):
+        own = np.flatnonzero(policies == policy)
+        own = own[np.argsort(np.asarray(columns["density"], np.float64)[own], kind="stable")]
+        parts = np.array_split(own, max(1, min(groups, len(own))))
+        reached = 0
+        for part in parts:
+            means = {n: float(np.asarray(columns[n], np.float64)[part].mean()) for n in names}
+            rows.append(
+                {
+                    "policy": policy,
+                    "rank": (reached + len(part) / 2) / len(own),
+                    **means,
+                    "change": means["loss_after"] - means["loss_before"],
+                }
+            )
+            reached += len(part)
+    return _table(rows, ("policy", "rank", *names, "change"), {"policy": str})
+
+
+def records(
+    days: Columns, first: str | None = None, last: str | None = None, since: str | None = None
+) -> dict[str, np.ndarray]:
+    """Trainings and coverage of a deployment by variant and horizon, with the published record's.
+
+    Args:
+        days: A row per day, variant and horizon: ``variant``, ``horizon``, ``day``, ``retrained``,
+            ``coverage_increase``, ``total_coverage``.
+        first: First day of those whose coverage increases are summed up; None for all.
+        last: Last day, of trainings and of the total coverage as well.
+        since: First day on which trainings count.
+
+    Returns:
+        ``variant``, ``horizon``, ``days``, ``retrained``, ``p10``, ``median``, ``p90``,
+        ``largest``, ``total_coverage`` (of the last of these days), each also as ``paper ...``.
+    """
+    names = ("variant", "horizon", "day", "retrained", "coverage_increase", "total_coverage")
+    columns = {n: np.asarray(c) for n, c in columns_of(days, *names).items()}
+    variants = columns["variant"].astype(str)
+    day = columns["day"].astype("datetime64[D]")
+    inside = np.ones(len(day), bool)
+    counted = inside.copy()
+    if first is not None:
+        inside &= day >= np.datetime64(first)
+    if last is not None:
+        inside &= day <= np.datetime64(last)
+        counted &= day <= np.datetime64(last)
+    if since is not None:
+        counted &= day >= np.datetime64(since)
+    known = published("record")
+    theirs = {
+        key: value
+        for *key_, value in zip(
+            *(known[n].tolist() for n in ("subject", "part", "quantity", "value")), strict=True
+        )
+        for key in [tuple(key_)]
+    }
+    wanted = ("retrained", "p10", "median", "p90", "largest", "total_coverage")
+    rows = []
+    for variant in sorted(set(variants.tolist())):
+        for horizon in sorted(set(columns["horizon"][variants == variant].tolist())):
+            own = (variants == variant) & (columns["horizon"] == horizon)
+            increase = columns["coverage_increase"][own & inside].astype(np.float64)
+            quantiles = np.quantile(increase, [0.1, 0.5, 0.9, 1.0]) if len(increase) else [
+                math.nan] * 4  # fmt: skip
+            at = np.flatnonzero(own & inside) if (own & inside).any() else np.flatnonzero(own)
+            total = float(columns["total_coverage"][at[np.argmax(day[at])]])
+            values = (int((own & counted & columns["retrained"].astype(bool)).sum()),
+                      *map(float, quantiles), total)  # fmt: skip
+            row: dict[str, Any] = {"variant": variant, "horizon": int(horizon)}
+            row["days"] = int((own & counted).sum())
+            row |= dict(zip(wanted, values, strict=True))
+            for name in wanted:
+                row[f"paper {name}"] = theirs.get((variant, f"horizon {horizon}", name), math.nan)
+            rows.append(row)
+    header = ("variant", "horizon", "days", *wanted, *(f"paper {n}" for n in wanted))
+    kinds = {"variant": str, **dict.fromkeys(("horizon", "days", "retrained"), np.int64)}
+    return _table(rows, header, kinds)
+
+
+def record_days(days: Columns, since: str, horizon: int = 0) -> dict[str, np.ndarray]:
+    """On which days a deployment was trained, with the published record's.
+
+    Args:
+        days: See `records`.
+        since: The day that others are counted from.
+        horizon: Which network.
+
+    Returns:
+        ``variant``, ``training`` (from 1), ``days`` (since then) and ``paper days``; NaN where one
+        side has fewer.
+    """
+    names = ("variant", "horizon", "day", "retrained")
+    columns = {n: np.asarray(c) for n, c in columns_of(days, *names).items()}
+    after = (columns["day"].astype("datetime64[D]") - np.datetime64(since)).astype(int)
+    chosen = (columns["horizon"] == horizon) & columns["retrained"].astype(bool) & (after >= 0)
+    rows = []
+    for variant in sorted(set(columns["variant"].astype(str).tolist())):
+        own = np.sort(after[chosen & (columns["variant"].astype(str) == variant)]).tolist()
+        theirs = published("record", subject=variant, quantity="trained_after")["value"].tolist()
+        for i in range(max(len(own), len(theirs))):
+            row: dict[str, Any] = {"variant": variant, "training": i + 1}
+            for name, found in (("days", own), ("paper days", theirs)):
+                row[name] = found[i] if i < len(found) else math.nan
+            rows.append(row)
+    kinds = {"variant": str, "training": np.int64}
+    return _table(rows, ("variant", "training", "days", "paper days"), kinds)
+
+
+# ------------------------------------------------------------------------------------------- tables
+
+
+def wide(topic: str, *, against: str = "") -> dict[str, np.ndarray]:
+    """What is published of a topic, a row per subject and part, a column per quantity.
+
+    Args:
+        topic: See ``published.topics``.
+        against: Of differences, their reference.
+
+    Returns:
+        ``paper subject``, ``paper part``, then ``paper QUANTITY``, with ``_low`` and ``_high``
+        where any is known; NaN where nothing is.
+    """
+    table = published(topic, against=against)
+    keys = list(zip(table["subject"].tolist(), table["part"].tolist(), strict=True))
+    quantities = table["quantity"].tolist()
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for i, key in enumerate(keys):
+        row = rows.setdefault(key, {})
+        row[quantities[i]] = float(table["value"][i])
+        for end in ("low", "high"):
+            if not math.isnan(table[end][i]):
+                row[f"{quantities[i]}_{end}"] = float(table[end][i])
+    names = [
+        name
+        for quantity in dict.fromkeys(quantities)
+        for name in (quantity, f"{quantity}_low", f"{quantity}_high")
+        if any(name in row for row in rows.values())
+    ]
+    found: dict[str, np.ndarray] = {
+        "paper subject": np.array([subject for subject, _ in rows], str),
+        "paper part": np.array([part for _, part in rows], str),
+    }
+    for name in names:
+        found[f"paper {name}"] = np.array([row.get(name, math.nan) for row in rows.values()])
+    return found
+
+
+def columns_of(table: Columns, *names: str) -> dict[str, Any]:
+    """Some columns.
+
+    Raises:
+        SchemaError: One is missing; the message names it.
+    """
+    for name in names:
+        if name not in table:
+            raise SchemaError(f"no column {name!r}; there are {', '.join(table)}")
+    return {name: table[name] for name in names}
+
+
+def _table(
+    rows: Sequence[Mapping[str, Any]], names: Iterable[str], kinds: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    return {n: np.array([row[n] for row in rows], kinds.get(n, np.float64)) for n in names}

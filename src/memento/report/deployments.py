@@ -1,0 +1,79 @@
+"""Sections of deployments: coverage and trainings, with the published record's numbers beside."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from memento.report.comparison import columns_of, record_days, records
+from memento.report.deployment import coverage_and_trainings
+from memento.report.published import DEPLOYED, NEW_METRIC, NOTE, RECORD_PERIOD
+from memento.report.sections import Chart, Columns, Listing, Report, Section
+from memento.report.viewers import deployed
+
+__all__ = ["deployment_section", "of_deployment"]
+
+_COLUMNS = ("variant", "horizon", "day", "retrained", "coverage_increase", "total_coverage")
+
+
+def deployment_section(
+    name: str, days: Columns, *, record: bool = False, title: str = ""
+) -> Section:
+    """Coverage and trainings of a deployment.
+
+    Args:
+        name: Of the section.
+        days: A row per day, variant and horizon: ``variant``, ``horizon``, ``day``, ``retrained``,
+            ``coverage_increase``, ``total_coverage``.
+        record: It is the published record: trainings count since the deployment that the paper
+            reports on, coverage is summed up over the days that published quantiles are of.
+        title: Of the section.
+    """
+    table = {n: np.asarray(c) for n, c in columns_of(days, *_COLUMNS).items()}
+    table["variant"] = table["variant"].astype(str)
+    table["day"] = table["day"].astype("datetime64[D]")
+    table["retrained"] = np.isin(table["retrained"].astype(str), ("True", "true", "1"))
+    new_metric = np.datetime64(NEW_METRIC) if record else None
+    draw = functools.partial(_coverage, title=title, new_metric=new_metric)
+    first, last = RECORD_PERIOD if record else (None, None)
+    found = records(table, first, last, since=DEPLOYED if record else None)
+    about = (
+        "Figures 6(b) and 13 of the paper: the coverage increase since the last training, the "
+        "threshold from which on a training is due, and the trainings; a variant with temperature "
+        "0 collects noise and trains more often. Paper columns: the deployment on Puffer, "
+        f"trainings since {DEPLOYED}, quantiles of the coverage increase {RECORD_PERIOD[0]} to "
+        f"{RECORD_PERIOD[1]}, total coverage on its last day."
+    )
+    caption = "Coverage increase (a dot: trained) and total coverage, by variant and horizon."
+    parts: list[str | Chart | Listing] = [
+        about,
+        Chart(name, caption, table, draw),
+        Listing(f"{name}-summary", "Trainings and coverage increases.", found),
+    ]
+    if record:
+        caption = f"Trainings of the first horizon, in days since {DEPLOYED}."
+        parts.append(Listing(f"{name}-days", caption, record_days(table, DEPLOYED)))
+        parts += deployed()
+    return Section(name, title or "Deployment", parts)
+
+
+def _coverage(path: Path, table: Columns, *, title: str, new_metric: np.datetime64 | None) -> None:
+    coverage_and_trainings(path, table, title=title, new_metric=new_metric)
+
+
+def of_deployment(folder: str | Path, days: Columns) -> Report:
+    """A deployment's state.
+
+    Args:
+        folder: Of the deployment.
+        days: ``cases.puffer.deploy.Deployment.table``; may be empty.
+    """
+    folder = Path(folder)
+    title = f"Deployment {folder.resolve().name}"
+    if not len(days["day"]):
+        missing = {"deployment": f"no day is done yet; memento puffer deploy run {folder} DAYS"}
+        return Report("deployment", folder, title, [NOTE], [], missing)
+    section = deployment_section("deployment", days, title="Coverage and trainings")
+    return Report("deployment", folder, title, [NOTE], [section])

@@ -1,0 +1,386 @@
+"""Sections of replays: each table and figure of the paper's evaluation, ours and the paper's.
+
+`SECTIONS` has an entry for each table and figure that the experiments of the Puffer case declare.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memento.errors import DamagedError
+from memento.report import sweeps
+from memento.report.comparison import (
+    SWEEPS,
+    beside,
+    columns_of,
+    daily,
+    dots,
+    improvements,
+    inserts,
+    losses,
+    selected,
+    sweep,
+    trainings,
+    wide,
+)
+from memento.report.folders import read
+from memento.report.ordering import RULE, ordering
+from memento.report.published import CONDITIONS, NOTE, published
+from memento.report.sections import Chart, Columns, Listing, Report, Section
+
+__all__ = ["SECTIONS", "of_replay", "replay_section", "selection_section"]
+
+SECTIONS: Mapping[str, tuple[str, str]] = {
+    "table-baselines": (
+        "Baselines",
+        "Figures 5 and 22 of the paper. Memento gains at the tail and gives up a little of the "
+        "median; Euclidean distances between batch means and a random memory of twice the size "
+        "gain next to nothing over the random memory.",
+    ),
+    "table-batch-size": (
+        "Batch size",
+        "Figure 7(a). Larger batches are faster and select more coarsely: the paper's tail gain "
+        "falls from 0.76 to 0.61 as batches grow from 128 to 2048, its insert from 199 to 16 s.",
+    ),
+    "table-bandwidth": (
+        "Bandwidth",
+        "Figure 7(b). Best in the middle: with a kernel that is very narrow or very wide all "
+        "batches look equally dense, and selection is random.",
+    ),
+    "table-temperature": (
+        "Temperature",
+        "Figure 7(c). Low temperatures keep the rarest samples, noise included, at the expense of "
+        "the median; high ones select at random. The paper's best tail is at 0.005.",
+    ),
+    "table-other-metrics": (
+        "Other metrics",
+        "Figures 8 and 21: selection by loss, confidence, frequency of the class, and stalled "
+        "sessions. In the paper all but the last collapse at low temperatures, and none gains "
+        "what density does.",
+    ),
+    "table-jtt": (
+        "Just Train Twice",
+        "Figure 9. Training again with wrong samples weighted by a factor gains at the tail with a "
+        "random memory as with Memento, and costs the median; both together gain more, and an "
+        "oracle that picks the best of the last models for each sample most.",
+    ),
+    "table-matchmaker": (
+        "Matchmaker and query by committee",
+        "Figures 9 and 10. Oracle: the best of the last seven models for each sample. Matched: the "
+        "deployable form. In the paper the oracle with random memories gains half of what one "
+        "Memento model does, with query by committee in the end less than a third of Memento's.",
+    ),
+    "table-decisions": (
+        "When to retrain",
+        "Section 4.4, alternative training decision. In the paper coverage and loss both serve; a "
+        "coverage threshold says better how often, if it lies above the fluctuations.",
+    ),
+    "figure-loss-over-time": (
+        "Loss over time",
+        "Figures 5, 10, 22 and 23: the 99th percentile of the loss day by day. Memento's falls "
+        "over the first weeks and stays below that of a random memory; query by committee begins "
+        "lower and loses it again.",
+    ),
+    "table-freeze": (
+        "Frozen memories",
+        "Figure 12 and appendix B. Memory and model stay as they are after some days: where "
+        "patterns of the tail recur, what was kept once goes on to help.",
+    ),
+    "figure-freeze": (
+        "Densities after the freeze",
+        "Figure 12: how dense the frozen memory is where each new day's batches lie, for two "
+        "batch sizes. A step is a pattern that was rare and comes, or goes.",
+    ),
+    "figure-selection": (
+        "What density and loss select",
+        "Figure 4: batches of one set of samples from rare to dense. Density keeps the rare ones, "
+        "loss keeps what is hard, noise included; after training on what was kept, the loss of "
+        "the others shows what it cost.",
+    ),
+    "table-repeatability": (
+        "Repeatability",
+        "The same with other seeds. The paper's default appears in four of its sweeps: its tail "
+        "differs by 0.005 between them, its median by 0.001.",
+    ),
+    "table-horizons": (
+        "The other four networks",
+        "Fugu has a network for each of five horizons; the paper replays the first alone.",
+    ),
+}
+"""By name of the table or figure: its title, and what the paper shows with it."""
+
+_NATS = "nats of log score gained"
+_IMPROVED = (
+    "Log scores as difference to {against}, in nats: mean over days ± standard error over days. "
+    "Tail: the 1st percentile. Above 0 is better."
+)
+_PREDICTORS = {"memento": ("oracle", "static"), "committee": ("oracle",)}
+_REFERENCES = ("daily", "static", "published")
+
+
+def replay_section(topic: str, tables: Mapping[str, Columns], prefix: str = "") -> Section:
+    """The section of one table or figure.
+
+    Args:
+        topic: Of `SECTIONS`.
+        tables: By name, as the experiment of that name wrote them: ``improvement``, ``levels``,
+            ``decisions``, ``insert``; for figure-freeze ``densities``.
+        prefix: In front of the names of this scale's experiments.
+
+    Raises:
+        SchemaError: A table lacks a column.
+    """
+    title, about = SECTIONS[topic]
+    name = f"{prefix}{topic}"
+    parts: list[str | Chart | Listing] = [about]
+    if topic == "figure-freeze":
+        parts.append(_densities(name, tables["densities"]))
+    else:
+        if topic == "figure-loss-over-time":
+            parts += _courses(name, tables["levels"])
+        parts += _improvements(name, topic, tables["improvement"], tables.get("levels"))
+        if topic == "table-batch-size" and "insert" in tables:
+            parts += _insert_times(name, tables["insert"])
+        if topic == "table-decisions" and "decisions" in tables:
+            parts += _trainings(name, tables["decisions"])
+        if topic == "table-repeatability":
+            caption = "The paper's default in four of its sweeps, against daily training."
+            parts.append(Listing(f"{name}-published", caption, wide(topic, against="daily")))
+    if prefix:
+        title = f"{title} ({prefix.rstrip('-')})"
+    return Section(name, title, parts)
+
+
+def _improvements(
+    name: str, topic: str, improvement: Columns, levels: Columns | None
+) -> list[str | Chart | Listing]:
+    known = set(map(str, columns_of(improvement, "against")["against"]))
+    references = [r for r in _REFERENCES if r in known] + sorted(known - set(_REFERENCES))
+    parts: list[str | Chart | Listing] = []
+    for against in references:
+        found = beside(topic, improvement, against)
+        keep = ~((found["arm"] == against) & (found["predictor"] == "own"))
+        shown = {column: values[keep] for column, values in found.items()}
+        if not parts:
+            parts += _charts(name, topic, improvement, levels, against)
+        for column in [c for c in shown if c.startswith("paper")]:
+            if np.isnan(shown[column]).all():
+                del shown[column]
+        caption = _IMPROVED.format(against=_named(against))
+        parts.append(Listing(f"{name}-{against}", caption, shown))
+    return parts
+
+
+def _named(against: str) -> str:
+    words = {"daily": "Fugu's daily training", "static": "the static model"}
+    return words.get(against, f"the {against} model")
+
+
+def _charts(
+    name: str, topic: str, improvement: Columns, levels: Columns | None, against: str
+) -> list[str | Chart | Listing]:
+    ylabel = f"nats above {against}"
+    parts: list[str | Chart | Listing] = []
+    tables = []
+    if topic in SWEEPS:
+        found = sweep(topic, improvement, against)
+        if len(found["x"]):
+            draw = functools.partial(_sweep, xlabel=SWEEPS[topic], ylabel=ylabel)
+            caption = f"Improvement over {_named(against)}. {_origins(found)}"
+            parts.append(Chart(name, caption, found, draw))
+            tables.append(found)
+    others = dots(topic, improvement, against)
+    if topic not in SWEEPS or topic == "table-decisions":
+        draw = functools.partial(_arms, xlabel=f"{_NATS}, above {against}")
+        place = f"{name}-arms" if parts or "figure-" in name else name
+        caption = f"Improvement over {_named(against)}. {_origins(others)}"
+        parts.append(Chart(place, caption, others, draw))
+        if topic not in SWEEPS:
+            tables.append(others)
+    for table in tables:
+        order = ordering(table, None if levels is None else daily(levels))
+        if len(order["score"]):
+            parts.append(Listing(f"{name}-ordering", RULE, order))
+    return parts
+
+
+def _origins(table: Columns) -> str:
+    if "paper" in set(map(str, table["origin"])):
+        return "Colour: this folder, with standard errors over days; hollow and grey: the paper."
+    return "Colour: this folder, with standard errors over days; nothing is published beside it."
+
+
+def _courses(name: str, levels: Columns) -> list[str | Chart | Listing]:
+    found = losses(levels, _PREDICTORS)
+    # Each arm carries its own record of the static model, all alike: one of them is enough.
+    paper = published("figure-loss-over-time")
+    draw = functools.partial(_lines, ylabel="99th percentile of the loss (nats)", paper=paper)
+    caption = (
+        "99th percentile of the loss (minus the 1st percentile of the log score) on each day; less "
+        "is better. The paper's levels were read off its plots, and have an axis of their own: "
+        "levels of different days cannot be compared, their order can."
+    )
+    listed = {f"paper {n}": paper[n] for n in ("subject", "part", "low", "high")}
+    return [
+        Chart(name, caption, found, draw),
+        Listing(f"{name}-published", "The paper's levels in nats, read off its plots.", listed),
+    ]
+
+
+def _insert_times(name: str, table: Columns) -> list[str | Chart | Listing]:
+    found = inserts(table)
+    if not len(found["x"]):
+        return []
+    caption = (
+        "Seconds of an insert, mean and standard deviation over days. The paper's are of a memory "
+        "of a million samples."
+    )
+    return [
+        Chart(f"{name}-insert", caption, found, sweeps.insert_times),
+        Listing(f"{name}-insert", caption, found),
+    ]
+
+
+def _trainings(name: str, decisions: Columns) -> list[str | Chart | Listing]:
+    columns = columns_of(decisions, "arm", "day", "trained")
+    period = decisions["period"] if "period" in decisions else [""] * len(columns["arm"])
+    days = {"period": np.asarray(period, str), **columns}
+    caption = (
+        "Trainings, and days for each of them. The paper's counts, read off a plot, are of 24 "
+        "weeks in which every day could bring one."
+    )
+    return [
+        Chart(f"{name}-days", "Days of training; one row an arm.", days, sweeps.training_days),
+        Listing(f"{name}-trainings", caption, trainings(decisions)),
+    ]
+
+
+def _densities(name: str, table: Columns) -> Chart:
+    names = ("period", "day", "batch_size", "of", "metric", "value")
+    columns = {n: np.asarray(c) for n, c in columns_of(table, *names).items()}
+    keep = np.isin(columns["metric"].astype(str), ("q0.01", "q0.1", "q0.5", "q0.9"))
+    caption = (
+        "Quantiles over batches of the density in the frozen memory: solid, of each new day's "
+        "batches; dotted, of the memory's own."
+    )
+    return Chart(name, caption, {n: c[keep] for n, c in columns.items()}, sweeps.densities)
+
+
+def selection_section(tables: Mapping[str, Columns]) -> Section:
+    """The selection study.
+
+    Args:
+        tables: By period, a row for each policy and batch.
+    """
+    name = "figure-selection"
+    title, about = SECTIONS[name]
+    parts: list[str | Chart | Listing] = [about]
+    for period, table in tables.items():
+        found = selected(table)
+        caption = (
+            f"{period}: left, mean loss and density of batches by the rank of their density; "
+            "middle, the share of each that a policy keeps; right, by how much the loss changes "
+            "when a model is trained on what was kept. Nothing is published in numbers."
+        )
+        parts.append(Chart(f"{name}-{period}", caption, found, sweeps.selection))
+        parts.append(_kept(f"{name}-{period}", period, found))
+    return Section(name, title, parts)
+
+
+def _kept(name: str, period: str, found: Columns) -> Listing:
+    """By policy: the rarest and the densest tenth of batches."""
+    rows: dict[str, list[Any]] = {"policy": []}
+    for policy in dict.fromkeys(found["policy"].tolist()):
+        own = found["policy"] == policy
+        rows["policy"].append(policy)
+        for words, part in (("rarest", found["rank"] <= 0.1), ("densest", found["rank"] >= 0.9)):
+            at = own & part
+            for column in ("kept", "change"):
+                values = found[column][at]
+                mean = float(values.mean()) if len(values) else math.nan
+                rows.setdefault(f"{words}: {column}", []).append(mean)
+    caption = f"{period}: share kept and change of the loss of the rarest and densest tenth."
+    return Listing(name, caption, rows)
+
+
+# Charts are drawn from (path, table); what else they take is bound before.
+
+
+def _sweep(path: Path, table: Columns, *, xlabel: str, ylabel: str) -> None:
+    sweeps.sweep(path, table, xlabel=xlabel, ylabel=ylabel)
+
+
+def _arms(path: Path, table: Columns, *, xlabel: str) -> None:
+    sweeps.arms(path, table, xlabel=xlabel)
+
+
+def _lines(path: Path, table: Columns, *, ylabel: str, paper: Columns) -> None:
+    sweeps.courses(path, table, ylabel=ylabel, paper=paper)
+
+
+# ----------------------------------------------------------------------- one replay's own folder
+
+
+def of_replay(folder: str | Path) -> Report:
+    """What `memento puffer replay --out` left.
+
+    Raises:
+        DamagedError: A table is missing or cannot be read.
+        SchemaError: A table lacks a column.
+    """
+    folder = Path(folder)
+    place = folder / "tables"
+    remedy = f"repeat memento puffer replay ... --out {folder}, which goes on where it was"
+    if not (place / "steps.csv").is_file():
+        raise DamagedError(
+            f"{place / 'steps.csv'} is missing: the replay has not come to its end; {remedy}"
+        )
+    steps = read(place / "steps.csv", remedy)
+    columns_of(steps, "arm", "name", "trained")
+    decisions = {
+        "arm": steps["arm"].astype(str),
+        "day": steps["name"].astype(str),
+        "trained": np.isin(steps["trained"].astype(str), ("True", "true", "1")),
+    }
+    sections, missing = [], {}
+    if (place / "scores.csv").is_file():
+        levels = _log_scores(read(place / "scores.csv", remedy))
+        parts: list[str | Chart | Listing] = [
+            "Memories and schedules over the same days. The paper's numbers are those of its "
+            "baselines.",
+            *_improvements(
+                *("replay", "table-baselines", improvements(levels, _REFERENCES), levels)
+            ),
+        ]
+        sections.append(Section("replay", "Arms", parts))
+        name = "figure-loss-over-time"
+        title, about = SECTIONS[name]
+        sections.append(Section(name, title, [about, *_courses(name, levels)]))
+    else:
+        missing["replay"] = "no day was judged: a model has to be trained on the day before"
+    title, about = SECTIONS["table-decisions"]
+    days = _trainings("table-decisions", decisions)
+    sections.append(Section("table-decisions", title, [about, *days]))
+    densities = place / "densities.csv"
+    if densities.is_file():
+        table = read(densities, remedy)
+        columns_of(table, "arm")
+        title, about = SECTIONS["figure-freeze"]
+        chart = _densities("figure-freeze", {**table, "period": table["arm"]})
+        sections.append(Section("figure-freeze", title, [about, chart]))
+    title = f"Replays in {folder.resolve().name}"
+    return Report("replay", folder, title, [NOTE, CONDITIONS], sections, missing)
+
+
+def _log_scores(scores: Columns) -> dict[str, np.ndarray]:
+    """The rows of a replay's scores that are about the log score."""
+    names = ("arm", "predictor", "day", "variable", "metric", "value")
+    columns = {n: np.asarray(c) for n, c in columns_of(scores, *names).items()}
+    keep = columns["variable"].astype(str) == "logscore"
+    return {name: column[keep] for name, column in columns.items()}

@@ -1,0 +1,308 @@
+"""Sections of what viewers got: analyses of days, the demo, and what Puffer published."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memento.errors import DamagedError
+from memento.report import figures, sweeps
+from memento.report.comparison import columns_of, wide
+from memento.report.folders import read, read_document
+from memento.report.published import CONDITIONS, NOTE, published
+from memento.report.sections import Chart, Columns, Listing, Report, Section
+
+__all__ = ["analysis_section", "demo_section", "of_analysis", "of_demo"]
+
+# Labels of controllers in Puffer's files and in simulations, and what the paper of 2020 calls them.
+_PRIMARY = {
+    "bba": "BBA",
+    "linear_bba": "BBA",
+    "mpc": "MPC-HM",
+    "robust_mpc": "RobustMPC-HM",
+    "pensieve": "Pensieve",
+    "fugu": "Fugu",
+    "puffer_ttp_cl": "Fugu",
+}
+
+
+def analysis_section(
+    name: str, schemes: Columns, calibration: Columns | None = None, title: str = ""
+) -> Section:
+    """Quality against stalls of each scheme, and Puffer's primary experiment beside it.
+
+    Args:
+        name: Of the section.
+        schemes: ``scheme``, ``streams``, ``stall_ratio`` with ``stall_low`` and ``stall_high``;
+            and where known ``ssim`` and ``delta_ssim`` (dB) with ``_low`` and ``_high``.
+        calibration: A row per published number: ``section``, ``quantity``, ``group``,
+            ``published``, ``found``, ``low``, ``high``, ``within``, ``source``.
+        title: Of the section.
+    """
+    own = _levels(schemes)
+    theirs = _primary()
+    parts: list[str | Chart | Listing] = [
+        "Figures 17 and 18 of the paper, in the style of Puffer's own: quality against the share "
+        "of time stalled, better to the top right. Published beside it: Puffer's primary "
+        "experiment of 2019 with real viewers (Yan et al., NSDI 2020)."
+    ]
+    both = {
+        "origin": np.array(["ours"] * len(own["scheme"]) + ["paper"] * len(theirs["scheme"])),
+        **{n: np.concatenate([own[n], theirs[n]]) for n in own},
+    }
+    caption = (
+        "Left, this folder's schemes with Puffer's 95 % intervals; right, hollow and grey, what "
+        "was published. Levels depend on the viewers' paths; compare the places of schemes."
+    )
+    if not np.isnan(own["ssim"]).all():
+        parts.append(Chart(name, caption, both, sweeps.quality))
+    parts.append(Listing(f"{name}-schemes", "Streams that Puffer counts.", _beside(own, schemes)))
+    parts.append(
+        Listing(
+            f"{name}-puffer",
+            "Puffer's primary experiment, 2019; with real viewers.",
+            wide("puffer"),
+        )
+    )
+    if calibration is not None:
+        parts.append(_calibration(name, calibration))
+    return Section(name, title or "What viewers got", parts)
+
+
+def _levels(schemes: Columns) -> dict[str, np.ndarray]:
+    """Stalls in % and SSIM in dB with their intervals."""
+    columns = columns_of(schemes, "scheme", "stall_ratio", "stall_low", "stall_high")
+    names = np.asarray(columns["scheme"]).astype(str)
+    found: dict[str, np.ndarray] = {"scheme": names}
+    for end, column in (("", "stall_ratio"), ("_low", "stall_low"), ("_high", "stall_high")):
+        found[f"stalled{end}"] = 100 * np.asarray(columns[column], np.float64)
+    for end in ("", "_low", "_high"):
+        column = f"ssim{end}"
+        known = column in schemes
+        found[column] = (
+            np.asarray(schemes[column], np.float64) if known else np.full(len(names), math.nan)
+        )
+    return found
+
+
+def _primary() -> dict[str, np.ndarray]:
+    table = published("puffer", part="")
+    subjects = list(dict.fromkeys(table["subject"].tolist()))
+    found: dict[str, np.ndarray] = {"scheme": np.array(subjects, str)}
+    for quantity in ("stalled", "ssim"):
+        own = table["quantity"] == quantity
+        for end, column in (("", "value"), ("_low", "low"), ("_high", "high")):
+            found[f"{quantity}{end}"] = table[column][own]
+    return found
+
+
+def _beside(own: Mapping[str, np.ndarray], schemes: Columns) -> dict[str, Any]:
+    """Our schemes with the same controller's numbers of 2019."""
+    theirs = _primary()
+    place = {name: i for i, name in enumerate(theirs["scheme"].tolist())}
+    at = [place.get(_PRIMARY.get(name, ""), -1) for name in own["scheme"].tolist()]
+    found: dict[str, Any] = {"scheme": own["scheme"]}
+    if "streams" in schemes:
+        found["streams"] = np.asarray(schemes["streams"])
+    found |= {name: values for name, values in own.items() if name != "scheme"}
+    found["paper scheme"] = np.array([theirs["scheme"][i] if i >= 0 else "" for i in at], str)
+    for name, values in theirs.items():
+        if name != "scheme":
+            found[f"paper {name}"] = np.array([values[i] if i >= 0 else math.nan for i in at])
+    return found
+
+
+def _calibration(name: str, table: Columns) -> Listing:
+    names = ("section", "quantity", "group", "found", "low", "high", "within", "published")
+    columns = columns_of(table, *names, "source")
+    shown = {
+        **{n: columns[n] for n in ("section", "quantity", "group", "found")},
+        "found_low": columns["low"],
+        "found_high": columns["high"],
+        "within": np.isin(np.asarray(columns["within"]).astype(str), ("True", "true", "1")),
+        "paper published": columns["published"],
+        "paper source": columns["source"],
+    }
+    caption = "The simulator against what is published about Puffer; within: within its tolerance."
+    return Listing(f"{name}-calibration", caption, shown)
+
+
+def of_analysis(folder: str | Path) -> Report:
+    """What `memento puffer analyze --out` left.
+
+    Raises:
+        DamagedError: A table cannot be read.
+        SchemaError: A table lacks a column.
+    """
+    folder = Path(folder)
+    remedy = f"repeat memento puffer analyze ... --out {folder}"
+    totals = read(folder / "deployment.csv", remedy)
+    parts: list[str | Chart | Listing] = [
+        "All streams of all days; SSIM is the plain mean of daily means. Published beside it: the "
+        "deployment of 2022 and 2023 on Puffer, with its stalls including the startup."
+    ]
+    caption = "Totals of each scheme."
+    parts.append(Listing("totals", caption, totals))
+    parts += deployed()
+    sections = [Section("totals", "Totals", parts)]
+    missing = {}
+    official = folder / "official.csv"
+    if official.is_file():
+        schemes = read(official, remedy)
+        sections.insert(0, analysis_section("analysis", schemes))
+    else:
+        missing["analysis"] = "no stream was long enough to count; analyse more days"
+    if (folder / "paired.csv").is_file():
+        sections.append(_differences("paired", read(folder / "paired.csv", remedy)))
+    return Report("analysis", folder, "What viewers got", [NOTE], sections, missing)
+
+
+def deployed() -> list[Listing]:
+    """What is published of the deployment on Puffer: totals, differences and scores."""
+    return [
+        Listing(
+            "published-totals",
+            "The deployment on Puffer: all streams, stalls with the startup, mean SSIM.",
+            wide("deployment"),
+        ),
+        Listing(
+            "published-differences",
+            "The same relative to Fugu-Feb: change of SSIM and of stalls in %, share of days "
+            "(weighted) with as many stalls or more; log scores in nats, read off plots.",
+            wide("deployment", against="Fugu-Feb"),
+        ),
+    ]
+
+
+def _differences(name: str, table: Columns, title: str = "The same viewers") -> Section:
+    names = ("first", "second", "variable", "unit", "value", "low", "high")
+    columns = columns_of(table, *names)
+    listed = {n: columns[n] for n in ("first", "second", "variable", "unit", "value")}
+    listed |= {f"value_{end}": columns[end] for end in ("low", "high")}
+    caption = "Differences between schemes over the same viewers, with 95 % intervals over viewers."
+    parts: list[str | Chart | Listing] = [
+        Chart(name, caption, columns, _forest),
+        Listing(name, caption, listed),
+    ]
+    return Section(name, title, parts)
+
+
+def _forest(path: Path, table: Columns) -> None:
+    better = {"stalled": "less", "ssim": "more", "delta_ssim": "less"}
+    figures.forest(path, table, better=better)
+
+
+# -------------------------------------------------------------------------------------------- demo
+
+_SHORT = {"p01": "tail", "median": "median"}
+_UNITS = {"stalled": "%", "ssim": "dB", "delta_ssim": "dB"}
+
+
+def demo_section(scores: Columns, control: Columns) -> Section:
+    """The demo: predictors after a week, and back in control.
+
+    Args:
+        scores: ``arm``; ``p01``, ``median``, ``mean`` over the static model (nats) with
+            ``_error``; ``retrained``.
+        control: ``scheme``, ``stall_ratio``, ``ssim``, with ``_low`` and ``_high``.
+    """
+    names = [f"{n}{e}" for n in ("p01", "median", "mean") for e in ("", "_error")]
+    columns = columns_of(scores, "arm", "retrained", *names)
+    arms = [str(arm) for arm in columns["arm"]]
+    known = published("table-baselines", against="static")
+    theirs = {
+        (arm, quantity): value
+        for arm, quantity, value in zip(
+            *(known[n].tolist() for n in ("subject", "quantity", "value")), strict=True
+        )
+        if arm in arms
+    }
+    rows = [
+        (arm, "ours", score, float(columns[short][i]), float(columns[f"{short}_error"][i]))
+        for i, arm in enumerate(arms)
+        if arm != "static"
+        for short, score in _SHORT.items()
+    ]
+    rows += [(arm, "paper", score, value, math.nan) for (arm, score), value in theirs.items()]
+    table = dict(zip(("label", "origin", "score", "value", "error"), zip(*rows, strict=True),
+                     strict=True)) if rows else {}  # fmt: skip
+    listed: dict[str, Any] = {"arm": arms, "trainings": columns["retrained"]}
+    for short, name in {**_SHORT, "mean": "mean"}.items():
+        listed[name] = columns[short]
+        listed[f"{name}_error"] = columns[f"{short}_error"]
+    for name in _SHORT.values():
+        listed[f"paper {name}"] = [theirs.get((arm, name), math.nan) for arm in arms]
+    level = _levels(control)
+    parts: list[str | Chart | Listing] = [
+        "Viewers stream over changing paths; memories select from the same telemetry, and each "
+        "predictor is retrained when due. In the end each chooses the bitrates for the same "
+        "viewers. The paper's demo replays a week of real days and publishes no numbers; beside "
+        "ours stand its replays' improvements over the static model (Fugu-Feb)."
+    ]
+    if table:
+        caption = "Log scores over the static model's, mean over days."
+        draw = functools.partial(_arms, xlabel="nats above static")
+        parts.append(Chart("demo-scores", caption, table, draw))
+    caption = (
+        "Log scores on the following day as difference to the static model, in nats, first "
+        "horizon, mean over days ± standard error over days. Tail: the 1st percentile."
+    )
+    parts.append(Listing("demo-scores", caption, listed))
+    caption = "Fugu with each predictor in control, for the same viewers; 95 % intervals."
+    if not np.isnan(level["ssim"]).all():
+        parts.append(Chart("demo-control", caption, level, _trade_off))
+    parts.append(Listing("demo-control", caption, level))
+    return Section("demo", "A week, and back in control", parts)
+
+
+def demo_differences(table: Columns) -> Section:
+    """Differences between predictors in control, over the same viewers."""
+    return _differences("demo-differences", table, "The same viewers under each predictor")
+
+
+def _trade_off(path: Path, table: Columns) -> None:
+    figures.trade_off(path, table, level=0.95)
+
+
+def _arms(path: Path, table: Columns, *, xlabel: str) -> None:
+    sweeps.arms(path, table, xlabel=xlabel)
+
+
+def of_demo(folder: str | Path) -> Report:
+    """What `memento demo --out` left.
+
+    Raises:
+        DamagedError: ``summary.json`` cannot be read, or lacks something.
+    """
+    folder = Path(folder)
+    path = folder / "summary.json"
+    remedy = f"repeat memento demo --out {folder}"
+    document = read_document(path, remedy)
+    try:
+        arms, control = document["arms"], document["control"]
+        scores = {"arm": list(arms), **_columns(arms.values())}
+        levels = {"scheme": list(control["levels"]), **_columns(control["levels"].values())}
+        rows = [
+            (arm, "random", variable, _UNITS.get(variable, ""), *map(float, values))
+            for arm, variables in control["differences"].items()
+            for variable, values in variables.items()
+        ]
+        names = ("first", "second", "variable", "unit", "value", "low", "high")
+        differences = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        sections = [demo_section(scores, levels)]
+        if rows:
+            sections.append(demo_differences(differences))
+        text = [str(document.get("facts", "")), NOTE, CONDITIONS]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged ({error!r}); {remedy}") from error
+    return Report("demo", folder, "A week of video streaming, with the paper", text, sections)
+
+
+def _columns(rows: Any) -> dict[str, list[Any]]:
+    rows = list(rows)
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
