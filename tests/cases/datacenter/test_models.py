@@ -229,12 +229,13 @@ def test_a_foreign_state_is_refused(classifier, regressor):
 
 
 def test_weights_shift_the_probabilities():
-    """Equal inputs, labels half and half: weights of 4 to 1 make it 80 %."""
-    samples = Samples(x=np.ones((2000, 3)), y=np.arange(2000) % 2)
+    """Inputs that say nothing, labels half and half: weights of 4 to 1 make it 80 %."""
+    samples = Samples(x=np.random.default_rng(0).random((4000, 3)), y=np.arange(4000) % 2)
     learner = WorkloadClassifier(SMALL, classes=2)
     for weights, expected in ((None, 0.5), (np.where(samples["y"] == 0, 4.0, 1.0), 0.8)):
         learner.fit(samples, weights)
-        assert learner.annotate(samples)["yhat"][0, 0] == pytest.approx(expected, abs=0.07)
+        mean = learner.annotate(samples)["yhat"][:, 0].mean()
+        assert mean == pytest.approx(expected, abs=0.07)
 
 
 def test_a_weight_of_zero_means_absent():
@@ -272,12 +273,36 @@ def test_the_held_out_loss_is_the_mean():
     assert learner._watched(network, rest) == pytest.approx((3 * 1 + 1 * 4) / 4)
 
 
+def test_in_their_units_a_network_hardly_sees_delays(regressor):
+    """Sizes in bytes drown delays in seconds; it is why the published regression errs so much."""
+    samples, fresh = delays(3000), delays(1000, seed=1)
+    blind = DelayRegressor(dataclasses.replace(SMALL, standardise=False))
+    blind.fit(samples)
+    assert not blind.state()["mean"].any()
+    assert (blind.state()["std"] == 1).all()
+    spread = np.abs(fresh["y"] - np.median(samples["y"])).mean()
+    assert regressor.annotate(fresh)["error"].mean() < 0.3 * spread
+    assert blind.annotate(fresh)["error"].mean() > 0.7 * spread
+
+
+def test_to_the_classifier_units_are_all_the_same(classifier):
+    fresh = packets(1000, seed=1)
+    plain = WorkloadClassifier(dataclasses.replace(SMALL, standardise=False))
+    plain.fit(packets(3000))
+    right = [
+        (learner.annotate(fresh)["yhat"].argmax(axis=1) == fresh["y"]).mean()
+        for learner in (plain, classifier)
+    ]
+    assert right[0] == pytest.approx(right[1], abs=0.03)
+
+
 def test_settings_of_the_paper():
     published, counted = PUBLISHED_CLASSIFICATION, PUBLISHED_CLASSIFICATION.parameters(128, 3)
     assert (published.layers, published.units, published.batch_size) == (3, 512, 512)
     assert (published.learning_rate, published.epochs) == (5.91e-5, 200)
     assert (PUBLISHED_REGRESSION.layers, PUBLISHED_REGRESSION.units) == (4, 362)
     assert (PUBLISHED_REGRESSION.held_out, PUBLISHED_REGRESSION.patience) == (0.2, 50)
+    assert not PUBLISHED_REGRESSION.standardise
     assert published.rate(7, 1000) == published.rate(999, 1000) == 5.91e-5
     assert CLASSIFICATION.parameters(128, 3) < counted / 5
     assert REGRESSION.parameters(255, 1) < PUBLISHED_REGRESSION.parameters(255, 1) / 5
@@ -397,7 +422,7 @@ def test_a_training_that_breaks_leaves_the_learner_as_it_was(held_out):
     [
         *({"layers": 0}, {"units": 1.5}, {"batch_size": 1}, {"epochs": True}, {"patience": 0}),
         *({"learning_rate": 0}, {"learning_rate": np.nan}, {"held_out": 1}),
-        {"schedule": "cosine"},
+        *({"schedule": "cosine"}, {"standardise": 1}),
     ],
 )
 def test_network_settings_out_of_range(change):
