@@ -447,10 +447,43 @@ def test_paired_intervals_cover_and_are_narrow():
     assert np.median(width) < np.median(apart) / 4
 
 
+def test_paired_differences_are_those_of_the_levels():
+    """A scheme that lets its worst streams not begin is not better for it in what is compared."""
+    table = paired_streams(np.random.default_rng(6), 40)
+    found = paired(table, "a", rng=np.random.default_rng(0), variables=["stalled", "ssim"])
+    levels = {}
+    for scheme in "ab":
+        mine = table["considered"] & (table["scheme"] == scheme)
+        levels[scheme] = 100 * table["stall_capped"][mine].sum() / table["watch"][mine].sum()
+    assert found["x"][0] == pytest.approx(levels["b"])
+    assert found["y"][0] == pytest.approx(levels["a"])
+    assert found["value"][0] == pytest.approx(levels["b"] - levels["a"])
+    assert found["low"][0] <= found["value"][0] <= found["high"][0]
+    counting = {s: table["considered"][table["scheme"] == s] for s in "ab"}
+    both = counting["a"] & counting["b"]
+    assert found["pairs"][0] == both.sum() < 80
+    assert found["alone_first"][0] == (counting["b"] & ~both).sum() > 0
+    assert found["alone_second"][0] == (counting["a"] & ~both).sum() > 0
+    # One stream that stalls throughout, and that only "a" lets begin.
+    worst = np.flatnonzero((table["scheme"] == "a") & (table["viewer"] == 3))[0]
+    other = np.flatnonzero((table["scheme"] == "b") & (table["viewer"] == 3))[0]
+    assert table["index"][worst] == table["index"][other]
+    for row, counts in ((worst, True), (other, False)):
+        table["considered"][row] = counts
+    table["stall_capped"][worst] = table["watch"][worst]
+    both = {
+        common: paired(
+            table, "a", rng=np.random.default_rng(0), variables=["stalled"], common=common
+        )["y"][0]
+        for common in (False, True)
+    }
+    assert both[False] > both[True] + 0.5
+
+
 def test_pairs_by_hand():
     table = paired_streams(np.random.default_rng(5), 30)
     rng = np.random.default_rng(0)
-    found = paired(table, "a", rng=rng, variables=["stalled", "ssim", "delta_ssim"])
+    found = paired(table, "a", rng=rng, variables=["stalled", "ssim", "delta_ssim"], common=True)
     rows = {
         scheme: {
             (v, i): r
@@ -461,6 +494,8 @@ def test_pairs_by_hand():
     }
     both = sorted(set(rows["a"]) & set(rows["b"]))
     assert found["pairs"][0] == len(both) < 60
+    assert not found["alone_first"].any()
+    assert not found["alone_second"].any()
     assert found["viewers"][0] == len({viewer for viewer, _ in both})
     percent = {}
     for scheme in "ab":

@@ -186,8 +186,7 @@ def _parts(
             _control_rows(outcome, "random"),
             "Fugu with each predictor, for the same viewers: share of the time spent stalled, "
             "mean SSIM in dB, differences with 95 % intervals over viewers, and the 1st percentile "
-            "of the log score on its own chunks. Differences are over the streams that count under "
-            "both (played at all, say), so they are not those of the first column.",
+            "of the log score on its own chunks.",
         ),
         *(
             Table((f"against {name}", "tail", "median", "mean"), _rows(found, name), _CAPTION)

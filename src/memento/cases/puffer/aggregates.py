@@ -286,14 +286,18 @@ def paired(
     *,
     rng: np.random.Generator,
     variables: Sequence[str] = ("stalled", "ssim", "delta_ssim"),
+    common: bool = False,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Samples:
     """Differences to a scheme that served the same viewers; intervals over viewers.
 
-    Streams are matched by day, viewer and index. A pair counts if both of its streams do (see
-    ``qoe.stream_statistics``): a viewer who was not let play under one scheme says nothing of the
-    other's quality. What viewers share cancels out, all streams of a viewer are drawn together.
+    Every stream that counts (see ``qoe.stream_statistics``) does so for its own scheme, so the
+    difference is that of the schemes' levels; viewers are drawn, with all their streams under both
+    schemes, so what viewers share cancels out. A stream may count under one scheme only: with the
+    other it did not begin to play before the viewer left. With ``common`` such streams are left
+    out: narrower, but of other people under each pair of schemes, and without the worst streams of
+    a scheme that does not let them begin.
 
     Args:
         streams: ``analysis.DayAnalysis.streams`` of simulated days on which every scheme served
@@ -302,13 +306,15 @@ def paired(
         rng: Draws the viewers.
         variables: Of "stalled" (%, sum of stalls over sum of time watched, capped), "ssim" (dB of
             the mean index), "delta_ssim" (dB), "startup" (s), "watch" (s), "bitrate" (Mbit/s).
+        common: Only streams that count under both; matched by day, viewer and index.
         resamples: How many, >= 1.
         level: Share of resamples inside the interval, in (0, 1).
 
     Returns:
         One row per other scheme and variable: ``first``, ``second`` (the reference), ``variable``,
-        ``unit``, ``pairs`` of streams, ``viewers``, both values ``x`` and ``y``, ``value`` = x - y,
-        ``low``, ``high``.
+        ``unit``, ``pairs`` of streams that count under both, ``alone_first`` and ``alone_second``
+        that count under one, ``viewers`` under both, both values ``x`` and ``y``, ``value`` =
+        x - y, ``low``, ``high``.
 
     Raises:
         SchemaError: No such scheme, no known viewers, a stream twice, or no pair at all.
@@ -342,8 +348,8 @@ def paired(
     found: dict[str, list[object]] = {
         n: []
         for n in (
-            *("first", "second", "variable", "unit", "pairs", "viewers"),
-            *("x", "y", "value", "low", "high"),
+            *("first", "second", "variable", "unit", "pairs", "alone_first", "alone_second"),
+            *("viewers", "x", "y", "value", "low", "high"),
         )
     }
     for scheme in schemes:
@@ -352,13 +358,16 @@ def paired(
         _, i, j = np.intersect1d(key[own[scheme]], key[own[reference]], return_indices=True)
         if not len(i):
             raise SchemaError(f"{scheme!r} and {reference!r} share no stream of the same viewer")
-        both = [(scheme, own[scheme][i]), (reference, own[reference][j])]
+        rows = {scheme: own[scheme], reference: own[reference]}
+        if common:
+            rows = {scheme: rows[scheme][i], reference: rows[reference][j]}
         for name in variables:
-            row = _paired_difference(table, unit, both, name, rng, resamples, level)
+            row = _paired_difference(table, unit, key, rows, name, common, rng, resamples, level)
             of_row = {"first": scheme, "second": reference, "variable": name, "unit": _UNITS[name]}
             for column, value in {**of_row, **row}.items():
                 found[column].append(value)
-    kinds: dict[str, type] = {"pairs": np.int64, "viewers": np.int64}
+    kinds: dict[str, type] = dict.fromkeys(("pairs", "alone_first", "alone_second"), np.int64)
+    kinds["viewers"] = np.int64
     kinds |= dict.fromkeys(("x", "y", "value", "low", "high"), np.float64)
     return Samples.borrow({n: np.array(v, kinds.get(n, str)) for n, v in found.items()})
 
@@ -389,41 +398,48 @@ def _cells(
 def _paired_difference(
     table: Samples,
     unit: np.ndarray,
-    both: Sequence[tuple[str, np.ndarray]],
+    key: np.ndarray,
+    rows: Mapping[str, np.ndarray],
     variable: str,
+    common: bool,
     rng: np.random.Generator,
     resamples: int,
     level: float,
 ) -> dict[str, float]:
     """One row of ``paired``: streams summed to viewers, then viewers drawn."""
     how, weighted_by, transform = _PAIRED[variable]
-    parts = [table.take(rows) for _, rows in both]
+    parts = [table.take(own) for own in rows.values()]
     values = [how(part) for part in parts]
-    good = np.isfinite(values[0]) & np.isfinite(values[1])
+    good = [np.isfinite(value) for value in values]
+    if common:
+        good = [good[0] & good[1]] * 2
     columns: dict[str, list[np.ndarray]] = {"viewer": [], "scheme": [], "value": [], "weight": []}
     means = []
-    for (scheme, rows), part, value in zip(both, parts, values, strict=True):
-        weight = np.ones(len(rows)) if weighted_by == "one" else part[weighted_by]
-        x, w = value[good], weight[good]
-        viewers, of = np.unique(unit[rows[good]], return_inverse=True)
+    for (scheme, own), part, value, kept in zip(rows.items(), parts, values, good, strict=True):
+        weight = np.ones(len(own)) if weighted_by == "one" else part[weighted_by]
+        x, w = value[kept], weight[kept]
+        viewers, of = np.unique(unit[own[kept]], return_inverse=True)
         total = np.bincount(of, w, minlength=len(viewers))
         columns["viewer"].append(viewers)
         columns["scheme"].append(np.full(len(viewers), scheme))
         columns["value"].append(np.bincount(of, w * x, minlength=len(viewers)) / total)
         columns["weight"].append(total)
         means.append(transform(np.array([(w * x).sum() / w.sum() if len(w) else np.nan]))[0])
-    result: dict[str, float] = {"pairs": int(good.sum()), "x": means[0], "y": means[1]}
-    if not good.any():
+    keys = [key[own[kept]] for own, kept in zip(rows.values(), good, strict=True)]
+    pairs = len(np.intersect1d(*keys, assume_unique=True))
+    result: dict[str, float] = {"pairs": pairs, "x": means[0], "y": means[1]}
+    result |= {"alone_first": len(keys[0]) - pairs, "alone_second": len(keys[1]) - pairs}
+    if not (good[0].any() and good[1].any()):
         return result | dict.fromkeys(("value", "low", "high"), np.nan) | {"viewers": 0}
+    first, second = rows
     found = difference(
         {name: np.concatenate(parts) for name, parts in columns.items()},
-        both[0][0],
-        both[1][0],
+        first,
+        second,
         rng=rng,
         unit="viewer",
         resamples=resamples,
         level=level,
-        paired=True,
         transform=transform,
     )
     result["viewers"] = int(found["units"][0])
