@@ -1,11 +1,13 @@
 """Which samples to train Fugu's predictor on: memories compared by scores and by what viewers get.
 
     python benchmarks/puffer_study.py FOLDER [--scenarios none,drift,new-access,halved] [--days 8]
-                                      [--viewers 100] [--judges 300] [--workers 2]
+                                      [--viewers 100] [--judges 300] [--workers 2] [--seeds 0-2]
 
 For each scenario the same telemetry goes to all arms; every arm's predictor then serves the same
-viewers of one more day. Everything is kept in FOLDER, so a run that was stopped goes on. Prints
-tables for docs/results.md and writes results.json.
+viewers of one more day. A seed changes everything random: paths, viewers, content, memories and
+trainings. Everything is kept in FOLDER/seed-N, so a run that was stopped goes on, and scenarios
+that are in its results.json are not run again. Prints tables for docs/results.md: one for each seed
+and scenario, with intervals over viewers, and one for each scenario with intervals over seeds.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 
 import numpy as np
 
+from memento.cases.datacenter.scores import interval
 from memento.cases.puffer.closed_loop import ARMS, ArmResult, ClosedLoop, Outcome, summary
 from memento.cases.puffer.features import Features
 from memento.cases.puffer.qoe import quality
@@ -180,9 +183,65 @@ def show(result: dict) -> None:
     print()
     for name, value in result["learnable"].items():
         print(f"- {name}: {value:.3f}")
-    for value, rows in result["widths"].items():
-        ratios = [(row["unpaired"] / row["paired"]) ** 2 for row in rows.values() if row["paired"]]
-        print(f"- {value}: unpaired runs would need {np.median(ratios):.0f} times the viewers")
+    for value, ratio in times_as_many(result).items():
+        print(f"- {value}: unpaired runs would need {ratio:.0f} times as many viewers")
+
+
+def times_as_many(result: dict) -> dict[str, float]:
+    """How many times the viewers unpaired runs need for intervals as narrow, median over arms."""
+    return {
+        value: float(
+            np.median([(r["unpaired"] / r["paired"]) ** 2 for r in rows.values() if r["paired"]])
+        )
+        for value, rows in result["widths"].items()
+    }
+
+
+def over_seeds(values: list[float], digits: int) -> str:
+    """Mean and half of its 90 % interval over seeds (Student's t)."""
+    mean, low, high = interval(values, 0.9)
+    return f"{mean:+.{digits}f} ± {(high - low) / 2:.{digits}f}"
+
+
+def show_seeds(results: list[dict]) -> None:
+    """Markdown: one scenario over all seeds."""
+    hours = np.mean([r["hours"] for r in results])
+    print(
+        f"\n### {results[0]['scenario']}, {len(results)} seeds\n\nOn average memories of "
+        f"{np.mean([r['capacity'] for r in results]):,.0f}, and {hours:.0f} hours for each arm and "
+        "seed in control.\n"
+    )
+    print("| arm | tail | median | mean | trainings | stalled, % | change | SSIM, dB | change |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name in results[0]["scores"]:
+        own = name == "random"
+        cells = [name]
+        cells += [
+            "" if own else over_seeds([r["scores"][name][score] for r in results], 2)
+            for score in ("p01", "median", "mean")
+        ]
+        cells.append(f"{np.mean([r['scores'][name]['retrained'] for r in results]):.1f}")
+        for variable, level, scale, digits in (
+            ("stalled", "stall_ratio", 100, 3),
+            ("ssim", "ssim", 1, 2),
+        ):
+            levels = [scale * r["levels"][name][level] for r in results]
+            changes = [] if own else [r["differences"][name][variable][0] for r in results]
+            cells += [
+                f"{np.mean(levels):.{digits}f}",
+                over_seeds(changes, digits) if changes else "",
+            ]
+        print(f"| {' | '.join(cells)} |")
+    print()
+    for name in results[0]["learnable"]:
+        values = [r["learnable"][name] for r in results]
+        print(f"- {name}: {np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+    for value in results[0]["widths"]:
+        ratios = [times_as_many(r)[value] for r in results]
+        print(
+            f"- {value}: unpaired runs would need {np.median(ratios):.0f} times as many viewers "
+            f"({min(ratios):.0f} to {max(ratios):.0f})"
+        )
 
 
 def main() -> None:
@@ -195,24 +254,35 @@ def main() -> None:
     parser.add_argument("--viewers", type=int, default=100)
     parser.add_argument("--judges", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", default="0", help="such as 0-2 or 0,3")
     arguments = parser.parse_args()
-    results = []
-    for scenario in arguments.scenarios.split(","):
-        print(scenario, flush=True)
-        results.append(
-            run(
-                scenario,
-                arguments.folder / scenario,
-                arguments.days,
-                arguments.viewers,
-                arguments.judges,
-                arguments.workers,
-                arguments.seed,
-            )
-        )
-        show(results[-1])
-        (arguments.folder / "results.json").write_text(json.dumps(results, indent=1))
+    done: dict[str, list[dict]] = {}
+    for seed in run_numbers(arguments.seeds):
+        folder = arguments.folder / f"seed-{seed}"
+        place = folder / "results.json"
+        results = json.loads(place.read_text()) if place.exists() else []
+        for scenario in arguments.scenarios.split(","):
+            found = [r for r in results if r["scenario"] == scenario]
+            if not found:
+                print(f"{scenario}, seed {seed}", flush=True)
+                sizes = (arguments.days, arguments.viewers, arguments.judges, arguments.workers)
+                found = [run(scenario, folder / scenario, *sizes, seed)]
+                results += found
+                place.write_text(json.dumps(results, indent=1))
+            show(found[0])
+            done.setdefault(scenario, []).append(found[0])
+    for results in done.values():
+        if len(results) > 1:
+            show_seeds(results)
+
+
+def run_numbers(text: str) -> list[int]:
+    """0-2 or 0,3 as numbers."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
 
 
 if __name__ == "__main__":

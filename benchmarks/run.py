@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 
 import gc
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -242,7 +243,7 @@ def controller_rows(runs: int) -> list[Row]:
     return rows
 
 
-def streaming_rows(quick: bool) -> list[Row]:
+def streaming_rows(quick: bool, large: bool) -> list[Row]:
     """Simulated days of video streaming, and what the predictor learns from such days."""
     import tempfile
     from pathlib import Path
@@ -251,7 +252,7 @@ def streaming_rows(quick: bool) -> list[Row]:
 
     from memento.cases.puffer.abr import BBA, BOLA, MPC, Fugu, RobustMPC
     from memento.cases.puffer.features import Features
-    from memento.cases.puffer.release import features_of_blocks, frames
+    from memento.cases.puffer.release import features_of_blocks, frames, write_simulated_day
     from memento.cases.puffer.schema import write_day
     from memento.cases.puffer.simulator import Scheme, Simulation
     from memento.cases.puffer.ttp import Ttp
@@ -276,57 +277,72 @@ def streaming_rows(quick: bool) -> list[Row]:
         blocks = simulation.day(1, sessions=sessions, record=record)
         return sum(int(block.streams["chunks"].sum()) for block in blocks)
 
-    rows = []
-    for name, schemes, sessions, record, target, budget in (
-        ("a stream-day (43,000 chunks) of Fugu", [fugu], 60, "streams", 43_000, "10 s"),
-        ("a day of 2.3M chunks, five schemes", [*others, fugu], 300, "all", 2_300_000, "900 s"),
-    ):
-        simulation = Simulation(schemes)
-        chunks(simulation, 4, record)
-        with Peak() as peak:
+    with Peak() as peak:
+        start = time.perf_counter()
+        simulation = Simulation([fugu])
+        count = chunks(simulation, 60, "streams")
+        seconds = time.perf_counter() - start
+    scaled = f"{seconds * 43_000 / count:.1f} s ({count:,} chunks in {seconds:.1f} s)"
+    name = "a stream-day (43,000 chunks) of Fugu"
+    rows = [Row(name, f"{scaled}, +{peak.extra:.2f} GB", "10 s", "")]
+
+    # Twice as many sessions need as much memory: a day is simulated and written in blocks.
+    simulation = Simulation([*others, fugu])
+    for sessions in (600, 1200):
+        with tempfile.TemporaryDirectory() as folder, Peak() as peak:
             start = time.perf_counter()
-            count = chunks(simulation, sessions, record)
+            day = write_simulated_day(folder, "2021-10-17", simulation, 1, sessions=sessions)
             seconds = time.perf_counter() - start
-        measured = f"{seconds * target / count:.1f} s ({count:,} chunks in {seconds:.1f} s)"
-        rows.append(Row(name, f"{measured}, +{peak.extra:.2f} GB", budget, ""))
+            count = pl.scan_csv(day.path("video_sent")).select(pl.len()).collect().item()
+        measured = f"{seconds * 2_300_000 / count:.0f} s ({count:,} chunks in {seconds:.1f} s)"
+        name = f"a day of 2.3M chunks, five schemes, as CSV: from {sessions} sessions"
+        rows.append(Row(name, f"{measured}, +{peak.extra:.2f} GB", "900 s", ""))
     if quick:
         return rows
+
     small = frames(plain.day(0, sessions=300, record="all"), plain, "2021-10-17")
-    times = -(-3_000_000 // len(small["video_sent"]))
-    tables = {
-        kind: pl.concat(
-            # The same day again and again, of people with other names.
-            small[kind].with_columns(session_id=pl.format("{}{}", "session_id", pl.lit(i)))
-            for i in range(times)
-        )
-        for kind in ("video_sent", "video_acked")
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        day = write_day(Path(folder), "2021-10-17", tables)
-        count = len(tables["video_sent"])
-        del tables, small
+    kept = {}
+    for million, budget in ((0.3, ""), (3, "15 s, 4 GB"), *(((12, "12 GB"),) if large else ())):
+        times = math.ceil(million * 1_000_000 / len(small["video_sent"]))
+        tables = {
+            kind: pl.concat(
+                # The same day again and again, of people with other names.
+                small[kind].with_columns(session_id=pl.format("{}{}", "session_id", pl.lit(i)))
+                for i in range(times)
+            )
+            for kind in ("video_sent", "video_acked")
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            day = write_day(Path(folder), "2021-10-17", tables)
+            count = len(tables["video_sent"])
+            del tables
+            with Peak() as peak:
+                seconds = timed(lambda day=day: Features.of_day(day).columns(0))
+            if million <= 3:
+                kept[million] = Features.of_day(day)
+        measured = f"{seconds:.1f} s, +{peak.extra:.2f} GB"
+        if budget:
+            rows.append(Row(f"{count:,} chunks, CSV to arrays", measured, budget, ""))
+    for million, capacity, counted in ((0.3, 100_000, True), (3, 1_000_000, False)):
         with Peak() as peak:
-            seconds = timed(lambda: Features.of_day(day).columns(0))
-        large = Features.of_day(day)
-    measured = f"{seconds:.1f} s, +{peak.extra:.2f} GB"
-    rows.append(Row(f"{count:,} chunks, CSV to arrays", measured, "15 s, 4 GB", ""))
-    with Peak() as peak:
-        seconds = replay_seconds(large, networks[0])
-    measured = f"{seconds:.1f} s, +{peak.extra:.2f} GB"
-    name = f"a replayed day of {large.size:,} samples into 1M"
-    rows.append(Row(name, measured, "60 s, training aside", ""))
+            seconds = replay_seconds(kept[million], networks[0], capacity, counted)
+        name = f"a replayed day of {kept[million].size:,} samples into {capacity:,}"
+        name += ", training included" if counted else ", training aside"
+        rows.append(Row(name, f"{seconds:.1f} s, +{peak.extra:.2f} GB", "60 s", ""))
     return rows
 
 
-def replay_seconds(features: Features, network: Network) -> float:
-    """A day of a replay with a full memory of 1M and a new model: all of it but the training."""
+def replay_seconds(
+    features: Features, network: Network, capacity: int, training_counts: bool
+) -> float:
+    """A day of a replay with a full memory and a new model."""
     import tempfile
     from dataclasses import asdict, replace
 
     from memento.cases.puffer.replay import AFFORDABLE, Replay, arm
 
-    training = asdict(replace(AFFORDABLE, epochs=1))  # is not counted
-    given = {"capacity": 1_000_000, "interval": 1, "training": training}
+    training = asdict(AFFORDABLE if training_counts else replace(AFFORDABLE, epochs=1))
+    given = {"capacity": capacity, "interval": 1, "training": training}
     days = {f"2021-10-{17 + i}": features for i in range(4)}
     with tempfile.TemporaryDirectory() as folder:
         made = Replay(folder, arm("memento", given, batch_size=256), days, network)
@@ -334,7 +350,53 @@ def replay_seconds(features: Features, network: Network) -> float:
         table = made.tables()["times"]
     taken = dict(zip(zip(table["day"], table["what"], strict=True), table["seconds"], strict=True))
     # The first day fills the memory, and after the last there is nothing to judge on.
-    return max(taken[d, "day"] - taken.get((d, "train"), 0.0) for d in [*days][1:-1])
+    return max(
+        taken[d, "day"] - (0.0 if training_counts else taken.get((d, "train"), 0.0))
+        for d in [*days][1:-1]
+    )
+
+
+def datacenter_rows(runs: int) -> list[Row]:
+    """Packets to windows, and a memory of peers beside Memento."""
+    from memento import LossAwareReservoir
+    from memento.cases.datacenter.features import workload_samples
+    from memento.cases.datacenter.schema import Run
+
+    rng, count = np.random.default_rng(0), 166_000
+    columns = {
+        "arrival_ns": np.sort(rng.integers(0, 60 * 10**9, count)),
+        "delay_ns": rng.integers(15 * 10**6, 60 * 10**6, count).astype(np.uint32),
+        "size": rng.integers(54, 1500, count).astype(np.uint16),
+        "application": rng.integers(0, 20, count).astype(np.uint16),
+    }
+    run = Run(**columns, about={"setting": "w2", "label": 2})
+    workload_samples(run)
+    seconds = [timed(lambda: workload_samples(run)) for _ in range(runs)]
+    rows = [Row(f"windows of 128 of {count:,} packets", spread(seconds), "1 s", "")]
+    distances = [JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels("y", 3)]
+    for capacity in (20_000, 60_000, 200_000):
+        taken = {}
+        for policy in (LossAwareReservoir(), Memento(distances, sort_by=("y", "yhat"))):
+            memory = Memory(capacity, policy)
+            own = []
+            for _ in range(runs + 2):
+                odds = rng.random((capacity, 3))
+                yhat = odds / odds.sum(axis=1, keepdims=True)
+                y = rng.integers(0, 3, capacity)
+                loss = -np.log(yhat[np.arange(capacity), y])
+                fresh = {"yhat": yhat, "y": y, "loss": loss}
+                own.append(timed(lambda f=fresh, m=memory: m.insert(f)))
+            taken[type(policy).__name__] = own[2:]
+        lars, plain = (statistics.median(own) for own in taken.values())
+        rows.append(
+            Row(
+                f"LARS, insert {capacity:,} into {capacity:,}",
+                f"{spread(taken['LossAwareReservoir'])}, Memento {plain:.2f} s",
+                "Memento's time",
+                f"{lars / plain:.1f} times Memento's",
+            )
+        )
+    return rows
 
 
 def import_row(runs: int) -> Row:
@@ -355,12 +417,14 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="without the baseline and the 9M insert"
     )
+    parser.add_argument("--large", action="store_true", help="also a day of 12M chunks (10 GB)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse_args()
     warm_up()
     rows = [kernel_row(options.runs), import_row(options.runs)]
     rows += controller_rows(options.runs)
-    rows += streaming_rows(options.quick)
+    rows += streaming_rows(options.quick, options.large)
+    rows += datacenter_rows(options.runs)
     rows += insert_rows(options.runs, naive=not options.quick)
     if not options.quick:
         rows.append(large_row())

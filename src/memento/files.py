@@ -38,8 +38,8 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in _NO_ROOM:
             raise SpaceError(
-                f"cannot {what} at {path}: {reason}; free some space (a save needs as much room "
-                "as the content it replaces) and repeat; what was there before is unchanged"
+                f"cannot {what} at {path}: {reason}; free some space and repeat; what was there "
+                "before is unchanged"
             ) from error
         raise StorageError(
             f"cannot {what} at {path}: {reason}; check the path and its rights"

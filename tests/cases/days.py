@@ -1,15 +1,21 @@
-"""Small days as Puffer published them, in each of their historical forms, with what is true."""
+"""Small days as Puffer published them, in each of their historical forms, with what is true.
+
+Those of `write` are made by hand, those of a `Short` simulation by players.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 
+from memento.cases.puffer.abr import BBA, BOLA
 from memento.cases.puffer.schema import Day, range_of, write_day
+from memento.cases.puffer.simulator import Block, Scheme, Simulation
 
 STEP = 180180
 FORMATS = ("426x240-26", "854x480-24", "1280x720-22")
@@ -158,3 +164,29 @@ def write(folder: Path, name: str, streams: list[Stream], variant: str = "now") 
         table = pl.read_csv(path).with_columns(decibels).drop("ssim_index")
         table.write_csv(path)
     return day
+
+
+SIMULATED: dict[tuple, list[Block]] = {}
+
+
+class Short:
+    """A simulation with little on the air, so that not all of a day's content is written."""
+
+    def __init__(self, chunks=60):
+        schemes = [Scheme("linear_bba", BBA()), Scheme("bola_basic_v1", BOLA(), cc="cubic")]
+        self._whole = Simulation(schemes, seed=5)
+        self.content = SimpleNamespace(
+            day=lambda number, channel: tuple(
+                table[:chunks] for table in self._whole.content.day(number, channel)
+            )
+        )
+
+    def __getattr__(self, name):
+        return getattr(self._whole, name)
+
+    def day(self, number, **options):
+        options = {"sessions": 14, "block": 5, **options}
+        key = (number, *sorted(options.items()))
+        if key not in SIMULATED:  # once for all tests: they are about files
+            SIMULATED[key] = list(self._whole.day(number, **options))
+        return iter(SIMULATED[key])

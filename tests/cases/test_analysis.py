@@ -31,7 +31,7 @@ from memento.cases.puffer.features import Features  # noqa: E402
 from memento.cases.puffer.qoe import difference, time_series, weighted_ecdf  # noqa: E402
 from memento.cases.puffer.schema import Day, range_of, write_day  # noqa: E402
 from memento.cases.puffer.ttp import CLASS_VALUES, Ttp  # noqa: E402
-from memento.errors import SchemaError, SettingError  # noqa: E402
+from memento.errors import SchemaError, SettingError, StorageError  # noqa: E402
 
 NAME = "2022-10-01"
 SCHEMES = {1: "bba", 2: "fugu-feb", 3: "memento"}
@@ -262,6 +262,23 @@ def test_chunks_without_size_or_rate_do_not_stop_a_day(tmp_path):
     streams[1].chunks[0]["delivery_rate"] = None
     found = analyze_day(write(tmp_path, NAME, streams))
     assert found.streams["chunks"].sum() == sum(len(s.chunks) for s in streams) - 2
+
+
+@pytest.mark.parametrize("missing", ["expt_settings", "client_buffer"])
+def test_a_day_that_lacks_a_file_is_refused(tmp_path, missing, monkeypatch):
+    """Before any table is read; without settings every stream would be of a scheme "unknown"."""
+    day = write(tmp_path, NAME, made_streams(NAME, 2))
+    next(p for p in tmp_path.rglob("*") if p.name.startswith(missing)).unlink()
+    monkeypatch.setattr(analysis, "features_and_chunks", None)
+    with pytest.raises(StorageError, match=f"no .*{missing}"):
+        analyze_day(Day(day.folder))
+
+
+def test_progress_of_a_day(tmp_path):
+    shares: list[float] = []
+    analyze_day(write(tmp_path, NAME, made_streams(NAME, 6)), progress=shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == pytest.approx(1.0)
 
 
 def test_a_day_of_headers(tmp_path):

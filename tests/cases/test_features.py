@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -209,7 +210,7 @@ def test_dirt_is_counted(folder):
     assert features.counts == {
         "sent": 14, "acked": 15, "sent_twice": 1, "acked_twice": 1, "unsent": 2, "other_cc": 0,
         "chunks": 13, "unacked": 1, "acked_early": 1, "incomplete": 1, "not_measured": 1,
-        "unknown_experiment": 1,
+        "unknown_experiment": 1, "acked_late": 0, "outside": 0, "impossible": 0,
     }  # fmt: skip
     assert features.streams["abr"].to_list() == ["bba", None, "fugu"]
     assert features.streams["session_id"].to_list() == ["aa=", "cc=", "bb="]
@@ -220,6 +221,71 @@ def test_dirt_is_counted(folder):
     assert np.isfinite(columns["x"]).all()
     assert columns["y_bin"][2] == 2  # 0.75 s, from the second acknowledgement
     assert columns["x"][2, 61] == np.float32(7777 / 1500)  # from the second sending
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("time (ns GMT)", -5, "outside"),
+        ("time (ns GMT)", START - 13 * 3600 * 10**9, "outside"),
+        ("time (ns GMT)", START + 40 * 3600 * 10**9, "outside"),
+        ("time (ns GMT)", START - 25 * 3600 * 10**9, "outside"),
+        ("size", 0, "impossible"),
+        ("size", -3000, "impossible"),
+        ("rtt", -1, "impossible"),
+        ("delivery_rate", -1, "impossible"),
+    ],
+)
+def test_what_cannot_be_is_counted_and_never_a_sample(tmp_path, column, value, fault):
+    """Chunk 3 of six is impossible: no label, in no input, and the end of histories."""
+    sent = [sent_row(2000 * i, "aa=", 0, i * STEP) for i in range(6)]
+    acked = [acked_row(2000 * i + 300, "aa=", 0, i * STEP) for i in range(6)]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    rows = [*sent[:3], *sent[4:]]
+    wanted = Features.of_day(write(plain, rows, [*acked[:3], *acked[4:]])).columns(0)
+    sent[3][column] = value
+    features = Features.of_day(write(tmp_path, sent, acked))
+    faults = {name: features.counts[name] for name in ("outside", "impossible", "acked_late")}
+    assert faults == {**dict.fromkeys(faults, 0), fault: 1}
+    assert (features.counts["chunks"], features.counts["unacked"]) == (6, 0)
+    found = features.columns(0)
+    for name in ("x", "y", "time"):
+        np.testing.assert_array_equal(found[name], wanted[name])
+    assert chunk_table(tmp_path)["acked"].null_count() == (fault == "outside")
+
+
+def test_an_acknowledgement_a_day_later_is_none(tmp_path):
+    sent = [sent_row(2000 * i, "aa=", 0, i * STEP) for i in range(3)]
+    acked = [acked_row(2000 * i + 300, "aa=", 0, i * STEP) for i in range(3)]
+    acked[1]["time (ns GMT)"] += 86_400 * 10**9
+    features = Features.of_day(write(tmp_path, sent, acked))
+    assert (features.counts["acked_late"], features.counts["unacked"]) == (1, 0)
+    assert features.columns(0)["y"].max() < 1
+    assert chunk_table(tmp_path)["trans_time"].null_count() == 1
+
+
+def test_hours_beside_the_day_are_fine(tmp_path):
+    """Files that were put together by hand may reach into the next day."""
+    sent = [sent_row(hours * 3600 * 1000, "aa=", 0, hours * STEP) for hours in (-11, 12, 35)]
+    acked = [acked_row(hours * 3600 * 1000 + 9, "aa=", 0, hours * STEP) for hours in (-11, 12, 35)]
+    for rows in (sent, acked):
+        for row in rows:
+            row["video_ts"] += 11 * STEP
+    features = Features.of_day(write(tmp_path, sent, acked))
+    assert features.counts["outside"] == 0
+    assert len(features.columns(0)["y"]) == 3
+
+
+def test_features_made_by_older_rules_are_made_again(folder, tmp_path):
+    store = tmp_path / "store"
+    features_of(folder, store)
+    path = store / "features.json"
+    manifest = json.loads(path.read_text())
+    del manifest["source"]["rules"]
+    manifest["counts"] = {"chunks": 0}
+    path.write_text(json.dumps(manifest))
+    assert features_of(folder, store).counts["chunks"] == 13
 
 
 def test_congestion_control(folder):
@@ -364,6 +430,9 @@ def test_full_disk_leaves_the_old_content(folder, tmp_path, monkeypatch):
         features.write(store)
     assert sorted(store.iterdir()) == before
     same(Features.read(store), features)
+    with pytest.raises(SpaceError):
+        features.write(tmp_path / "new" / "store")
+    assert not (tmp_path / "new").exists()
 
 
 def test_bad_input(folder):

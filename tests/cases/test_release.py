@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from cases.days import Short
 from memento.cases.puffer import qoe
-from memento.cases.puffer.abr import BBA, BOLA
 from memento.cases.puffer.features import HORIZONS, Features, chunk_table
 from memento.cases.puffer.joins import EVENTS, viewers_of
 from memento.cases.puffer.release import (
@@ -29,38 +29,13 @@ from memento.cases.puffer.release import (
     write_simulated_day,
 )
 from memento.cases.puffer.schema import Day, inspect, range_of
-from memento.cases.puffer.simulator import Block, Scheme, Simulation
+from memento.cases.puffer.simulator import Block
 from memento.errors import ForeignError, LockedError, SettingError, SpaceError, StorageError
 from memento.files import Lock
 
 NAME = "2021-10-17"
 SPAN = range_of(NAME)
-NUMBER, SESSIONS, BLOCK = 2, 14, 5
-
-SIMULATED: dict[tuple, list[Block]] = {}
-
-
-class Short:
-    """A simulation with little on the air, so that not all of a day's content is written."""
-
-    def __init__(self, chunks=60):
-        schemes = [Scheme("linear_bba", BBA()), Scheme("bola_basic_v1", BOLA(), cc="cubic")]
-        self._whole = Simulation(schemes, seed=5)
-        self.content = SimpleNamespace(
-            day=lambda number, channel: tuple(
-                table[:chunks] for table in self._whole.content.day(number, channel)
-            )
-        )
-
-    def __getattr__(self, name):
-        return getattr(self._whole, name)
-
-    def day(self, number, **options):
-        options = {"sessions": SESSIONS, "block": BLOCK, **options}
-        key = (number, *sorted(options.items()))
-        if key not in SIMULATED:  # once for all tests: they are about files
-            SIMULATED[key] = list(self._whole.day(number, **options))
-        return iter(SIMULATED[key])
+NUMBER, SESSIONS = 2, 14  # sessions of a Short simulation
 
 
 @pytest.fixture(scope="module")
@@ -309,9 +284,21 @@ class Broken(Short):
 
 
 def test_a_run_that_fails_leaves_nothing(tmp_path):
+    broken = Broken(RuntimeError("on purpose"))
     with pytest.raises(RuntimeError, match="on purpose"):
-        write_simulated_day(tmp_path / "day", NAME, Broken(RuntimeError("on purpose")), NUMBER)
+        write_simulated_day(tmp_path / "new" / "days" / "day", NAME, broken, NUMBER)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_all_that_was_on(simulation, written, tmp_path):
+    day = write_simulated_day(tmp_path / "day", NAME, simulation, NUMBER, content=False)
+    assert set(day.files) == {"video_sent", "video_acked", "client_buffer"}
+    for kind, path in day.files.items():
+        assert path.read_bytes() == written["csv"].path(kind).read_bytes()
+    again = write_simulated_day(tmp_path / "day", NAME, simulation, NUMBER)
+    assert {"video_size", "ssim"} <= set(again.files)
+    less = write_simulated_day(tmp_path / "day", NAME, simulation, NUMBER, content=False)
+    assert less.files == day.files  # what was there of the day before is gone
 
 
 def test_a_run_that_fails_leaves_the_day_before_it(simulation, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 
@@ -14,6 +15,7 @@ from memento.cases.puffer.schema import (
     TABLES,
     Day,
     inspect,
+    made_folder,
     range_of,
     read_experiments,
     write_day,
@@ -121,7 +123,41 @@ def test_today(tmp_path):
 
 
 def test_without_settings_no_experiment_is_known(tmp_path):
-    assert inspect(Day(put(tmp_path, NOW, settings=None))).unknown_experiments == 2
+    quality = inspect(Day(put(tmp_path, NOW, settings=None)))
+    assert (quality.unknown_experiments, quality.settings) == (2, False)
+    assert ("expt_settings", "no such file", None) in quality.to_rows()
+    (tmp_path / "expt_settings").write_text("nonsense")
+    with pytest.raises(DamagedError, match="line 1"):
+        inspect(Day(tmp_path))
+
+
+def test_rows_of_a_report(tmp_path):
+    """All that was found, each with its table; nothing where there is nothing."""
+    rows = inspect(Day(put(tmp_path, NOW))).to_rows()
+    assert ("video_sent", "not_measured: min_rtt", 1) in rows
+    assert ("video_sent", "unacked", 1) in rows
+    assert [what for table, what, _ in rows if table == "ssim"] == ["rows"]
+    for kind in ("client_buffer", "video_size"):
+        (tmp_path / f"{kind}_{RANGE}.csv").unlink()
+    rows = inspect(Day(tmp_path)).to_rows()
+    assert ("client_buffer", "no such file", None) in rows
+
+
+def test_a_folder_that_was_made_goes_if_what_follows_fails(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyboardInterrupt), made_folder(tmp_path / "there" / "a" / "b"):
+        raise KeyboardInterrupt
+    assert not list((tmp_path / "there").iterdir())
+    with contextlib.suppress(KeyError), made_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "kept").touch()
+        raise KeyError
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
+    with made_folder(tmp_path / "c" / "d"):
+        pass
+    assert (tmp_path / "c" / "d").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), made_folder(tmp_path / "file" / "e"):
+        pass
 
 
 def test_before_june_2021(tmp_path):
@@ -226,7 +262,7 @@ def test_writing_what_is_no_table(tmp_path):
             write_day(tmp_path / "copy", NAME, {"video_sent": wrong})
     with pytest.raises(SchemaError, match="conversion"):
         write_day(tmp_path / "copy", NAME, {"video_sent": sent.with_columns(size=pl.lit("big"))})
-    assert not list((tmp_path / "copy").iterdir())
+    assert not (tmp_path / "copy").exists()
     with pytest.raises(SettingError, match="form="):
         write_day(tmp_path / "copy", NAME, {}, form="xls")
     with pytest.raises(SettingError, match="table 'audio'"):

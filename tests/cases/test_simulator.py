@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -388,29 +389,37 @@ def test_slower_paths_look_worse_and_stall_more() -> None:
 
 @pytest.mark.slow
 def test_schemes_stand_in_the_published_order(data_folder: Path) -> None:
-    """RobustMPC stalls least and looks worst; BBA stalls more than Fugu; MPC-HM stalls most.
+    """Stalls: RobustMPC < Fugu < BBA < MPC-HM. SSIM: RobustMPC < BBA < Fugu, a tie with MPC-HM.
 
-    With common random numbers on 250 viewers of a fixed seed.
+    Everything is as it was calibrated: the controllers as deployed, the viewers and paths of the
+    day in docs/puffer.md. The whole day takes minutes, so this is a twentieth of it: 75 viewers,
+    who watch for 50 hours under each scheme. Of as many viewers drawn from half the day, RobustMPC
+    stalls less than Fugu in 99 of 100 draws, Fugu less than BBA in 92, BBA less than MPC-HM in 82;
+    of half a day, in 99 and more each.
     """
     ttp = Ttp.read(data_folder / "fugu-feb").astype(np.float32)
-    named = {"fugu": Fugu(), "bba": BBA(), "mpc": MPC(5), "robust": RobustMPC(5)}
+    named = {"fugu": Fugu(), "bba": BBA(), "mpc": MPC(), "robust": RobustMPC()}
     all_schemes = [
         Scheme(name, controller, ttp if name == "fugu" else None)
         for name, controller in named.items()
     ]
-    simulation = Simulation(all_schemes, paired=True, seed=0, viewers=Viewers(stay=0.3))
-    streams = joined(simulation.day(0, sessions=250, record="streams"))[1]
+    simulation = Simulation(all_schemes, paired=True, seed=0)
+    streams = joined(simulation.day(0, sessions=1500, record="streams", part=(2, 20)))[1]
     stall, ssim = {}, {}
     for position, name in enumerate(named):
         kept = streams["considered"] & (streams["scheme"] == position)
         watch = streams["watch"][kept]
         stall[name] = streams["stall"][kept].sum() / watch.sum()
-        ssim[name] = np.average(streams["ssim_index"][kept], weights=watch)
-    assert stall["robust"] < stall["fugu"] < stall["mpc"]
-    assert stall["robust"] < stall["bba"] < stall["mpc"]
-    assert ssim["robust"] == min(ssim.values())
-    assert ssim["fugu"] > ssim["bba"]
-    assert 16 < float(decibels(ssim["fugu"])) < 18
+        ssim[name] = float(decibels(np.average(streams["ssim_index"][kept], weights=watch)))
+    order = ["robust", "fugu", "bba", "mpc"]
+    for less, more in pairwise(order):
+        assert stall[less] < 0.92 * stall[more], stall
+    assert ssim["robust"] < ssim["bba"] - 0.2
+    assert ssim["bba"] < ssim["fugu"]
+    # Published 0.03 dB apart, which is less than their intervals are wide.
+    assert ssim["fugu"] == pytest.approx(ssim["mpc"], abs=0.05)
+    # Above Puffer's 16.64, as docs/puffer.md says.
+    assert 16.9 < ssim["fugu"] < 17.5
 
 
 @pytest.mark.parametrize(
@@ -429,9 +438,9 @@ def test_bad_simulations(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("number", "settings", "message"),
     [
-        (-1, {}, "day -1"),
-        (0, {"sessions": 0}, "0 sessions"),
-        (0, {"block": 0}, "blocks of 0"),
+        (-1, {}, "number=-1; days count from 0"),
+        (0, {"sessions": 0}, "sessions=0; give at least 1"),
+        (0, {"block": 0}, "block=0"),
         (0, {"record": "events"}, "record='events'"),
         (0, {"part": (2, 2)}, r"part=\(2, 2\)"),
     ],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import http.server
+import io
 import json
 import threading
 from functools import partial
@@ -11,15 +14,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from rich.progress import Progress
 
 pytest.importorskip("polars")
 pytest.importorskip("matplotlib")
 pytest.importorskip("torch")
 
+from cases.days import Short
 from memento.cases.puffer.features import Features
+from memento.cases.puffer.release import VARIANTS, write_simulated_day
 from memento.cases.puffer.schema import Day, inspect, range_of
 from memento.cases.puffer.ttp import Ttp
 from memento.cli.main import main
+from memento.errors import SchemaError
 
 DAYS = "2021-10-17..2021-10-18"
 NAMES = ("2021-10-17", "2021-10-18")
@@ -44,7 +51,7 @@ def made(tmp_path_factory):
     """Two days, simulated by the command."""
     folder = tmp_path_factory.mktemp("puffer") / "days"
     with pytest.raises(SystemExit) as done:
-        main(["puffer", "simulate", DAYS, "--to", str(folder), "--sessions", "8"])
+        main(["puffer", "simulate", DAYS, "--to", str(folder), "--sessions", "8", "--no-content"])
     assert not done.value.code
     return folder
 
@@ -77,7 +84,8 @@ def test_simulated_days_are_days_of_the_release(made):
 
 def test_a_day_more_with_the_same_origin(made, tmp_path, capsys):
     """The second day, made alone, is the second day of two."""
-    words = ("2021-10-18", "--to", tmp_path, "--sessions", 8, "--origin", "2021-10-17", "--json")
+    words = ("2021-10-18", "--to", tmp_path, "--sessions", 8, "--origin", "2021-10-17",
+             "--no-content", "--json")  # fmt: skip
     code, result, _ = command(capsys, "simulate", *words)
     assert code == 0
     assert list(result["days"]) == ["2021-10-18"]
@@ -150,6 +158,57 @@ def test_analysis_of_paired_days(model, tmp_path, capsys):
     assert "data:image/png;base64," in page
 
 
+@pytest.fixture(scope="module")
+def today(tmp_path_factory):
+    """What the three commands make of a day in today's form."""
+    return through(tmp_path_factory.mktemp("today"), "current", "csv")
+
+
+def through(root: Path, variant: str, form: str) -> dict:
+    """A tiny day of a form of the release, its files in one folder, through all commands."""
+    day = write_simulated_day(
+        root / "made", NAMES[0], Short(), 2, variant=variant, form=form, sessions=14
+    )
+    flat = root / "flat"
+    flat.mkdir()
+    for path in day.folder.rglob("*"):
+        if path.is_file() and not path.name.startswith("sessions_"):
+            path.rename(flat / path.name)
+    found = {}
+    for name, words in {
+        "features": ("--to", root / "features"),
+        "train": ("--to", root / "ttp", "--epochs", 1, "--capacity", 256),
+        "analyze": ("--out", root / "out", "--model", f"bola_basic_v1={root / 'ttp'}"),
+    }.items():
+        source = root / "features" if name == "train" else flat
+        words = ("puffer", name, NAMES[0], "--from", source, *words, "--json")
+        out = io.StringIO()
+        with pytest.raises(SystemExit) as done, contextlib.redirect_stdout(out):
+            main([str(word) for word in words])
+        assert not done.value.code, name
+        found[name] = json.loads(out.getvalue().splitlines()[-1])
+    found["values"] = np.array(Features.read(root / "features" / NAMES[0]).values)
+    assert len(Ttp.read(root / "ttp").networks) == 5
+    assert "bola_basic_v1" in (root / "out" / "scores.csv").read_text()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("variant", "form"),
+    [*((variant, "csv") for variant in VARIANTS if variant != "current"), ("current", "csv.gz")],
+)
+def test_files_of_every_time_go_through_all_commands(variant, form, today, tmp_path):
+    """Features, training and analysis say the same of a day, whatever form its files have."""
+    found = through(tmp_path, variant, form)
+    np.testing.assert_array_equal(found["values"], today["values"])
+    assert found["features"]["days"] == today["features"]["days"]
+    assert found["train"]["horizons"] == today["train"]["horizons"]
+    for one, now in zip(found["analyze"]["schemes"], today["analyze"]["schemes"], strict=True):
+        assert one["scheme"] in ("bba", "bola_basic_v1")
+        for name, value in now.items():
+            assert one[name] == (pytest.approx(value) if isinstance(value, float) else value)
+
+
 def test_analysis_over_days(made, tmp_path, capsys):
     code, result, _ = command(
         capsys, "analyze", DAYS, "--from", made, "--out", tmp_path / "out", "--json"
@@ -210,6 +269,24 @@ def test_download_from_a_server(made, tmp_path, capsys):
         (["simulate", NAMES[0], "--to", "x", "--origin", "2021-10-18"], "is before 2021-10-18"),
         (["simulate", NAMES[0], "--to", "x", "--form", "xml"], "form='xml'"),
         (["simulate", NAMES[0], "--to", "x", "--traces", "no.parquet"], "no.parquet: no such file"),
+        (["simulate", NAMES[0], "--to", "x/y", "--sessions", 0], "--sessions is 0; give at least"),
+        (
+            ["simulate", NAMES[0], "--to", "x", "--traces", "no.parquet", "--drift", 0],
+            "--drift changes paths of the model, and --traces plays recorded ones",
+        ),
+        (
+            [
+                "simulate",
+                NAMES[0],
+                "--to",
+                "x",
+                "--traces",
+                "no.parquet",
+                "--shift",
+                f"new-access:{NAMES[0]}",
+            ],
+            "--shift changes paths",
+        ),
         (["features", NAMES[0], "--from", "nowhere", "--to", "x"], "nowhere: no such folder"),
         (["analyze", NAMES[0], "--from", "nowhere", "--out", "x"], "nowhere: no such folder"),
         (["analyze", NAMES[0], "--from", ".", "--out", "x", "--skip-missing"], "none of the days"),
@@ -230,6 +307,165 @@ def test_wrong_use(capsys, tmp_path, monkeypatch, words, message):
     assert message in err
     assert "unexpected error" not in err
     assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("place", ["full", "file", "below/file"])
+def test_a_model_that_cannot_be_written_is_not_trained(made, place, tmp_path, capsys, monkeypatch):
+    """What is at the target is found before any day is read."""
+    from memento.cases.puffer import training_sets
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    (tmp_path / "file").touch()
+    target = tmp_path / ("file/model" if place == "below/file" else place)
+    monkeypatch.setattr(training_sets, "train", None)
+    monkeypatch.setattr(training_sets, "training_set", None)
+    code, _, err = command(capsys, "train", NAMES[0], "--from", made, "--to", target)
+    assert code == 2
+    assert ("name a new folder" if place != "below/file" else "cannot write the model") in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
+
+
+def test_folders_for_a_model_are_made_and_go_if_nothing_comes_of_it(
+    made, tmp_path, capsys, monkeypatch
+):
+    from memento.cases.puffer import training_sets
+
+    def fails(*_: object, **__: object) -> None:
+        assert (tmp_path / "new" / "models").is_dir()
+        raise SchemaError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_sets, "training_set", fails)
+        words = ("train", NAMES[0], "--from", made, "--to", tmp_path / "new" / "models" / "one")
+        code, _, err = command(capsys, *words, "--epochs", 1, "--capacity", 256)
+    assert (code, "on purpose" in err) == (2, True)
+    assert not list(tmp_path.iterdir())
+    code, _, _ = command(capsys, *words, "--epochs", 1, "--capacity", 256)
+    assert code == 0
+    assert len(Ttp.read(tmp_path / "new" / "models" / "one").networks) == 5
+
+
+def test_a_day_without_settings(made, tmp_path, capsys):
+    """Features say that schemes are unknown; an analysis of them is refused before it begins."""
+    for path in Day.find(made, NAMES[0]).folder.glob("*.csv"):
+        (tmp_path / path.name).symlink_to(path)
+    store = tmp_path / "store"
+    code, result, err = command(
+        capsys, "features", NAMES[0], "--from", tmp_path, "--to", store, "--json"
+    )
+    assert code == 0
+    counts = result["days"][NAMES[0]]
+    assert counts["unknown_experiment"] == counts["streams"] > 0
+    assert "unknown_experiment" in err
+    assert f"warning: {NAMES[0]}: no logs/expt_settings" in err
+    out = tmp_path / "new" / "out"
+    code, _, err = command(capsys, "analyze", NAMES[0], "--from", tmp_path, "--out", out)
+    assert code == 2
+    assert "no logs/expt_settings, which says what scheme each expt_id is" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_whole_quality_report(made, tmp_path, capsys):
+    words = ("features", NAMES[0], "--from", made, "--to", tmp_path, "--quality", "--json")
+    code, result, err = command(capsys, *words)
+    assert code == 0
+    report = result["days"][NAMES[0]]["quality"]
+    assert report == json.loads(json.dumps(inspect(Day.find(made, NAMES[0])).to_json()))
+    err = err.replace("│ ", "")
+    assert "video_size no such file" in err  # as the days were made
+    for name in ("unacked", "client_buffer rows"):
+        assert name in err
+
+
+@pytest.mark.parametrize("option", ["--model", "--reference"])
+def test_a_scheme_that_is_not_there_is_named_before_the_analysis(
+    made, model, option, tmp_path, capsys, monkeypatch
+):
+    from memento.cases.puffer import analysis
+
+    monkeypatch.setattr(analysis, "analyze_day", None)
+    value = f"fugu={model / 'ttp'}" if option == "--model" else "fugu"
+    words = ("--from", made, "--out", tmp_path / "out", option, value)
+    code, _, err = command(capsys, "analyze", NAMES[0], *words)
+    assert code == 2
+    assert f"{option} 'fugu'; there are bba, bola_basic_v1, mpc, robust_mpc" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_whole_or_the_one_before(made, tmp_path, capsys, monkeypatch):
+    """What fails changes nothing; what succeeds leaves nothing of the report before it."""
+    from memento.report import page
+
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("thesis.txt", "paired.csv", "ssim_mean_differences.png", "report.html"):
+        (out / name).write_text("old")
+    (out / ".new").mkdir()
+    (out / ".new" / "half").touch()  # of a run that was killed
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    words = ("analyze", NAMES[0], "--from", made, "--out", out)
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "write_page", full)
+        code, _, err = command(capsys, *words)
+    assert (code, "No space left" in err) == (2, True)
+    left = {path.name: path.read_text() for path in out.iterdir()}
+    assert left.pop("report.html") == left["thesis.txt"] == "old"
+    assert set(left) == {"thesis.txt", "paired.csv", "ssim_mean_differences.png"}
+    code, _, _ = command(capsys, *words)
+    assert code == 0
+    names = {path.name for path in out.iterdir()}
+    assert {"thesis.txt", "report.html", "deployment.csv", "streams.parquet"} <= names
+    assert not names & {"paired.csv", "ssim_mean_differences.png", ".new"}
+    assert (out / "report.html").read_text() != "old"
+
+
+def test_bars_name_their_day(made, tmp_path, monkeypatch):
+    """Each day of several has its own bar, and an analysis moves within a day."""
+    from memento.cli import puffer
+
+    seen: list[tuple[str, float]] = []
+
+    class Bars(Progress):
+        def update(self, task_id, **changes):
+            super().update(task_id, **changes)
+            task = self.tasks[task_id]
+            seen.append((task.description, task.completed))
+
+    monkeypatch.setattr(puffer, "Progress", Bars)
+    for words in (
+        ("simulate", DAYS, "--to", tmp_path / "d", "--sessions", 1, "--schemes", "linear_bba",
+         "--no-content"),
+        ("analyze", NAMES[0], "--from", made, "--out", tmp_path / "out"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as done:
+            main(["puffer", *map(str, words)])
+        assert not done.value.code
+    assert {name for name, _ in seen} >= {
+        *(f"{day}: {stage}" for day in NAMES for stage in ("simulate", "write")),
+        f"{NAMES[0]}: analysis",
+    }
+    assert any(0 < done < 1 for name, done in seen if name.endswith("analysis"))
+
+
+def test_schemes_and_their_predictors(model):
+    """Names may have spaces between them; what is Fugu says the table of controllers."""
+    from memento.cases.puffer.abr import Fugu, named_controllers
+    from memento.cli.puffer import _schemes
+
+    folder = str(model / "ttp")
+    fugus = {n: c for n, c in named_controllers.items() if isinstance(c, Fugu)}
+    assert len(fugus) > 2
+    for name, controller in fugus.items():
+        found = _schemes(f"linear_bba, {name}", [folder])
+        assert [(s.name, s.controller) for s in found[1:]] == [(name, controller)]
+        assert [s.name for s in _schemes(name, [f"mine={folder}"])] == ["mine"]
+    both = _schemes(" puffer_ttp , puffer_ttp_mle", [f"mine={folder}", f"other={folder}"])
+    assert [s.name for s in both] == ["mine", "mine_mle", "other", "other_mle"]
+    assert [s.name for s in _schemes("mpc", [f"mine={folder}"])] == ["mpc", "mine"]
 
 
 def test_a_damaged_day_is_named(made, tmp_path, capsys):

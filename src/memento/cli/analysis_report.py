@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memento.cases.puffer import aggregates, qoe
+from memento.cases.puffer.schema import made_folder
 from memento.cli import tables
 from memento.errors import SchemaError, SettingError
-from memento.files import storage_errors
+from memento.files import storage_errors, sync_folder
 from memento.samples import Samples
 
 if TYPE_CHECKING:
@@ -21,6 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 _SERIES = 3  # days from which on a course over days is worth a picture
+# What may have a course over days: variable, metric, label.
+_COURSES = (
+    ("stream", "stalled", "time stalled (%)"),
+    ("ssim", "mean", "mean SSIM (dB)"),
+    ("logscore_0", "q0.01", "1st percentile of the log score (nats)"),
+    ("logscore_0", "q0.5", "median log score (nats)"),
+)
+_LARGE = ("streams", "daily")  # tables for programs
+_SMALL = ("scores", "counts", "deployment", "official", "official_slow", "paired")
+_PAGE = "report.html"
 
 
 def write_report(
@@ -28,8 +42,11 @@ def write_report(
 ) -> Samples:
     """Write everything about some days to a folder.
 
+    All is made in a hidden folder inside it and moved when it is complete, the page last. Files
+    that an earlier report left and this one does not have are removed; others are left alone.
+
     Args:
-        out: A folder that exists.
+        out: Made if it is not there.
         found: Of ``analysis.gather``.
         reference: Scheme that others are compared with; None for the first by name.
         rng: Of intervals.
@@ -39,7 +56,7 @@ def write_report(
 
     Raises:
         SettingError: The reference is not among the schemes.
-        StorageError: The folder cannot be written to.
+        StorageError, SpaceError: The folder cannot be written to; what was there before is.
         MissingExtraError: There is nothing to draw with.
     """
     from memento.report import figures, page
@@ -65,31 +82,72 @@ def write_report(
         f"{reference}.",
         _as_table(deployment, "All streams of all days; SSIM is the plain mean of daily means."),
     ]
-    with storage_errors("write the analysis", out):
+    with storage_errors("write the analysis", out), _swapped(out) as place:
         for name, table in made.items():
-            large = name in ("streams", "daily")
-            tables.write(out / f"{name}.{'parquet' if large else 'csv'}", table)
+            tables.write(place / _table_file(name), table)
         if "official" in made:
             columns = {"scheme": made["official"]["scheme"]}
             for end in ("", "_low", "_high"):
                 column = f"stall{end}" if end else "stall_ratio"
                 columns[f"stalled{end}"] = 100 * made["official"][column]
                 columns[f"ssim{end}"] = made["official"][f"ssim{end}"]
-            figures.trade_off(out / "trade_off.png", columns, level=0.95)
+            figures.trade_off(place / "trade_off.png", columns, level=0.95)
             parts += [
-                page.Picture(out / "trade_off.png", "Quality against stalls, Puffer's intervals."),
+                page.Picture(
+                    place / "trade_off.png", "Quality against stalls, Puffer's intervals."
+                ),
                 _as_table(made["official"], "Streams watched for 4 s and more (Puffer's method)."),
             ]
         if "official_slow" in made:
             parts.append(_as_table(made["official_slow"], "Of these, the streams over slow paths."))
         if "paired" in made:
             better = {"stalled": "less", "ssim": "more", "delta_ssim": "less"}
-            figures.forest(out / "paired.png", made["paired"], better=better)
-            parts.append(page.Picture(out / "paired.png", "The same viewers under two schemes."))
-        parts += _over_days(out, found, schemes, reference, rng)
+            figures.forest(place / "paired.png", made["paired"], better=better)
+            parts.append(page.Picture(place / "paired.png", "The same viewers under two schemes."))
+        parts += _over_days(place, found, schemes, reference, rng)
         parts.append(_as_table(_summed(found["counts"]), "What was met in the files."))
-    page.write_page(out / "report.html", "What viewers got", parts)
+        page.write_page(place / _PAGE, "What viewers got", parts)
     return _shown(deployment, made.get("official"))
+
+
+@contextlib.contextmanager
+def _swapped(out: Path) -> Iterator[Path]:
+    """A place for the files of a report, which become those of ``out`` if nothing fails."""
+    with made_folder(out):
+        place = out / ".new"
+        shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
+        place.mkdir()
+        try:
+            yield place
+            new = sorted(path.name for path in place.iterdir())
+            # Without its page a folder is no report: what is killed from here on does not look
+            # like one of the new days.
+            for name in [_PAGE, *(_own_names() - {*new, _PAGE})]:
+                (out / name).unlink(missing_ok=True)
+            for name in sorted(new, key=lambda name: name == _PAGE):
+                os.replace(place / name, out / name)
+            sync_folder(out)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _own_names() -> set[str]:
+    """All files that a report may have."""
+    courses = [_course_file(variable, metric) for variable, metric, _ in _COURSES]
+    pictures = ["trade_off", "paired", *courses, *(f"{name}_differences" for name in courses)]
+    return {
+        _PAGE,
+        *(_table_file(name) for name in (*_LARGE, *_SMALL)),
+        *(f"{name}.png" for name in pictures),
+    }
+
+
+def _table_file(name: str) -> str:
+    return f"{name}.{'parquet' if name in _LARGE else 'csv'}"
+
+
+def _course_file(variable: str, metric: str) -> str:
+    return f"{variable}_{metric}".replace(".", "")
 
 
 def _over_days(
@@ -106,16 +164,11 @@ def _over_days(
     if len(np.unique(daily["day"])) < _SERIES:
         return []
     parts: list[Table | Picture] = []
-    for variable, metric, label in (
-        ("stream", "stalled", "time stalled (%)"),
-        ("ssim", "mean", "mean SSIM (dB)"),
-        ("logscore_0", "q0.01", "1st percentile of the log score (nats)"),
-        ("logscore_0", "q0.5", "median log score (nats)"),
-    ):
+    for variable, metric, label in _COURSES:
         table = _if_any(functools.partial(aggregates.by_day, daily, variable, metric))
         if table is None or not table.size:
             continue
-        name = f"{variable}_{metric}".replace(".", "")
+        name = _course_file(variable, metric)
         figures.time_series(
             out / f"{name}.png",
             qoe.time_series(table, rng=rng, resamples=500),

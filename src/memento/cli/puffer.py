@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -26,7 +28,7 @@ from rich.table import Table
 
 from memento.cli import deploy
 from memento.cli.replay import replay as replay_command
-from memento.errors import SettingError, StorageError
+from memento.errors import DamagedError, ForeignError, SettingError, StorageError
 from memento.files import storage_errors
 
 if TYPE_CHECKING:
@@ -148,7 +150,8 @@ def simulate(
         str,
         typer.Option(
             help="What sessions are assigned to: linear_bba, mpc, robust_mpc, bola_basic_v1, "
-            "bola_basic_v2, and with --model also puffer_ttp and puffer_ttp_mle."
+            "bola_basic_v2, and with --model also puffer_ttp, puffer_ttp_mle and "
+            "puffer_ttp_no_tcp_info."
         ),
     ] = "linear_bba,mpc,robust_mpc,bola_basic_v1",
     model: Annotated[
@@ -168,7 +171,9 @@ def simulate(
             help="From DAY on: new-access, halved-capacity or new-congestion-control. Repeatable.",
         ),
     ] = None,
-    drift: Annotated[float, typer.Option(help="Scale of the changes from day to day.")] = 1.0,
+    drift: Annotated[
+        float | None, typer.Option(help="Scale of the changes from day to day; default: 1.")
+    ] = None,
     traces: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Parquet with trace_id, seconds, rate: real paths."),
@@ -181,6 +186,13 @@ def simulate(
         ),
     ] = None,
     form: Annotated[str, typer.Option(help="csv, csv.gz or parquet.")] = "csv",
+    content: Annotated[
+        bool,
+        typer.Option(
+            help="Write video_size and ssim, all that was on: 0.3 GB of CSV a day, however few "
+            "sessions there are."
+        ),
+    ] = True,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Compare each day with Puffer's published figures.")
     ] = False,
@@ -190,16 +202,24 @@ def simulate(
     """Let viewers stream for days, and write what Puffer would have published of them."""
     from memento.cases.puffer import calibration
     from memento.cases.puffer.download import parse_days
+    from memento.cases.puffer.paths import TracePaths
     from memento.cases.puffer.release import write_simulated_day
     from memento.cases.puffer.simulator import Simulation
     from memento.cases.puffer.traces import Population, Traces
 
     names = parse_days(days)
+    if sessions < 1:
+        raise SettingError(f"--sessions is {sessions}; give at least 1")
+    if traces is not None and (shift or drift is not None):
+        raise SettingError(
+            f"--{'shift' if shift else 'drift'} changes paths of the model, and --traces plays "
+            "recorded ones; leave out one of the two"
+        )
     first = parse_days(origin)[0] if origin is not None else names[0]
     shifts = tuple(_shift(text, first) for text in shift or ())
-    source: Any = Population(seed=seed, shifts=shifts, drift=drift)
+    source: Any = Population(seed=seed, shifts=shifts, drift=1.0 if drift is None else drift)
     if traces is not None:
-        source = Traces.read(traces)
+        source = TracePaths(Traces.read(traces), population=source)
     simulation = Simulation(
         _schemes(schemes, model or ()), population=source, paired=paired, seed=seed
     )
@@ -215,7 +235,8 @@ def simulate(
                 number,
                 sessions=sessions,
                 form=form,
-                progress=_advancer(bar, task),
+                content=content,
+                progress=_advancer(bar, task, name),
             )
             facts[name] = {"folder": str(to / name)}
             if calibrate:
@@ -227,12 +248,15 @@ def simulate(
     _end(as_json, {"days": facts})
 
 
+_FUGU = "puffer_ttp"
+
+
 def _schemes(names: str, models: Sequence[str]) -> list[Scheme]:
     from memento.cases.puffer.abr import Fugu, named_controllers
     from memento.cases.puffer.simulator import Scheme
     from memento.cases.puffer.ttp import Ttp
 
-    found = []
+    found, fugus = [], []
     for name in [n.strip() for n in names.split(",") if n.strip()]:
         if name not in named_controllers:
             raise SettingError(f"no scheme {name!r}; give some of {', '.join(named_controllers)}")
@@ -241,15 +265,17 @@ def _schemes(names: str, models: Sequence[str]) -> list[Scheme]:
             found.append(Scheme(name, controller))
         elif not models:
             raise SettingError(f"scheme {name!r} needs a predictor; give --model DIR")
-    fugus = [n for n in ("puffer_ttp", "puffer_ttp_mle") if n in names.split(",")] or ["puffer_ttp"]
+        else:
+            fugus.append(name)
+    fugus = fugus or [_FUGU]
     for text in models:
         label, equals, folder = text.partition("=")
         folder = folder if equals else label
         ttp = Ttp.read(folder)
         for fugu in fugus:
-            name = label if equals else fugu
-            if equals and len(fugus) > 1:
-                name = f"{label}_mle" if fugu.endswith("_mle") else label
+            # Of several Fugus with one predictor, the kind tells them apart.
+            kind = fugu.removeprefix(_FUGU) if len(fugus) > 1 else ""
+            name = f"{label}{kind}" if equals else fugu
             found.append(Scheme(name, named_controllers[fugu], ttp))
     if not found:
         raise SettingError("no scheme to assign sessions to; give --schemes or --model")
@@ -289,19 +315,46 @@ def features(
     cc: Annotated[
         str | None, typer.Option(help="Keep streams over this congestion control only, as bbr.")
     ] = None,
+    quality: Annotated[
+        bool,
+        typer.Option(
+            "--quality", help="Also look for all that is wrong with the files, in every table."
+        ),
+    ] = False,
     skip_missing: SkipMissing = False,
     as_json: AsJson = False,
 ) -> None:
     """Read days and store what the predictor learns from; what is there is not made again."""
+    from memento.cases.puffer import schema
     from memento.cases.puffer.features import features_of
 
-    found = {}
-    for name, day in _step("features", _present(days, source, skip_missing)):
-        made = features_of(day, to / name, cc=cc)
-        found[name] = {"streams": len(made.streams), **made.counts}
-    columns = ("streams", "chunks", "unacked", "sent_twice", "acked_early", "incomplete")
-    rows = [[name, *(f"{row.get(c, 0):,}" for c in columns)] for name, row in found.items()]
-    _show(("day", *columns), rows)
+    present = _present(days, source, skip_missing, _has_chunks)
+    found: dict[str, dict[str, Any]] = {}
+    met: list[tuple[str, str, str, int | None]] = []
+    with _writable("write features", to):
+        for (name, day), _ in _step("features", present, lambda item: item[0]):
+            made = features_of(day, to / name, cc=cc)
+            found[name] = {"streams": len(made.streams), **made.counts}
+            if quality:
+                report = schema.inspect(day)
+                found[name]["quality"] = report.to_json()
+                met += [(name, *row) for row in report.to_rows()]
+    sizes = ("streams", "sent", "acked", "chunks")
+    _show(("day", *sizes), [[n, *(f"{row[c]:,}" for c in sizes)] for n, row in found.items()])
+    faults = [
+        (name, fault, f"{count:,}")
+        for name, row in found.items()
+        for fault, count in row.items()
+        if fault not in (*sizes, "quality") and count
+    ]
+    if faults:
+        _show(("day", "of these", "count"), faults)
+    if met:
+        rows = [[*row[:-1], "" if row[-1] is None else f"{row[-1]:,}"] for row in met]
+        _show(("day", "file", "found", "count"), rows)
+    for name, day in present:
+        if not _has_settings(day):
+            _warn(f"{name}: no logs/expt_settings, so no stream has a scheme; analyses need it")
     _end(as_json, {"days": found})
 
 
@@ -350,9 +403,13 @@ def train(
     chosen = _training(settings, epochs, learning_rate, seed)
     base = Ttp.read(start) if start is not None else None
     policy = _policy(select, base is not None)
+    if to.is_symlink() or (to.exists() and not (to.is_dir() and not any(to.iterdir()))):
+        raise ForeignError(
+            f"--to {to} is there already; a model is never overwritten, so name a new folder"
+        )
     places = _stored(days, source, skip_missing)
     networks, facts = [], []
-    with _progress() as bar:
+    with _writable("write the model", to.parent), _progress() as bar:
         for horizon in range(5):
             task = bar.add_task(f"horizon {horizon}: samples", total=len(places))
             network = base[horizon] if base is not None else None
@@ -385,7 +442,7 @@ def train(
             facts.append(
                 {"horizon": horizon, "samples": len(memory), "epochs": len(losses), "loss": best}
             )
-    Ttp(tuple(networks)).write(to)
+        Ttp(tuple(networks)).write(to)
     _show(
         ("horizon", "samples", "epochs", "best loss"),
         [
@@ -449,6 +506,7 @@ def _stored(days: str, source: Path, skip_missing: bool) -> list[Any]:
             if skip_missing:
                 continue
             raise
+        _has_chunks(day)
         found.append(lambda day=day: Features.of_day(day))
     if not found:
         raise StorageError(f"{source}: none of the days {days}; check the path")
@@ -485,17 +543,19 @@ def analyze(
     from memento.cases.puffer import analysis
 
     models = dict(_model(text) for text in model or ())
-    found = _present(days, source, skip_missing)
-    parts = [
-        analysis.analyze_day(day, models=models, previous=before, cc=cc)
-        for before, day in _step("analysis", _with_previous(found))
-    ]
-    tables = analysis.gather(parts)
-    with storage_errors("make the folder", out):
-        out.mkdir(parents=True, exist_ok=True)
-    from memento.cli.analysis_report import write_report
+    found = _present(days, source, skip_missing, analysis.check_complete)
+    _check_schemes(found, reference, models)
+    with _writable("write the analysis", out):
+        parts = [
+            analysis.analyze_day(day, models=models, previous=before, cc=cc, progress=tell)
+            for (before, day), tell in _step(
+                "analysis", _with_previous(found), lambda pair: pair[1].name or ""
+            )
+        ]
+        from memento.cli.analysis_report import write_report
 
-    shown = write_report(out, tables, reference, np.random.default_rng(seed))
+        tables = analysis.gather(parts)
+        shown = write_report(out, tables, reference, np.random.default_rng(seed))
     _show_columns(shown)
     Console(stderr=True).print(f"the report is in {out / 'report.html'}")
     _end(as_json, {"schemes": _rows(shown), "report": str(out / "report.html")})
@@ -517,6 +577,20 @@ def _model(text: str) -> tuple[str, Any]:
     return scheme, of
 
 
+def _check_schemes(
+    days: Sequence[tuple[str, Day]], reference: str | None, models: Mapping[str, Any]
+) -> None:
+    """Refuse names that no experiment of these days has, before anything is computed."""
+    from memento.cases.puffer.analysis import scheme_of
+
+    known = {scheme_of(e.abr, name) for name, day in days for e in day.experiments.values()}
+    wanted = [("--model", name) for name in models]
+    wanted += [("--reference", reference)] if reference is not None else []
+    for option, name in wanted:
+        if name not in known:
+            raise SettingError(f"{option} {name!r}; there are {', '.join(sorted(known))}")
+
+
 def _with_previous(days: list[tuple[str, Day]]) -> list[tuple[Day | None, Day]]:
     """Each day with the one before it, if that is the calendar's."""
     pairs: list[tuple[Day | None, Day]] = []
@@ -536,8 +610,10 @@ app.command()(replay_command)
 # ------------------------------------------------------------------------------ what all of them do
 
 
-def _present(days: str, source: Path, skip_missing: bool) -> list[tuple[str, Day]]:
-    """The days, found before anything is computed."""
+def _present(
+    days: str, source: Path, skip_missing: bool, check: Callable[[Day], None]
+) -> list[tuple[str, Day]]:
+    """The days, found and checked before anything is computed."""
     from memento.cases.puffer.download import parse_days
     from memento.cases.puffer.schema import Day
 
@@ -550,7 +626,43 @@ def _present(days: str, source: Path, skip_missing: bool) -> list[tuple[str, Day
                 raise
     if not found:
         raise StorageError(f"{source}: none of the days {days}; check the path")
+    for _, day in found:
+        check(day)
     return found
+
+
+def _has_chunks(day: Day) -> None:
+    for kind in ("video_sent", "video_acked"):
+        day.path(kind)
+
+
+def _has_settings(day: Day) -> bool:
+    try:
+        return bool(day.experiments)
+    except DamagedError:
+        raise
+    except StorageError:
+        return False
+
+
+@contextlib.contextmanager
+def _writable(what: str, folder: Path) -> Iterator[None]:
+    """Make a folder, and find out before anything is computed whether it can be written to.
+
+    If the block fails, what was made and is empty goes again.
+    """
+    from memento.cases.puffer.schema import made_folder
+
+    with contextlib.ExitStack() as stack:
+        with storage_errors(what, folder):
+            stack.enter_context(made_folder(folder))
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        yield
+
+
+def _warn(message: str) -> None:
+    Console(stderr=True).print(f"warning: {message}", markup=False, highlight=False)
 
 
 def _progress(*columns: ProgressColumn) -> Progress:
@@ -564,18 +676,25 @@ def _progress(*columns: ProgressColumn) -> Progress:
     )
 
 
-def _step(what: str, items: Sequence[T]) -> Iterator[T]:
-    """Each item, with a bar that says how many are done."""
+def _step(
+    what: str, items: Sequence[T], name: Callable[[T], str]
+) -> Iterator[tuple[T, Callable[[float], None]]]:
+    """Each item, and what to call with the share of it that is done; a bar names it."""
     with _progress() as bar:
         task = bar.add_task(what, total=len(items))
-        for item in items:
-            yield item
-            bar.advance(task)
+        for done, item in enumerate(items):
+            bar.update(task, description=f"{name(item)}: {what}", completed=done)
+
+            def tell(share: float, done: int = done) -> None:
+                bar.update(task, completed=done + share)
+
+            yield item, tell
+        bar.update(task, completed=len(items))
 
 
-def _advancer(bar: Progress, task: Any) -> Callable[[str, float], None]:
+def _advancer(bar: Progress, task: Any, name: str) -> Callable[[str, float], None]:
     def update(what: str, share: float) -> None:
-        bar.update(task, description=what, completed=round(1000 * share))
+        bar.update(task, description=f"{name}: {what}", completed=round(1000 * share))
 
     return update
 

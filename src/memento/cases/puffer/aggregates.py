@@ -358,11 +358,11 @@ def paired(
         _, i, j = np.intersect1d(key[own[scheme]], key[own[reference]], return_indices=True)
         if not len(i):
             raise SchemaError(f"{scheme!r} and {reference!r} share no stream of the same viewer")
-        rows = {scheme: own[scheme], reference: own[reference]}
+        both = {scheme: own[scheme], reference: own[reference]}
         if common:
-            rows = {scheme: rows[scheme][i], reference: rows[reference][j]}
+            both = {scheme: own[scheme][i], reference: own[reference][j]}
         for name in variables:
-            row = _paired_difference(table, unit, key, rows, name, common, rng, resamples, level)
+            row = _paired_difference(table, unit, key, both, name, common, rng, resamples, level)
             of_row = {"first": scheme, "second": reference, "variable": name, "unit": _UNITS[name]}
             for column, value in {**of_row, **row}.items():
                 found[column].append(value)
@@ -426,12 +426,12 @@ def _paired_difference(
         columns["weight"].append(total)
         means.append(transform(np.array([(w * x).sum() / w.sum() if len(w) else np.nan]))[0])
     keys = [key[own[kept]] for own, kept in zip(rows.values(), good, strict=True)]
-    pairs = len(np.intersect1d(*keys, assume_unique=True))
+    pairs = len(np.intersect1d(keys[0], keys[1], assume_unique=True))
     result: dict[str, float] = {"pairs": pairs, "x": means[0], "y": means[1]}
     result |= {"alone_first": len(keys[0]) - pairs, "alone_second": len(keys[1]) - pairs}
     if not (good[0].any() and good[1].any()):
         return result | dict.fromkeys(("value", "low", "high"), np.nan) | {"viewers": 0}
-    first, second = rows
+    first, second = list(rows)
     found = difference(
         {name: np.concatenate(parts) for name, parts in columns.items()},
         first,

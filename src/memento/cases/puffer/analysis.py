@@ -2,6 +2,7 @@
 
     analyze        day after day: every stream, the daily statistics, the scores of predictions
     analyze_day    the same for one day
+    check_complete whether a day has the files for it
     gather         the tables of several days, one after the other
     scheme_of      what the label of a scheme in the experiment settings stands for on a day
 
@@ -53,6 +54,7 @@ __all__ = [
     "Label",
     "analyze",
     "analyze_day",
+    "check_complete",
     "gather",
     "scheme_of",
 ]
@@ -61,6 +63,7 @@ Floats = npt.NDArray[np.float64]
 Models = Mapping[str, Ttp | Mapping[str, Ttp] | Callable[[str], Ttp | None]]
 
 _SCORES = ("y", "y_hat", "logscore", "error", "error_rel")
+_NEEDED = ("video_sent", "video_acked", "client_buffer")
 _EVENTS_AT_ONCE = 1 << 21
 _SAMPLES_AT_ONCE = 1 << 17
 
@@ -200,6 +203,7 @@ def analyze_day(
     cc: str | None = None,
     source: str = "auto",
     sentinels: str = "clamp",
+    progress: Callable[[float], None] | None = None,
 ) -> DayAnalysis:
     """Analyse one day.
 
@@ -213,15 +217,21 @@ def analyze_day(
         cc: Keep only streams over this congestion control.
         source: Where the client's state comes from, see ``joins.with_client``.
         sentinels: "clamp" or "keep", see ``ttp.Network.logits``.
+        progress: Called with the share that is done, roughly.
 
     Raises:
         SettingError: A day without a name.
         SchemaError, DamagedError, StorageError: Of the day's files.
+        StorageError: Also a file that is missing, experiment settings among them: without these
+            no stream has a scheme.
     """
     day = day if isinstance(day, Day) else Day(day)
     name = _name(day)
+    check_complete(day)
+    tell = progress or (lambda share: None)
     date = np.datetime64(name, "D")
     features, chunks = features_and_chunks(day, cc=cc)
+    tell(0.3)
     counts = dict(features.counts)
     chunks, counts["ssim_filled"] = _filled(chunks, day, previous)
     events = client_events(day, features.streams)
@@ -232,6 +242,7 @@ def analyze_day(
     schemes, of_stream = _schemes(features, name, labels)
     streams = _streams(features, chunks, events, day, date, schemes[of_stream])
     del events
+    tell(0.7)
     limit = np.where(streams["bad"] == "no events", np.inf, streams["stall_limit"])
     capped = streams["considered"] & (streams["stall_capped"] < streams["stall"])
     counts["capped"] = int(capped.sum())
@@ -264,6 +275,7 @@ def analyze_day(
         daily.append(
             Samples.borrow({"scheme" if n == "abr" else n: values for n, values in table.items()})
         )
+        tell(0.7 + 0.3 * (code + 1) / len(schemes))
     return DayAnalysis(
         name,
         streams,
@@ -275,6 +287,18 @@ def analyze_day(
             value=np.array(list(counts.values()), np.int64),
         ),
     )
+
+
+def check_complete(day: Day) -> None:
+    """Make sure that a day has the files that an analysis needs, without reading tables.
+
+    Raises:
+        StorageError: One is missing: a table, or the experiment settings.
+        DamagedError: The settings cannot be read.
+    """
+    for kind in _NEEDED:
+        day.path(kind)
+    _ = day.experiments
 
 
 def gather(parts: Iterable[DayAnalysis]) -> dict[str, Samples]:

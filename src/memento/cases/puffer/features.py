@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from memento.cases.puffer.schema import NOT_MEASURED, Day, polars
+from memento.cases.puffer.schema import NOT_MEASURED, TABLES, Day, made_folder, polars
 from memento.cases.puffer.transmission import class_of
 from memento.errors import (
     DamagedError,
@@ -72,6 +72,9 @@ _ARRAYS = ("values", "stream", "video_ts", "sent", "acked")
 _FORMAT = 1
 _EVERYTHING = ("channel", "format", "ssim_index", *_SCALES, "buffer", "cum_rebuf")
 _SENTINELS = ("keep", "clamp", "drop")
+_RULES = 2  # of what is usable; stored features made by other rules are made again
+_DAY = 86_400 * 10**9  # ns
+_MARGIN = _DAY // 2  # before and after a day: files may have been put together by hand
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,8 +137,10 @@ class Features:
     ) -> Features:
         """Read a day's video_sent and video_acked.
 
-        Of rows for the same chunk the last one in the file counts. A chunk whose acknowledgement
-        came before it was sent counts as one without acknowledgement.
+        Of rows for the same chunk the last one in the file counts. What cannot be is taken as not
+        known: an acknowledgement from before the chunk was sent or more than a day after, or of a
+        chunk sent more than 12 h before or after the day; a size below 1, and a value of TCP below
+        the least in ``schema.TABLES``.
 
         Args:
             day: The day or its folder.
@@ -148,7 +153,9 @@ class Features:
             ``sent_twice`` and ``acked_twice`` (rows that a later one replaced), ``unsent`` (rows of
             video_acked whose chunk was not sent on this day), ``other_cc`` (rows of video_sent of
             other streams), ``chunks`` (what is left), ``unacked``, ``acked_early`` (before they
-            were sent), ``incomplete`` (a value is missing; the chunk is in no input and no label),
+            were sent), ``acked_late`` (more than a day after), ``outside`` (sent at a time far from
+            the day; each chunk is in one of these four at most), ``impossible`` (a value is), and
+            ``incomplete`` (a value is missing; a chunk of these two is in no input and no label),
             ``not_measured`` (chunks with a min_rtt of 2^32 - 1), ``unknown_experiment`` (streams).
 
         Raises:
@@ -181,15 +188,7 @@ class Features:
             values[:, position] = _floats(table[name]) / scale
         times = table["time"].to_numpy()
         acked = table["acked"].fill_null(-1).to_numpy()
-        early = (acked >= 0) & (acked < times)
-        acked = np.where(early, -1, acked)
         values[:, -1] = np.where(acked >= 0, (acked - times) / 1e9, np.nan)
-        counts |= {
-            "chunks": n,
-            "unacked": int((acked < 0).sum() - early.sum()),
-            "acked_early": int(early.sum()),
-            "incomplete": int((~np.isfinite(values[:, :-1]).all(axis=1)).sum()),
-        }
         stream, video_ts = table["stream"].to_numpy(), table["video_ts"].to_numpy()
         kept = streams.filter("kept").drop("kept").cast({"session_id": polars("reading").String})
         return cls(values, stream, video_ts, times, acked, kept, counts)
@@ -329,8 +328,7 @@ class Features:
             StorageError: Anything else that the file system refuses.
         """
         folder = Path(folder)
-        with storage_errors("write features", folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        with storage_errors("write features", folder), made_folder(folder):
             present = sorted(path.name for path in folder.iterdir())
             strangers = [name for name in present if not _is_ours(name)]
             if strangers:
@@ -416,8 +414,8 @@ def chunk_table(day: Day | str | Path, *, cc: str | None = None) -> pl.DataFrame
 
     Returns:
         The same rows in the same order as ``Features.of_day``: stream, video_ts, sent and acked in
-        ns, trans_time in s (the last two null where no acknowledgement came, or one before the
-        chunk was sent), channel, format, size, ssim_index, the state of TCP, buffer and cum_rebuf
+        ns, trans_time in s (the last two null where no acknowledgement came, or one at an
+        impossible time), channel, format, size, ssim_index, the state of TCP, buffer and cum_rebuf
         as in the file (so with the startup delay; null before 2021-06-12), abr, cc.
 
     Raises:
@@ -475,7 +473,7 @@ def features_of(
             damaged is made again.
     """
     day = day if isinstance(day, Day) else Day(day)
-    source: dict[str, Any] = {"dtype": str(np.dtype(dtype)), "cc": cc}
+    source: dict[str, Any] = {"dtype": str(np.dtype(dtype)), "cc": cc, "rules": _RULES}
     settings = (day.folder / "logs" / "expt_settings", day.folder / "expt_settings")
     for path in (day.path("video_sent"), day.path("video_acked"), *settings):
         if path.is_file():
@@ -573,7 +571,39 @@ def _with_acks(
     # Each chunk sent and each acknowledgement is there once, so those without a chunk are the rest.
     matched = len(table) - table["acked"].null_count()
     counts["unsent"] = unsent + len(acks) - matched
-    return table
+    return _possible(day, table, counts)
+
+
+def _possible(day: Day, table: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:
+    """Values and acknowledgements that cannot be become null, and are counted."""
+    pl = polars("reading a Puffer day")
+    least = {
+        column.name: column.least
+        for column in TABLES["video_sent"].columns
+        if column.name in _SCALES and column.least is not None
+    }
+    below = {name: (pl.col(name) < bound).fill_null(False) for name, bound in least.items()}
+    sent, acked = pl.col("time"), pl.col("acked")
+    start, end = day.span or (_MARGIN, np.iinfo(np.int64).max - _MARGIN)
+    outside = ~sent.is_between(start - _MARGIN, end + _MARGIN)
+    there = acked.is_not_null()
+    early, late = there & (acked < sent), there & (acked - sent > _DAY)
+    counts |= {
+        "chunks": len(table),
+        **table.select(
+            (~there & ~outside).sum().alias("unacked"),
+            outside.sum().alias("outside"),
+            (early & ~outside).sum().alias("acked_early"),
+            (late & ~outside).sum().alias("acked_late"),
+            pl.any_horizontal(below.values()).sum().alias("impossible"),
+            pl.any_horizontal(pl.col(*_SCALES).is_null()).sum().alias("incomplete"),
+        ).row(0, named=True),
+    }
+    unusable = outside | early | late
+    return table.with_columns(
+        pl.when(~unusable).then(acked).alias("acked"),
+        *(pl.when(~wrong).then(name).alias(name) for name, wrong in below.items()),
+    )
 
 
 def _chunks(table: pl.DataFrame, streams: pl.DataFrame) -> pl.DataFrame:
@@ -585,8 +615,6 @@ def _chunks(table: pl.DataFrame, streams: pl.DataFrame) -> pl.DataFrame:
         how="left",
         maintain_order="left",
     )
-    acked = pl.when(pl.col("acked") >= pl.col("time")).then("acked")
-    table = table.with_columns(acked.alias("acked"))
     return table.select(
         "stream",
         "video_ts",

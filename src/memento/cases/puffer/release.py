@@ -35,6 +35,7 @@ from memento.cases.puffer.schema import (
     NOT_MEASURED,
     TABLES,
     Day,
+    made_folder,
     polars,
     range_of,
     read_experiments,
@@ -230,6 +231,8 @@ def features_of_blocks(
         "unacked": int((acked < 0).sum()) - counts["acked_early"],
         "incomplete": int((~np.isfinite(values[:, :-1]).all(axis=1)).sum()),
         "unknown_experiment": 0 if simulation is not None else len(first),
+        # What a simulation never does.
+        **dict.fromkeys(("acked_late", "outside", "impossible"), 0),
     }
     return Features(
         values,
@@ -286,6 +289,7 @@ def write_simulated_day(
     sessions: int | None = None,
     form: str = "csv",
     variant: str | Variant = "current",
+    content: bool = True,
     progress: Progress | None = None,
     **options: Any,
 ) -> Day:
@@ -303,6 +307,8 @@ def write_simulated_day(
         sessions: How many sessions; the simulation's own number if left out.
         form: "csv", "csv.gz" or "parquet".
         variant: One of ``VARIANTS`` by name, or a ``Variant``.
+        content: Whether to write video_size and ssim, which hold all that was on: about 0.3 GB of
+            CSV a day, however few watch it.
         progress: Called with a stage ("simulate", "write") and the share of it that is done.
         **options: Further ones of ``simulation.day``.
 
@@ -328,28 +334,32 @@ def write_simulated_day(
     names = _Names.of(simulation, day, number, variant)
     tell = progress or (lambda stage, share: None)
     more: dict[str, Any] = {} if sessions is None else {"sessions": sessions}
-    with storage_errors("write the day", folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _workplace(folder, span) as work:
-            settings = _settings(folder, names, span)
-            spills = _Spills(work / "parts")
-            for block in simulation.day(number, record="all", **more, **options):
-                for kind in _EVENT_TABLES:
-                    records = _records(getattr(block, kind), block, names)
-                    spills.add(kind, records, records["time"] // _PART)
-                records = _as_records(block.sessions, _SESSION_COLUMNS)
-                spills.add("sessions", records, np.zeros(len(records), np.int64))
-                if len(records):
-                    tell("simulate", min(1.0, float(records["start"][-1]) / _DAY))
-            tell("simulate", 1.0)
-            made = work / "new"
-            (made / "logs").mkdir(parents=True)
-            _write_tables(made, span, form, names, spills, simulation, tell)
-            write_synced(made / "logs" / "expt_settings", lambda file: file.write(settings))
-            shutil.rmtree(work / "parts")
-            for place in (made / "logs", made):
-                sync_folder(place)
-            _publish(work, folder)
+    with (
+        storage_errors("write the day", folder),
+        made_folder(folder.parent),
+        _workplace(folder, span) as work,
+    ):
+        settings = _settings(folder, names, span)
+        spills = _Spills(work / "parts")
+        for block in simulation.day(number, record="all", **more, **options):
+            for kind in _EVENT_TABLES:
+                records = _records(getattr(block, kind), block, names)
+                spills.add(kind, records, records["time"] // _PART)
+            records = _as_records(block.sessions, _SESSION_COLUMNS)
+            spills.add("sessions", records, np.zeros(len(records), np.int64))
+            if len(records):
+                tell("simulate", min(1.0, float(records["start"][-1]) / _DAY))
+        tell("simulate", 1.0)
+        made = work / "new"
+        (made / "logs").mkdir(parents=True)
+        _write_tables(made, span, form, names, spills, tell)
+        if content:
+            _write_content(made, span, form, names, simulation)
+        write_synced(made / "logs" / "expt_settings", lambda file: file.write(settings))
+        shutil.rmtree(work / "parts")
+        for place in (made / "logs", made):
+            sync_folder(place)
+        _publish(work, folder)
     tell("write", 1.0)
     return Day(folder, day)
 
@@ -527,10 +537,9 @@ def _write_tables(
     form: str,
     names: _Names,
     spills: _Spills,
-    simulation: Any,
     tell: Progress,
 ) -> None:
-    """All files of the day but the settings."""
+    """What sessions left behind, and who they were."""
     pl = polars("writing a Puffer day")
     total = sum(spills.count(kind) for kind in _EVENT_TABLES) + 1
     done = 0
@@ -559,7 +568,6 @@ def _write_tables(
                         schema={c.name: types[c.kind] for c in TABLES[name].columns}
                     )
                     file.write(names.as_published(name, empty))
-    _write_content(made, span, form, names, simulation)
     with _File(made / f"sessions_{span}.parquet", "parquet") as file:
         for records in spills.parts("sessions"):
             for start in range(0, len(records), _ROWS):

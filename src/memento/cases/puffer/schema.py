@@ -48,6 +48,7 @@ __all__ = [
     "Table",
     "TableQuality",
     "inspect",
+    "made_folder",
     "polars",
     "range_of",
     "read_experiments",
@@ -234,6 +235,31 @@ def range_of(day: str) -> str:
         raise SettingError(f"day {day!r}: {error}; give a day such as 2021-10-17") from error
 
 
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """A folder that is there inside a ``with`` block, and afterwards if the block succeeds.
+
+    If it fails, those of the folders made for it that are still empty are removed again.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> with contextlib.suppress(KeyError), made_folder(root / "a" / "b"):
+        ...     raise KeyError
+        >>> list(root.iterdir())
+        []
+    """
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for place in absent:
+            with contextlib.suppress(OSError):  # not empty: somebody else's, or worth keeping
+                place.rmdir()
+        raise
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What an experiment id stands for.
@@ -369,6 +395,15 @@ class Day:
     def __repr__(self) -> str:
         return f"<Day {self.name or '?'}: {', '.join(self.files)}>"
 
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """When the day begins and ends, ns since the Unix epoch; None without a name."""
+        if self.name is None:
+            return None
+        first = dt.datetime.fromisoformat(f"{self.name}T11:00:00+00:00")
+        start = int(first.timestamp()) * 10**9
+        return start, start + 86_400 * 10**9
+
     def path(self, kind: str) -> Path:
         """The file of a table.
 
@@ -494,6 +529,7 @@ class Quality:
         unsent: Chunks acknowledged that were not sent on this day.
         unknown_experiments: Rows of video_sent whose expt_id is not in the settings (all of them
             if there are no settings).
+        settings: Whether there is a file expt_settings.
     """
 
     tables: Mapping[str, TableQuality]
@@ -501,10 +537,39 @@ class Quality:
     unacked: int | None
     unsent: int | None
     unknown_experiments: int | None
+    settings: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As numbers, strings, lists and dicts."""
         return asdict(self)
+
+    def to_rows(self) -> list[tuple[str, str, int | None]]:
+        """Table, what was found in it and how often; None where a note is all there is to say.
+
+        The number of rows of each table comes first, then only what is there.
+        """
+        rows: list[tuple[str, str, int | None]] = []
+        for kind, table in self.tables.items():
+            rows.append((kind, "rows", table.rows))
+            if table.duplicates:
+                rows.append((kind, "duplicates", table.duplicates))
+            for fault in ("missing", "not_measured", "out_of_range"):
+                counts = getattr(table, fault)
+                rows += [(kind, f"{fault}: {name}", count) for name, count in counts.items()]
+            rows += [(kind, f"no column {name}", None) for name in table.absent]
+            rows += [(kind, note, None) for note in table.notes]
+            own = {
+                "video_sent": {
+                    "unacked": self.unacked,
+                    "unknown experiment": self.unknown_experiments,
+                },
+                "video_acked": {"unsent": self.unsent},
+            }
+            rows += [(kind, what, count) for what, count in own.get(kind, {}).items() if count]
+        rows += [(kind, "no such file", None) for kind in self.absent]
+        if not self.settings:
+            rows.append(("expt_settings", "no such file", None))
+        return rows
 
 
 def inspect(day: Day) -> Quality:
@@ -516,11 +581,15 @@ def inspect(day: Day) -> Quality:
     pl = polars("inspecting a Puffer day")
     tables = {kind: _inspect_table(day, TABLES[kind]) for kind in TABLES if kind in day.files}
     unacked = unsent = unknown = None
+    # Whoever needs the settings gets the error; for counting they may be absent.
+    known: list[int] = []
+    try:
+        known, settings = list(day.experiments), True
+    except DamagedError:
+        raise
+    except StorageError:
+        settings = False
     if "video_sent" in day.files:
-        known = []
-        # Whoever needs the settings gets the error; for counting they may be absent.
-        with contextlib.suppress(StorageError):
-            known = list(day.experiments)
         expt = pl.col("expt_id")
         stray = expt.is_null() | ~expt.is_in(known)
         unknown = int(day.collect("video_sent", day.scan("video_sent").select(stray.sum())).item())
@@ -534,7 +603,7 @@ def inspect(day: Day) -> Quality:
             for kind, a, b in (("video_sent", sent, acked), ("video_acked", acked, sent))
         )
     absent = tuple(kind for kind in TABLES if kind not in day.files and kind != "buf_video_sent")
-    return Quality(tables, absent, unacked, unsent, unknown)
+    return Quality(tables, absent, unacked, unsent, unknown, settings)
 
 
 def _inspect_table(day: Day, table: Table) -> TableQuality:
@@ -551,10 +620,9 @@ def _inspect_table(day: Day, table: Table) -> TableQuality:
         if name in ("min_rtt", "rtt"):
             counts.append((values == NOT_MEASURED).sum().alias(f"not_measured {name}"))
         wrong = []
-        if name == "time" and day.name:
-            first = dt.datetime.fromisoformat(f"{day.name}T11:00:00+00:00")
-            start = int(first.timestamp()) * 10**9
-            wrong.append((values < start) | (values >= start + 86_400 * 10**9))
+        if name == "time" and day.span:
+            start, end = day.span
+            wrong.append((values < start) | (values >= end))
         elif column.least is not None:
             wrong.append(values < column.least)
         if column.most is not None:
@@ -640,8 +708,7 @@ def write_day(
             for c in TABLES[kind].columns
             if c.name in names
         )
-    with storage_errors("write the day", folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors("write the day", folder), made_folder(folder):
         for kind, lazy in ready.items():
             _write_table(folder / f"{kind}_{span}.{form}", lazy)
         if experiments is not None:

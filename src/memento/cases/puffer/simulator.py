@@ -270,11 +270,11 @@ class Simulation:
         Raises:
             SettingError: A number out of its range, or an unknown record.
         """
-        if number < 0 or sessions < 1 or block < 1:
-            raise SettingError(
-                f"day {number}, {sessions} sessions, blocks of {block}; days count from 0, and "
-                "there is at least one session (in a block)"
-            )
+        if number < 0:
+            raise SettingError(f"number={number}; days count from 0")
+        for name, value in (("sessions", sessions), ("block", block)):
+            if value < 1:
+                raise SettingError(f"{name}={value}; give at least 1")
         if record not in _RECORDS:
             raise SettingError(f"record={record!r}; give one of {', '.join(_RECORDS)}")
         i, n = part
