@@ -42,7 +42,8 @@ def features(
     values = np.column_stack(
         [rate, rate * rtt, rng.integers(0, 5, n), rtt * 0.8, rtt, size, seconds]
     ).astype(np.float32)
-    sent = 1_663_585_200_000_000_000 + (position * 2 * 10**9).astype(np.int64)
+    start = (1_663_585_200 + 86_400 * number) * 10**9
+    sent = start + (position * 2 * 10**9).astype(np.int64)
     acked = sent + np.round(seconds * 1e9).astype(np.int64)
     table = pl.DataFrame({"stream": np.arange(streams)})
     return Features(values, stream, position.astype(np.int64) * STEP, sent, acked, table)

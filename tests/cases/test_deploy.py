@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -292,6 +293,133 @@ def test_an_unreadable_day_is_given_up_after_a_while(make):
     assert "no column 'rtt'" in deployment.days()[1]["note"]
 
 
+def test_a_late_day_that_cannot_be_read_holds_up_no_good_one(make):
+    """It was recorded as "no data", and what turned up for it later is cut off."""
+    deployment, days = make(late_days=2), Days(0, 2, 3, 4, 5)
+    run(deployment, [0, 1, 2], days)
+    days.replaced[1] = DamagedError("2022-09-20/video_sent.csv: cut off")
+    outcome = deployment.run(days, today=day(9), until=day(4))
+    assert [document["status"] for document in outcome.days] == ["done", "done"]
+    assert [document["data_days"] for document in outcome.days] == [[str(day(2))], [str(day(3))]]
+    assert outcome.attention[0].startswith(
+        f"{day(3)}: late data of {day(0)} is left out, and tried again up to {day(3)}: 2022-09-20/"
+    )
+    assert len(outcome.attention) == 1, "then it is too late"
+    assert deployment.failures() == {}
+
+
+def test_a_late_day_that_is_repaired_is_inserted(make):
+    deployment, days = make(), Days(0, 2)
+    run(deployment, [0, 1, 2], days)
+    days.replaced[1] = DamagedError("cut off")
+    (outcome,) = run(deployment, [3], _with(days, 3))
+    assert "late data of 2022-09-20 is left out" in outcome.attention[0]
+    del days.replaced[1]
+    (outcome,) = run(deployment, [4], _with(days, 1, 4))
+    assert outcome.days[0]["data_days"] == [str(day(0)), str(day(3))]
+    assert outcome.attention == ()
+
+
+def _with(days, *numbers):
+    days.numbers |= set(numbers)
+    return days
+
+
+def test_an_unreadable_day_that_is_repaired_is_inserted(make):
+    deployment, days = make(give_up_days=0), Days(*range(8))
+    days.replaced[1] = SchemaError("no column 'rtt'")
+    run(deployment, [0, 1], days)
+    assert deployment.days()[-1]["status"] == "unreadable"
+    (outcome,) = run(deployment, [2], days)
+    assert "late data of 2022-09-20 is left out" in outcome.attention[0]
+    del days.replaced[1]
+    (outcome,) = run(deployment, [3], days)
+    assert outcome.days[0]["data_days"] == [str(day(0)), str(day(2))]
+    assert run(deployment, [4], days)[0].days[0]["data_days"] == [str(day(3))], "but once"
+
+
+def test_late_days_are_inserted_though_the_day_itself_is_unreadable(make):
+    deployment, days = make(give_up_days=0), Days(0, 2)
+    run(deployment, [0, 1, 2], days)
+    days.replaced[3] = SchemaError("no column 'rtt'")
+    (outcome,) = run(deployment, [3], _with(days, 1))
+    document = outcome.days[0]
+    assert (document["status"], document["data_days"]) == ("unreadable", [str(day(0))])
+
+
+def test_a_day_that_was_begun_ends_as_it_was_planned(make, monkeypatch):
+    """What was skipped, given up and said is in the record, also if the job was killed."""
+
+    def begin(deployment):
+        run(deployment, [0, 1, 2], Days(0, 2))
+
+    def last(deployment, days):
+        return deployment.run(days, today=day(3), skip=[day(2)])
+
+    days = Days(0, 1, 2)
+    straight, killed = make(), make()
+    begin(straight)
+    begin(killed)
+    last(straight, days)
+    assert straight.days()[-1]["status"] == "skipped"
+    with monkeypatch.context() as patched:
+        patched.setattr(Deployment, "_finish", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            last(killed, days)
+    run(killed, [3], days)  # without saying once more what to skip
+    assert tree(killed.folder) == tree(straight.folder)
+
+
+def test_a_day_to_skip_after_it_failed(make, monkeypatch):
+    """As long as no memory has its data; then it cannot be left out any more, and that is said."""
+    deployment = make()
+    run(deployment, [0])
+    calls = []
+
+    def insert(self, data):
+        calls.append(len(self))
+        if len(calls) == stop:
+            raise SchemaError("column 'x' has another width")
+        return original(self, data)
+
+    original = Memory.insert
+    monkeypatch.setattr(Memory, "insert", insert)
+    stop = 1
+    with pytest.raises(SchemaError):
+        run(deployment, [1])
+    outcome = deployment.run(Days(*range(5)), today=day(1), skip=[day(0)])
+    assert outcome.days[0]["status"] == "skipped"
+    calls.clear()
+    stop = 3
+    with pytest.raises(SchemaError):
+        run(deployment, [2])
+    with pytest.raises(SettingError, match="in a memory already, so it cannot be left out"):
+        deployment.run(Days(*range(5)), today=day(2), skip=[day(1)])
+    calls.clear()
+    stop = 0
+    (outcome,) = run(deployment, [2])
+    assert outcome.days[0]["data_days"] == [str(day(1))]
+    assert deployment.failures() == {}
+
+
+def test_a_day_without_samples_of_some_horizons(make):
+    """Streams of three chunks have nothing to ask for four chunks ahead."""
+    deployment = make()
+    days = Days(1)
+    days.replaced[0] = features(0, streams=40, length=3)
+    (outcome,) = run(deployment, [0], days)
+    found = rows(outcome)
+    assert [row["retrained"] for row in found] == [True, True, True, False, False]
+    assert [row["coverage_increase"] for row in found] == [1.0] * 3 + [0.0] * 2
+    assert found[4]["reason"] == "the memory is empty"
+    assert [sentence[-32:] for sentence in outcome.attention] == [
+        f"horizon {h}: no sample in the data" for h in (3, 4)
+    ]
+    (outcome,) = run(deployment, [1], days)
+    assert [row["coverage_increase"] for row in rows(outcome)[3:]] == [1.0] * 2
+    assert all(row["retrained"] for row in rows(outcome)[3:])
+
+
 def test_data_that_vanishes_in_the_middle_of_a_day(make, monkeypatch):
     deployment = make()
     with monkeypatch.context() as patched:
@@ -314,6 +442,64 @@ def test_start_and_until(make):
         deployment.run(Days(), today=day(9), start=day(6))
     with pytest.raises(SettingError, match="lies after today"):
         deployment.run(Days(), today=day(3), until=day(4))
+    with pytest.raises(SettingError, match="lies after the last day to do"):
+        make().run(Days(), today=day(3), start=day(4))
+
+
+def test_what_was_done_before_a_day_failed(make):
+    deployment, days = make(), Days(0, 2)
+    days.replaced[2] = DamagedError("cut off")
+    outcome = deployment.run(days, today=day(2), start=day(0), catch=True)
+    assert [document["status"] for document in outcome.days] == ["done", "no data"]
+    assert "no data" in outcome.attention[0]
+    assert isinstance(outcome.failure, DamagedError)
+    assert "day 2022-09-22" in outcome.failure.__notes__[0]
+    assert deployment.failures()[str(day(2))]["attempts"] == 1
+
+
+def test_a_failure_that_cannot_be_counted_is_still_told(make, monkeypatch):
+    deployment, days = make(), Days()
+    days.replaced[0] = DamagedError("cut off")
+
+    def full(path, document):
+        raise StorageError("no space")
+
+    monkeypatch.setattr(module, "_write_json", full)
+    with pytest.raises(DamagedError, match="cut off") as caught:
+        run(deployment, [0], days)
+    assert caught.value.__notes__[1] == "It is not counted: no space."
+
+
+def test_a_failure_is_forgotten_though_the_job_was_killed_when_the_day_was_done(make, monkeypatch):
+    deployment, days = make(), Days(0, 1)
+    days.replaced[0] = DamagedError("cut off")
+    with pytest.raises(DamagedError):
+        run(deployment, [0], days)
+    del days.replaced[0]
+    with monkeypatch.context() as patched:
+        original = module._write_json
+
+        def write(path, document):
+            original(path, document)
+            if path.parent.name == "days":
+                raise Killed
+
+        patched.setattr(module, "_write_json", write)
+        with pytest.raises(Killed):
+            run(deployment, [0], days)
+    run(deployment, [1], days)
+    assert deployment.failures() == {}
+
+
+def test_settings_are_those_of_now(make):
+    """Another process has changed them since this one read them."""
+    deployment = make()
+    other = Deployment(deployment.folder)
+    deployment.configure(settings(metric=2, keep=9))
+    with pytest.raises(SettingError, match="it only rises"):
+        other.configure(settings(metric=1))
+    run(other, [0])
+    assert other.settings.keep == 9
 
 
 # The twelve failures; 3, 4 and 7 have tests in test_publish, too
@@ -468,6 +654,45 @@ def test_failure_03_rollback_when_scores_regress(make, monkeypatch):
     assert [f["model"] for f in facts] == ["slipped-through"] * 2 + [good.name]
     assert "rolled back" in second.attention[0]
     assert publication.history()[-1].day == str(day(2))
+
+
+def test_failure_03_a_network_that_cannot_be_published_is_refused_before(make, monkeypatch):
+    """Nothing is held out of a day of one stream, so there is nothing to notice it by."""
+    deployment = make()
+    lonely = Days()
+    lonely.replaced[0] = features(0, streams=1, length=40)
+    weights = tuple(1e200 * array.astype(float) for array in base()[0].weights)
+    with monkeypatch.context() as patched, np.errstate(all="ignore"):
+        broken = Network(weights, base()[0].moments)
+        patched.setattr(Deployment, "_train", lambda *arguments: broken)
+        (outcome,) = run(deployment, [0], lonely)
+    assert {row["refused"] for row in rows(outcome)} == {"its predictions are no distributions"}
+    assert deployment.publication("default").current() is None
+    (outcome,) = run(deployment, [1])
+    assert all(row["retrained"] for row in rows(outcome))
+
+
+def test_failure_03_a_training_that_diverges_is_refused(make):
+    """To repeat it would give the same, so the day would never be done."""
+    deployment = make(training=dataclasses.replace(TRAINING, learning_rate=1e30))
+    (outcome,) = run(deployment, [0])
+    assert all("the loss was not finite" in row["refused"] for row in rows(outcome))
+    assert "the training failed" in outcome.attention[0]
+    deployment.configure(settings())
+    (outcome,) = run(deployment, [1])
+    assert all(row["retrained"] for row in rows(outcome))
+
+
+def test_failure_03_damage_to_what_served_before_holds_nothing_up(make):
+    deployment = make()
+    run(deployment, [0, 1])
+    publication = deployment.publication("default")
+    path = publication.previous().folder / "cpp-meta-0.json"
+    path.write_bytes(b"{}")
+    (outcome,) = run(deployment, [2])
+    assert "what served before cannot be compared with" in outcome.attention[0]
+    assert str(path) in outcome.attention[0]
+    assert {row["previous_loss"] for row in rows(outcome)} == {None}
 
 
 def test_a_rollback_by_hand_is_attached_the_next_day(make):
@@ -910,12 +1135,51 @@ def test_days_in_folders(tmp_path):
         DayFolders(tmp_path / "absent")
 
 
-def test_published_to_git(make, tmp_path, monkeypatch):
-    import subprocess
-
+@pytest.fixture
+def work_tree(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    tree_ = tmp_path / "tree"
-    subprocess.run(["git", "init", "-q", "-b", "main", str(tree_)], check=True)
+    folder = tmp_path / "tree"
+    subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
+    return folder
+
+
+def served_by_git(work_tree):
+    """What was committed, not what lies there."""
+    words = ["git", "-C", str(work_tree), "show", "HEAD:models/default/manifest.json"]
+    return json.loads(subprocess.run(words, capture_output=True, check=True).stdout)["name"]
+
+
+def test_a_rollback_is_published_to_git(make, work_tree):
+    deployment = make(git=str(work_tree))
+    run(deployment, [0, 1])
+    assert served_by_git(work_tree) == str(day(1))
+    version, attention = deployment.rollback("default", "stalls have doubled")
+    assert (version.name, attention) == (str(day(0)), ())
+    assert served_by_git(work_tree) == str(day(0))
+    (work_tree / ".git" / "HEAD").unlink()
+    version, attention = deployment.rollback("default", "and back", to=str(day(1)))
+    assert version.name == deployment.publication("default").current().name == str(day(1))
+    assert "not published to git" in attention[0]
+
+
+def test_days_before_one_that_failed_are_published_to_git(make, work_tree, monkeypatch):
+    deployment, days = make(git=str(work_tree)), Days(0)
+    days.replaced[1] = DamagedError("cut off")
+    with pytest.raises(DamagedError):
+        deployment.run(days, today=day(1), start=day(0))
+    assert served_by_git(work_tree) == str(day(0))
+
+    def fails(*arguments, **others):
+        raise RuntimeError("git is on fire")
+
+    monkeypatch.setattr(module, "mirror_to_git", fails)
+    with pytest.raises(DamagedError, match="cut off") as caught:
+        run(deployment, [1], days)
+    assert "git is on fire" in caught.value.__notes__[-1], "told, but it hides nothing"
+
+
+def test_published_to_git(make, work_tree):
+    tree_ = work_tree
     deployment = make(git=str(tree_))
     (outcome,) = run(deployment, [0])
     assert outcome.attention == ()

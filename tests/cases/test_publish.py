@@ -417,13 +417,99 @@ def test_what_a_killed_publisher_left_in_the_work_tree(models, clone):
     assert len(git(origin, "ls-tree", "--name-only", "-r", "main").splitlines()) == 16
 
 
+def test_what_a_person_changed_elsewhere_stays(models, clone, tmp_path):
+    """Uncommitted work in the same clone is nobody's but theirs."""
+    origin, work = clone
+    for name in ("README", "notes", "plan"):
+        (work / name).write_text("before")
+    git(work, "add", "--all")
+    git(work, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "-m", "theirs")
+    git(work, "push", "-q", "--set-upstream", "origin", "main")
+    (work / "README").write_text("edited")
+    (work / "notes").write_text("staged")
+    (work / "draft").write_text("untracked")
+    (work / "plan").unlink()
+    git(work, "add", "notes")
+    state = git(work, "status", "--porcelain")
+    for seed in range(2):
+        version = models.publish(Ttp.fresh(seed), f"v{seed}")
+        commit = mirror_to_git(version, work, "models/a", remote="origin")
+        assert git(origin, "rev-parse", "main") == commit
+        assert git(work, "status", "--porcelain") == state
+    changed = git(work, "log", "-2", "--name-only", "--format=").split()
+    assert all(name.startswith("models/a/") for name in changed)
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(origin), str(other)], check=True)
+    (other / "README").write_text("also edited")
+    git(other, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "-a", "-m", "more")
+    git(other, "push", "-q")
+    with pytest.raises(StorageError, match=r"git rebase failed: .*commit or stash them"):
+        mirror_to_git(models.publish(Ttp.fresh(2), "v2"), work, "models/a", remote="origin")
+    assert git(work, "status", "--porcelain") == state
+    assert (work / "README").read_text() == "edited"
+
+
+def test_commits_of_both_sides(models, clone, tmp_path):
+    """Ours could not be pushed, others have pushed since, and nobody has said who commits here."""
+    origin, work = clone
+    mirror_to_git(models.publish(Ttp.fresh(0), "v0"), work, "a", remote="origin")
+    mirror_to_git(models.publish(Ttp.fresh(1), "v1"), work, "a")
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(origin), str(other)], check=True)
+    who = ("-c", "user.name=x", "-c", "user.email=x@x")
+    (other / "README").write_text("theirs")
+    git(other, "add", "README")
+    git(other, *who, "commit", "-q", "-m", "theirs")
+    git(other, "push", "-q")
+    version = models.version("v1")
+    assert mirror_to_git(version, work, "a", remote="origin") == git(origin, "rev-parse", "main")
+    assert git(origin, "rev-list", "--count", "main") == "3"
+    # The same file changed on both sides is for a person to look at, not to be left halfway.
+    mirror_to_git(models.publish(Ttp.fresh(2), "v2"), work, "a")
+    git(other, "pull", "-q")
+    (other / "a" / "manifest.json").write_text("{}")
+    git(other, *who, "commit", "-q", "-a", "-m", "theirs")
+    git(other, "push", "-q")
+    with pytest.raises(StorageError, match="git rebase failed"):
+        mirror_to_git(models.version("v2"), work, "a", remote="origin")
+    assert git(work, "status", "--porcelain") == ""
+    assert git(work, "log", "-1", "--format=%s") == "a: model v2"
+
+
+def test_a_rebase_of_a_person_is_not_aborted(models, clone):
+    _, work = clone
+    mirror_to_git(models.publish(Ttp.fresh(0), "v0"), work, "a")
+    (work / ".git" / "rebase-merge").mkdir()
+    with pytest.raises(StorageError, match="a rebase is going on; finish or abort it"):
+        mirror_to_git(models.publish(Ttp.fresh(1), "v1"), work, "a")
+    assert (work / ".git" / "rebase-merge").is_dir()
+
+
+def test_variables_of_another_repository_lead_nowhere(models, clone, tmp_path, monkeypatch):
+    _, work = clone
+    subprocess.run(["git", "init", "-q", str(tmp_path / "other")], check=True)
+    with monkeypatch.context() as patched:
+        patched.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+        commit = mirror_to_git(models.publish(Ttp.fresh(0), "v0"), work, "a")
+    assert git(work, "rev-parse", "HEAD") == commit
+
+
+def test_a_damaged_version_is_not_committed(models, clone):
+    _, work = clone
+    version = models.publish(Ttp.fresh(0), "v0")
+    (version.folder / "cpp-0.pt").write_bytes(b"")
+    with pytest.raises(DamagedError, match=r"cpp-0\.pt differs"):
+        mirror_to_git(version, work, "a")
+    assert not (work / "a").exists()
+
+
 def test_a_push_that_failed_is_made_up_for(models, clone, tmp_path):
     origin, work = clone
     mirror_to_git(models.publish(Ttp.fresh(0), "v0"), work, "a", remote="origin")
     moved = tmp_path / "away.git"
     origin.rename(moved)
     version = models.publish(Ttp.fresh(1), "v1")
-    with pytest.raises(StorageError, match="git pull failed"):
+    with pytest.raises(StorageError, match="git fetch failed"):
         mirror_to_git(version, work, "a", remote="origin")
     moved.rename(origin)
     mirror_to_git(version, work, "a", remote="origin")
@@ -456,9 +542,12 @@ def test_failure_07_the_lock_is_released_whatever_happens(models, clone, monkeyp
     assert mirror_to_git(version, work, "a") is None
 
 
-@pytest.mark.parametrize("folder", ["", ".", "../a", "/tmp/a", "a/../.."])
+@pytest.mark.parametrize(
+    "folder", ["", ".", "../a", "/tmp/a", "a/../..", ".git", ".git/hooks", "link/a"]
+)
 def test_folders_outside_of_the_work_tree(models, clone, folder):
     _, work = clone
+    (work / "link").symlink_to(work.parent)
     version = models.publish(Ttp.fresh(0), "v0")
     with pytest.raises(SettingError):
         mirror_to_git(version, work, folder)

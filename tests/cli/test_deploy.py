@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 60
+KILLS = 100
 
 _path = Path(__file__).parents[1] / "cases" / "deployment_days.py"
 _spec = importlib.util.spec_from_file_location("deployment_days", _path)
@@ -146,6 +147,25 @@ def test_a_week_of_cron(state, call):
     assert [entry["day"] for entry in json.loads(out)["days"]] == ["2022-09-23"]
 
 
+def test_a_day_that_fails(state, call, monkeypatch):
+    """Not as wrong use ends, and what was done before is told."""
+    days = state.parent / "days"
+    (cut,) = (days / str(helpers.day(0))).glob("video_sent*")
+    cut.write_bytes(cut.read_bytes()[:-20])
+    words = ("run", state, days, "--today", helpers.day(1), "--start", helpers.day(0))
+    code, out, err = call(*words, "--json")
+    document = json.loads(out)
+    assert (code, len(document["days"])) == (1, 1)
+    assert str(cut) in document["failure"]
+    assert "This was about day 2022-09-21 of the deployment." in document["failure"]
+    assert f"memento: error: {document['failure']}" in err
+    code, out, err = call(*words)
+    assert (code, out) == (1, "")
+    assert call("status", state)[1].count("failed 2 times") == 1
+    monkeypatch.setenv("MEMENTO_DEBUG", "1")
+    assert call(*words)[0] == 2, "handed on to whoever shows the trace"
+
+
 def test_a_second_run_is_refused(state, call):
     from memento.files import Lock
 
@@ -168,6 +188,12 @@ def test_rollback(state, call):
     )
     assert (code, json.loads(out)["version"]) == (0, versions[0])
     assert os.readlink(state / "published/default/current") == f"versions/{versions[0]}"
+    config = state.parent / "deploy.toml"
+    config.write_text(f"git = '{state.parent}'\n" + CONFIG)
+    assert call("configure", state, config)[0] == 0
+    code, out, err = call("rollback", state, "default", "--reason", "x", "--to", versions[-1])
+    assert (code, out) == (4, f"default: {versions[-1]} serves\n")
+    assert "attention: default: not published to git" in err
 
 
 def test_wrong_use(state, call, tmp_path):
@@ -212,7 +238,81 @@ def test_the_published_record_and_ones_own(state, call, data_folder, tmp_path):
     assert (tmp_path / "own.png").is_file()
 
 
+def test_a_record_in_a_pipe_is_whole(call, data_folder):
+    code, out, _ = call("record", data_folder / "puffer-deployment.csv")
+    assert code == 0
+    header, *lines = out.splitlines()
+    assert header.split() == [
+        *("variant", "horizon", "days", "retrained", "p10", "median", "p90", "largest"),
+        *("total", "coverage"),
+    ]
+    assert [line.split()[0] for line in lines] == ["default"] * 5 + ["deterministic"] * 5
+    assert {len(line.split()) for line in lines} == {9}
+
+
+def test_a_record_without_the_days_asked_for(state, call, data_folder):
+    published = data_folder / "puffer-deployment.csv"
+    code, _, err = call("record", published, "--from", "2024-01-01")
+    assert (code, "from 2024-01-01 to its last; it has some from 2022-05-01 to" in err) == (2, True)
+    code, _, err = call("record", state)
+    assert (code, "holds no day with data yet" in err) == (2, True)
+
+
+def test_a_model_of_another_kind(tmp_path, monkeypatch, capsys):
+    """The program in the documentation, once a day."""
+    import numpy as np
+
+    page = Path(__file__).parents[2] / "docs" / "puffer_deployment.md"
+    program = page.read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "sync", lambda: None)
+    Path("days").mkdir()
+    Path("daily.py").write_text(program)
+    rng = np.random.default_rng(0)
+
+    def day(number):
+        x = rng.normal(size=(400, 2)).astype("f4") + (0 if number < 3 else 2)
+        y = (x[:, 0] > 0).astype(int) + (x[:, 1] > 1)
+        np.savez(f"days/2024-05-{number:02d}.npz", x=x, y_bin=y)
+        runpy.run_path("daily.py")
+        return capsys.readouterr().out
+
+    assert day(1).startswith("2024-05-01 trained")
+    assert os.readlink("published/current") == "2024-05-01"
+    assert day(2).startswith("2024-05-02")
+    assert day(3).startswith("2024-05-03 trained"), "a day like none before"
+    assert os.readlink("published/current") == "2024-05-03"
+    assert {p.name for p in Path("published").iterdir()} >= {"2024-05-01", "2024-05-03"}
+    assert not list(Path("published").glob(".*"))
+    with np.load("published/current/model.npz") as model:
+        assert len(model.files) > 3
+
+
 # --- killed at random moments ----------------------------------------------------------------
+
+
+def in_progress(folder: Path) -> bool:
+    """Whether a day was begun and is not done."""
+    plan = folder / "plan.json"
+    return (
+        plan.is_file()
+        and not (folder / f"days/{json.loads(plan.read_text())['day']}.json").exists()
+    )
+
+
+def cut_off(folder: Path) -> set[str]:
+    """What writes left that were cut off: temporary files, and folders that nothing names yet."""
+    found = {path.name for path in folder.rglob(".*.tmp")}
+    for path in folder.glob("variants/*/*/generation-*"):
+        manifest = path.parent / "manifest.json"
+        number = json.loads(manifest.read_text())["generation"] if manifest.is_file() else 0
+        if path.name != f"generation-{number:06d}":
+            found.add(str(path))
+    for path in folder.glob("published/*/versions/*"):
+        history = path.parents[1] / "history.json"
+        if not history.is_file() or path.name not in history.read_text():
+            found.add(str(path))
+    return found
 
 
 def serve(folder: Path) -> dict[str, int]:
@@ -238,12 +338,12 @@ def serve(folder: Path) -> dict[str, int]:
     lasting = (time.monotonic() - started) / 3
     wanted = tree(straight.folder)
     rng = random.Random(0)
-    counts = {"kills": 0, "interrupted": 0, "deployments": 0}
+    counts = {"kills": 0, "in_progress": 0, "cut_off": 0, "deployments": 0}
     while counts["kills"] < KILLS or counts["deployments"] < 2:
         disturbed = create(f"disturbed-{counts['deployments']}")
-        number = 0
+        number, left = 0, set()
         while number <= last:
-            if counts["kills"] >= 2 * KILLS:  # enough; the rest is done in peace
+            if counts["kills"] >= KILLS and counts["deployments"]:  # the rest is done in peace
                 job(disturbed, number)
                 number += 1
                 continue
@@ -262,8 +362,9 @@ def serve(folder: Path) -> dict[str, int]:
                 number += 1
                 continue
             counts["kills"] += 1
-            left = {path.name for path in disturbed.folder.iterdir()}
-            counts["interrupted"] += "plan.json" in left
+            counts["in_progress"] += in_progress(disturbed.folder)
+            before, left = left, cut_off(disturbed.folder)
+            counts["cut_off"] += bool(left - before)
             published = Publication(disturbed.folder / "published" / "default")
             serving = published.current()
             if serving is not None:
@@ -279,7 +380,7 @@ def serve(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_killed_at_60_random_moments(tmp_path):
+def test_killed_at_100_random_moments(tmp_path):
     result = subprocess.run(
         [sys.executable, __file__, str(tmp_path)],
         capture_output=True,
@@ -290,7 +391,8 @@ def test_killed_at_60_random_moments(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     counts = json.loads(result.stdout)
     assert counts["kills"] >= KILLS, counts
-    assert counts["interrupted"] >= KILLS // 2, counts
+    assert counts["in_progress"] >= KILLS // 4, counts
+    assert counts["cut_off"] >= KILLS // 10, counts
     assert counts["deployments"] >= 2, counts
 
 

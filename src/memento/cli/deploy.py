@@ -1,9 +1,10 @@
 """`memento puffer deploy`: the daily job for cron, and what a person asks it.
 
-Exit codes of `run`: 0 all days are done; 1 unexpected failure; 2 wrong use, bad input or a storage
-problem (the day is not done, and the next run tries again); 3 today's data is not there yet, run
-again later; 4 done, but a person should look (a gate refused a network, a rollback, days without
-data, git); 5 another run is at work.
+Exit codes of `run`: 0 all days are done; 1 a day failed (those before it are done, and the next run
+tries again); 2 wrong use, or no deployment that can be read: no day was begun; 3 today's data is
+not there yet, run again later; 4 done, but a person should look (a gate refused a network, a
+rollback, days without data, git); 5 another run is at work. `rollback` ends with 4 if git did not
+take it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,16 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memento.errors import LockedError, SettingError
+from memento.errors import LockedError, MementoError, SettingError
 from memento.files import storage_errors
 
 if TYPE_CHECKING:
     from memento.cases.puffer.deploy import Deployment
     from memento.cases.puffer.deploy_settings import DeploymentSettings
 
-__all__ = ["ATTENTION", "BUSY", "WAITING", "app"]
+__all__ = ["ATTENTION", "BUSY", "FAILED", "WAITING", "app"]
 
-WAITING, ATTENTION, BUSY = 3, 4, 5
+FAILED, WAITING, ATTENTION, BUSY = 1, 3, 4, 5
 
 app = typer.Typer(
     help="Keep Puffer's predictors up to date: a daily job, its state, a way back.",
@@ -116,8 +118,9 @@ def run(
 ) -> None:
     """Do all days that are not done: insert, decide, train, check, publish.
 
-    A day X works on the data of the day before. Exit codes: 0 done, 2 a day failed, 3 today's data
-    is not there yet, 4 done but a person should look, 5 another run is at work.
+    A day X works on the data of the day before. Exit codes: 0 done, 1 a day failed and is tried
+    again by the next run, 2 wrong use, 3 today's data is not there yet, 4 done but a person should
+    look, 5 another run is at work.
     """
     from memento.cases.puffer.deploy import DayFolders, Deployment
     from memento.cases.puffer.deploy_settings import day_of
@@ -133,19 +136,25 @@ def run(
             start=None if start is None else day_of(start, "--start"),
             skip=[day_of(day, "--skip") for day in skip or ()],
             progress=tell,
+            catch=True,
         )
     facts = {
         "days": list(outcome.days),
         "waiting": None if outcome.waiting is None else str(outcome.waiting),
         "attention": list(outcome.attention),
+        "failure": None if outcome.failure is None else _failure(outcome.failure),
     }
     if as_json:
         typer.echo(json.dumps(facts))
     else:
         for document in outcome.days:
             typer.echo(_line(document))
-    for sentence in outcome.attention:
-        typer.echo(f"memento: attention: {sentence}", err=True)
+    _call(outcome.attention)
+    if outcome.failure is not None:
+        if _debugging():
+            raise outcome.failure
+        typer.echo(f"memento: error: {facts['failure']}", err=True)
+        raise typer.Exit(FAILED)
     if outcome.waiting is not None:
         typer.echo(
             f"memento: the data of {outcome.waiting - dt.timedelta(days=1)} is not there yet; run "
@@ -194,12 +203,20 @@ def rollback(
     from memento.cases.puffer.deploy import Deployment
 
     with _busy():
-        version = Deployment(state).rollback(variant, reason, to)
+        version, attention = Deployment(state).rollback(variant, reason, to)
     _say(
         as_json,
-        {"variant": variant, "version": version.name, "folder": str(version.folder)},
+        {
+            "variant": variant,
+            "version": version.name,
+            "folder": str(version.folder),
+            "attention": list(attention),
+        },
         f"{variant}: {version.name} serves",
     )
+    _call(attention)
+    if attention:
+        raise typer.Exit(ATTENTION)
 
 
 @app.command()
@@ -229,12 +246,19 @@ def record(
     from memento.cases.puffer.deploy_settings import day_of
 
     published = not source.is_dir()
-    table = case.read_record(source) if published else Deployment(source).table()
+    whole = case.read_record(source) if published else Deployment(source).table()
     table = case.between(
-        table,
+        whole,
         None if first is None else day_of(first, "--from"),
         None if until is None else day_of(until, "--until"),
     )
+    if not whole.size:
+        raise SettingError(f"{source} holds no day with data yet")
+    if not table.size:
+        raise SettingError(
+            f"no days of {source} from {first or 'its first'} to {until or 'its last'}; it has "
+            f"some from {whole['day'].min()} to {whole['day'].max()}"
+        )
     if figure is not None:
         import numpy as np
 
@@ -297,6 +321,22 @@ def _busy() -> Iterator[None]:
 # --- what the user sees ----------------------------------------------------------------------
 
 
+def _failure(error: Exception) -> str:
+    kind = "" if isinstance(error, MementoError) else f"{type(error).__name__}: "
+    return " ".join([f"{kind}{error}", *getattr(error, "__notes__", ())])
+
+
+def _debugging() -> bool:
+    from memento.cli import main
+
+    return main._debugging(sys.argv)
+
+
+def _call(attention: Sequence[str]) -> None:
+    for sentence in attention:
+        typer.echo(f"memento: attention: {sentence}", err=True)
+
+
 def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
     typer.echo(json.dumps(facts) if as_json else text)
 
@@ -336,19 +376,15 @@ def _show(
     serving: Mapping[str, str | None],
     failures: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table("day", "data", *serving, box=None, pad_edge=False)
+    rows = []
     for document in documents:
         cells = []
         for name in serving:
             variant = document["variants"].get(name)
             cells.append("" if variant is None else _cell(variant))
         data = ", ".join(document["data_days"]) or document["status"]
-        table.add_row(document["day"], data, *cells)
-    console.print(table, soft_wrap=True)
+        rows.append([document["day"], data, *cells])
+    _table(["day", "data", *serving], rows)
     typer.echo("coverage increase of each horizon; * trained, ! refused by the gate")
     for name, version in serving.items():
         typer.echo(f"{name}: {version or 'nothing'} serves")
@@ -371,14 +407,24 @@ def _cell(variant: Mapping[str, Any]) -> str:
 
 
 def _show_record(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     names = ("variant", "horizon", "days", "retrained", "p10", "median", "p90", "largest")
-    table = Table(*names, "total coverage", box=None, pad_edge=False)
+    cells = []
     for row in rows:
         numbers = [f"{row[name]:.3f}" for name in names[4:]]
-        table.add_row(
-            *(str(row[name]) for name in names[:4]), *numbers, f"{row['total_coverage']:.1f}"
-        )
-    Console().print(table, soft_wrap=True)
+        texts = [str(row[name]) for name in names[:4]]
+        cells.append([*texts, *numbers, f"{row['total_coverage']:.1f}"])
+    _table([*names, "total coverage"], cells)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(*(Column(name, overflow="fold") for name in header), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(highlight=False)
+    if not sys.stdout.isatty():  # lines for programs are whole, however wide
+        console.width = 10_000
+    console.print(table)

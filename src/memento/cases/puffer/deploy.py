@@ -4,7 +4,7 @@
     STATE/base/                      the networks that trainings start from
     STATE/variants/NAME/H/           memory, reference and state of horizon H after its last day
     STATE/published/NAME/            the models, see ``publish``
-    STATE/plan.json                  which data the day at work consists of
+    STATE/plan.json                  which data the day at work consists of, and why
     STATE/days/2022-09-20.json       what was decided that day, and why; there when the day is done
     STATE/failures.json              days that failed, how often, and with what
     STATE/lock                       held by the job
@@ -29,6 +29,7 @@ Source: the Memento paper, section 5, and the failures that its deployment had.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -36,7 +37,7 @@ import math
 import shutil
 import time
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,13 @@ from memento.cases.puffer.deploy_settings import (
     is_of,
 )
 from memento.cases.puffer.features import HORIZONS, Features
-from memento.cases.puffer.publish import Publication, Version, digest_of, mirror_to_git
+from memento.cases.puffer.publish import (
+    Publication,
+    Version,
+    digest_of,
+    is_sound,
+    mirror_to_git,
+)
 from memento.cases.puffer.schema import Day, range_of
 from memento.cases.puffer.transmission import CLASSES
 from memento.cases.puffer.ttp import INPUTS, Network, Ttp
@@ -63,6 +70,7 @@ from memento.errors import (
     DamagedError,
     ForeignError,
     InputError,
+    MementoError,
     ModelError,
     SettingError,
     StorageError,
@@ -187,7 +195,9 @@ def check_candidate(
     """
     nothing = dict.fromkeys(("loss", "tail", "reference_loss", "reference_tail"), math.nan)
     chances = candidate.probabilities(x)
-    if not np.isfinite(chances).all() or not np.allclose(chances.sum(axis=1), 1, atol=1e-3):
+    whole = np.isfinite(chances).all() and np.allclose(chances.sum(axis=1), 1, atol=1e-3)
+    # What the publication would refuse is refused here, before anything counts as trained.
+    if not whole or not is_sound(candidate):
         return "its predictions are no distributions", nothing
     if not len(x):
         return None, nothing
@@ -257,6 +267,26 @@ class _Models:
     name: str | None  # of the version that serves
     networks: tuple[Network | None, ...]
     older: tuple[Network | None, ...]
+    attention: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a day consists of; kept from its first step on, so that all steps see the same."""
+
+    status: str
+    note: str
+    data: Mapping[dt.date, Features]
+    attention: tuple[str, ...]
+
+    def document(self, day: dt.date) -> dict[str, Any]:
+        return {
+            "day": day.isoformat(),
+            "status": self.status,
+            "note": self.note,
+            "data_days": [one.isoformat() for one in self.data],
+            "attention": list(self.attention),
+        }
 
 
 @dataclass(frozen=True)
@@ -275,11 +305,13 @@ class Outcome:
         days: Documents of the days that were done now, as in ``STATE/days``.
         waiting: Today, if its data is not there yet: the job is to be run again later.
         attention: What a person should look at, one sentence each.
+        failure: What the day after these failed with, if it did and was not raised.
     """
 
     days: tuple[Mapping[str, Any], ...] = ()
     waiting: dt.date | None = None
     attention: tuple[str, ...] = ()
+    failure: Exception | None = None
 
 
 # --- the job ---------------------------------------------------------------------------------
@@ -310,15 +342,7 @@ class Deployment:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        path = self.folder / "deployment.json"
-        if not path.is_file():
-            raise ForeignError(
-                f"{self.folder} holds no deployment; make one with: memento puffer deploy init"
-            )
-        document = _read_json(path)
-        if not isinstance(document, Mapping) or document.get("format") != _FORMAT:
-            raise ForeignError(f"{path} is no deployment of Memento")
-        self.settings = DeploymentSettings.of_document(document["settings"])
+        self.settings = self._read_settings()
         self._base: tuple[Network | None, ...] | None = None
 
     @classmethod
@@ -398,20 +422,26 @@ class Deployment:
             )
         return Publication(self.folder / "published" / variant, self.settings.keep)
 
-    def rollback(self, variant: str, reason: str, to: str | None = None) -> Version:
+    def rollback(
+        self, variant: str, reason: str, to: str | None = None
+    ) -> tuple[Version, tuple[str, ...]]:
         """Let an earlier model of a variant serve, until the next training is published.
 
         The next day's job attaches it, so the memory goes on with its predictions. The reference
         for coverage stays that of the last training.
+
+        Returns:
+            What serves now; and what a person should look at, such as a git work tree that did not
+            take it (the next run tries again).
 
         Raises:
             SettingError: There is no such variant.
             StorageError: There is no such version.
             LockedError: The job is running.
         """
-        publication = self.publication(variant)
         with self._locked():
-            return publication.rollback(reason, to=to)
+            version = self.publication(variant).rollback(reason, to=to)
+            return version, tuple(self._mirror())
 
     def days(self, last: int | None = None) -> list[dict[str, Any]]:
         """Documents of the days that are done, oldest first.
@@ -448,6 +478,7 @@ class Deployment:
         start: dt.date | None = None,
         skip: Iterable[dt.date] = (),
         progress: Callable[[str, float], None] | None = None,
+        catch: bool = False,
     ) -> Outcome:
         """Do all days that are not done yet, one after the other.
 
@@ -458,15 +489,18 @@ class Deployment:
             start: First day of a new deployment; ``until`` if left out.
             skip: Data days to leave out, recorded as such.
             progress: Called with what is done and the share of the day, in [0, 1].
+            catch: Hand back what a day failed with as ``Outcome.failure``, beside what was done
+                before it, instead of raising it.
 
         Returns:
-            What was done. A past day without data is recorded as such, and data that turns up
-            within ``late_days`` is inserted with the day that finds it. Today without data is no
-            record: the outcome is ``waiting``.
+            What was done. A past day without data is recorded as such, and data that turns up, or
+            is repaired, within ``late_days`` is inserted with the day that finds it. Today without
+            data is no record: the outcome is ``waiting``.
 
         Raises:
             LockedError: Another run is at work.
-            SettingError: ``start`` leaves a gap, or ``until`` lies in the future.
+            SettingError: ``start`` leaves a gap or lies after ``until``, or ``until`` lies in the
+                future.
             MementoError: A day failed; those before are done. It is counted in `failures`, and the
                 next run tries again.
         """
@@ -486,23 +520,31 @@ class Deployment:
                         f"start={start} leaves out days from {day} on; the last day done is "
                         f"{names[-1]}, and days follow one another"
                     )
+            elif day > until:
+                raise SettingError(f"start={start} lies after the last day to do, {until}")
             done: list[Mapping[str, Any]] = []
-            waiting = None
-            while day <= until:
+            waiting: dt.date | None = None
+            failure: Exception | None = None
+            while day <= until and waiting is None and failure is None:
                 try:
                     document = self._day(day, source, today, skipped, progress)
                 except Exception as error:
-                    error.add_note(f"This was about day {day} of the deployment.")
-                    self._count_failure(day, error)
-                    raise
+                    failure = error
+                    failure.add_note(f"This was about day {day} of the deployment.")
+                    self._count_failure(day, failure)
+                    continue
                 if document is None:
                     waiting = day
-                    break
-                done.append(document)
-                day += dt.timedelta(days=1)
+                else:
+                    done.append(document)
+                    day += dt.timedelta(days=1)
             attention = [sentence for document in done for sentence in document["attention"]]
-            attention += self._mirror()
-        return Outcome(tuple(done), waiting, tuple(attention))
+            problems = self._mirror()  # also what days before one that failed have published
+        if failure is not None and not catch:
+            for sentence in problems:
+                failure.add_note(f"Also {sentence}.")
+            raise failure
+        return Outcome(tuple(done), waiting, (*attention, *problems), failure)
 
     def table(self) -> Samples:
         """One row for each day with data, variant and horizon, as ``record.read_record``.
@@ -553,103 +595,132 @@ class Deployment:
         """Do a day; None if it is today and its data is not there."""
         tell = progress or (lambda text, share: None)
         tell(f"{day}: reading", 0.0)
-        wanted = day - dt.timedelta(days=1)
-        attention: list[str] = []
-        status, note = "done", ""
-        data: dict[dt.date, Features] = {}
-        planned = self._planned(day, source)
-        if planned is not None:
-            data = planned
-        else:
-            try:
-                data = self._data(day, source, skipped)
-            except (InputError, StorageError) as error:
-                if today - day < dt.timedelta(days=self.settings.give_up_days):
-                    raise
-                status, note = "unreadable", str(error)
-        if status == "done" and wanted not in data:
-            status = "skipped" if wanted in skipped else "no data"
-            if status == "no data" and day == today:
-                return None
-        if status != "done":
-            attention.append(f"{day}: data of {wanted}: {status}{': ' * bool(note)}{note}")
+        plan = self._planned(day, source, skipped) or self._read(day, source, today, skipped)
+        if plan is None:
+            return None
+        attention = list(plan.attention)
         variants: dict[str, Any] = {}
-        if data:
-            plan = {"day": day.isoformat(), "data_days": [d.isoformat() for d in data]}
-            _write_json(self.folder / "plan.json", plan)
+        if plan.data:
+            _write_json(self.folder / "plan.json", plan.document(day))
             steps = len(self.settings.variants) * HORIZONS
             for number, name in enumerate(self.settings.variants):
                 done = []
                 models = self._models(name)
+                attention += [f"{day}, {name}: {sentence}" for sentence in models.attention]
                 for h in range(HORIZONS):
                     tell(f"{day}: {name}, horizon {h}", (number * HORIZONS + h) / steps)
-                    done.append(self._step(name, h, day, data, models))
+                    done.append(self._step(name, h, day, plan.data, models))
                 variants[name] = self._finish(name, day, done)
                 attention += variants[name].pop("attention")
-        document = {
-            "day": day.isoformat(),
-            "status": status,
-            "note": note,
-            "data_days": [d.isoformat() for d in data],
-            "variants": variants,
-            "attention": attention,
-        }
+        document = {**plan.document(day), "variants": variants, "attention": attention}
         with storage_errors("record the day", self.folder):
             (self.folder / "days").mkdir(exist_ok=True)
             _write_json(self._day_file(day), document)
-        self._forget_failure(day)
+        self._forget_failures()
         tell(f"{day}: done", 1.0)
         return document
 
-    def _planned(self, day: dt.date, source: Source) -> dict[dt.date, Features] | None:
+    def _planned(self, day: dt.date, source: Source, skipped: frozenset[dt.date]) -> _Plan | None:
         """The data of a day that was begun: the same again, whatever has turned up since."""
         path = self.folder / "plan.json"
         plan: Any = _read_json(path) if path.is_file() else {"day": None}
-        if plan["day"] != day.isoformat():
+        if plan["day"] != day.isoformat() or not self._touched(day):
             return None
         data = {}
         for one in [day_of(text, str(path), DamagedError) for text in plan["data_days"]]:
+            if one in skipped:
+                raise SettingError(
+                    f"the data of {one} is in a memory already, so it cannot be left out of {day}; "
+                    "run without skipping it"
+                )
             features = source(one)
             if features is None or not features.size:
                 raise StorageError(
                     f"the data of {one} was there when {day} was begun and is not now; put it back"
                 )
             data[one] = features
-        return data
+        return _Plan(
+            plan.get("status", "done"), plan.get("note", ""), data, tuple(plan.get("attention", ()))
+        )
 
-    def _data(
-        self, day: dt.date, source: Source, skipped: frozenset[dt.date]
-    ) -> dict[dt.date, Features]:
-        """The data of a day: late days first, then the day before."""
+    def _touched(self, day: dt.date) -> bool:
+        """Whether any memory has the data of a day; until then the day can be planned anew."""
+        for name in self.settings.variants:
+            folder = self.folder / "variants" / name / "0"  # the first of its horizons
+            if snapshot.exists(folder):
+                found = snapshot.read(folder, _KIND, verify=False)
+                if _State.of_document(found.documents.get("state"), folder).day >= day:
+                    return True
+        return False
+
+    def _read(
+        self, day: dt.date, source: Source, today: dt.date, skipped: frozenset[dt.date]
+    ) -> _Plan | None:
+        """The data of a day: late days first, then the day before; None if today has to wait."""
+        settings = self.settings
+        wanted = day - dt.timedelta(days=1)
+        status, note = "done", ""
+        found: Features | None = None
+        try:
+            found = None if wanted in skipped else source(wanted)
+        except (InputError, StorageError) as error:
+            if today - day < dt.timedelta(days=settings.give_up_days):
+                raise
+            status, note = "unreadable", str(error)
+        if status == "done" and (found is None or not found.size):
+            status = "skipped" if wanted in skipped else "no data"
+            if status == "no data" and day == today:
+                return None
+        attention = []
+        if status != "done":
+            attention.append(f"{day}: data of {wanted}: {status}{': ' * bool(note)}{note}")
+        data = {}
+        for one in self._late():
+            try:
+                late = None if one in skipped else source(one)
+            except (InputError, StorageError) as error:
+                # No reason to hold up a day whose own data is good.
+                last = one + dt.timedelta(days=1 + settings.late_days)
+                attention.append(
+                    f"{day}: late data of {one} is left out, and tried again up to {last}: {error}"
+                )
+                continue
+            if late is not None and late.size:
+                data[one] = late
+        if found is not None and status == "done":
+            data[wanted] = found
+        return _Plan(status, note, data, tuple(attention))
+
+    def _late(self) -> list[dt.date]:
+        """Data days of the last time that no day had, for want of data or because of damage."""
+        late_days = self.settings.late_days
         candidates = [
             day_of(document["day"]) - dt.timedelta(days=1)
-            for document in self.days(last=self.settings.late_days)
-            if document["status"] == "no data"
+            for document in self.days(last=late_days)
+            if document["status"] in ("no data", "unreadable")
         ]
         taken = {
-            text
-            for document in self.days(last=2 * self.settings.late_days)
-            for text in document["data_days"]
+            text for document in self.days(last=2 * late_days) for text in document["data_days"]
         }
-        candidates = [one for one in candidates if one.isoformat() not in taken]
-        data = {}
-        for one in [*candidates, day - dt.timedelta(days=1)]:
-            if one in skipped:
-                continue
-            features = source(one)
-            if features is not None and features.size:
-                data[one] = features
-        return data
+        return [one for one in candidates if one.isoformat() not in taken]
 
     def _models(self, variant: str) -> _Models:
         """What serves, and what served before; without any version, the base."""
         publication = self.publication(variant)
-        serving, before = publication.current(), publication.previous()
-        nothing = (None,) * HORIZONS
+        serving = publication.current()
+        older: tuple[Network | None, ...] = (None,) * HORIZONS
+        attention: tuple[str, ...] = ()
+        try:
+            before = publication.previous()
+            if before is not None:
+                older = before.networks()
+        except DamagedError as error:  # it does not serve, so that the day can do without
+            attention = (f"what served before cannot be compared with: {error}",)
         return _Models(
             None if serving is None else serving.name,
             self.base if serving is None else serving.networks(),
-            nothing if before is None else before.networks(),
+            older,
+            attention,
         )
 
     def _step(
@@ -689,8 +760,6 @@ class Deployment:
                     report = memory.insert(columns)
                     offered += report.offered
         kept = int(np.count_nonzero(memory.arrivals > inserts))
-        if not len(memory):
-            raise StorageError(f"{day}, horizon {h}: no sample in the data; skip the day")
         scores = _scores(data[max(data)], h, settings, [current, older])
         recent = _recent(held_out, settings.gate.days)
         unit = 0 if state is None else state.unit + 1
@@ -705,28 +774,37 @@ class Deployment:
             ),
             rng,
         )
+        if not len(memory):
+            decision = dataclasses.replace(
+                decision, due=False, reason="the memory is empty", value=0.0
+            )
         streak = (0 if state is None else state.streak) + 1 if decision.due else 0
         rested = (
             state is None or state.trained is None or (day - state.trained).days >= variant.rest
         )
-        due = first or (streak >= variant.confirm and rested)
+        due = bool(len(memory)) and (first or (streak >= variant.confirm and rested))
         candidate: Network | None = None
         refused: str | None = None
         facts: dict[str, float] = {}
         if due:
-            candidate = self._train(name, h, variant, memory, current)
             references = [network for network in (current, older) if network is not None]
-            refused, facts = check_candidate(
-                candidate, references, recent["x"], recent["y_bin"], settings.gate
-            )
+            try:
+                candidate = self._train(name, h, variant, memory, current)
+                refused, facts = check_candidate(
+                    candidate, references, recent["x"], recent["y_bin"], settings.gate
+                )
+            except (InputError, ModelError) as error:  # it would fail in the same way again
+                refused = f"the training failed: {error}"
             if refused is not None:
                 candidate = None
         retrained = candidate is not None
         if retrained:
             memory.mark_trained()
             streak = 0
-        increase = 1.0 if first else float(decision.value)
-        total = float(batch_densities(memory.samples, variant.space)[1].sum())
+        increase, total = float(decision.value), 0.0
+        if len(memory):
+            increase = 1.0 if first else increase
+            total = float(batch_densities(memory.samples, variant.space)[1].sum())
         row = {
             "variant": name,
             "horizon": h,
@@ -842,6 +920,11 @@ class Deployment:
             for row in rows
             if row["refused"] is not None
         ]
+        attention += [
+            f"{day}, {name}, horizon {row['horizon']}: no sample in the data"
+            for row in rows
+            if not row["offered"]
+        ]
         published = None
         fresh = [h for h, one in enumerate(done) if one.candidate is not None]
         version = day.isoformat()
@@ -927,8 +1010,25 @@ class Deployment:
             self._base = tuple(Network.of_arrays(one) if one else None for one in found)
         return self._base
 
-    def _locked(self) -> Lock:
-        return Lock(self.folder / "lock")
+    def _read_settings(self) -> DeploymentSettings:
+        path = self.folder / "deployment.json"
+        if not path.is_file():
+            raise ForeignError(
+                f"{self.folder} holds no deployment; make one with: memento puffer deploy init"
+            )
+        document = _read_json(path)
+        if not isinstance(document, Mapping) or document.get("format") != _FORMAT:
+            raise ForeignError(f"{path} is no deployment of Memento")
+        return DeploymentSettings.of_document(document["settings"])
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The deployment for oneself, with the settings as they are now."""
+        with contextlib.ExitStack() as stack:
+            with storage_errors("lock the deployment", self.folder):
+                stack.enter_context(Lock(self.folder / "lock"))
+            self.settings = self._read_settings()
+            yield
 
     def _done(self) -> list[dt.date]:
         folder = self.folder / "days"
@@ -948,6 +1048,7 @@ class Deployment:
         for folder in (self.folder, self.folder / "days"):
             for path in folder.glob(".*.tmp") if folder.is_dir() else ():
                 path.unlink(missing_ok=True)
+        self._forget_failures()
         # A step that is done is not written again, so what it replaced might stay for good.
         for folder in (self.folder / "variants").glob("*/*"):
             if snapshot.exists(folder):
@@ -961,21 +1062,30 @@ class Deployment:
                 with publication.lock():
                     publication.clean()
 
-    def _count_failure(self, day: dt.date, error: BaseException) -> None:
-        failures = self.failures()
-        attempts = failures.get(day.isoformat(), {}).get("attempts", 0) + 1
-        failures[day.isoformat()] = {
-            "attempts": attempts,
-            "error": f"{type(error).__name__}: {error}",
-        }
-        _write_json(self.folder / "failures.json", failures)
-
-    def _forget_failure(self, day: dt.date) -> None:
-        failures = self.failures()
-        if failures.pop(day.isoformat(), None) is None:
-            return
-        if failures:
+    def _count_failure(self, day: dt.date, failure: Exception) -> None:
+        try:
+            failures = self.failures()
+            attempts = failures.get(day.isoformat(), {}).get("attempts", 0) + 1
+            failures[day.isoformat()] = {
+                "attempts": attempts,
+                "error": f"{type(failure).__name__}: {failure}",
+            }
             _write_json(self.folder / "failures.json", failures)
+        except MementoError as error:  # must not hide what is counted
+            failure.add_note(f"It is not counted: {error}.")
+
+    def _forget_failures(self) -> None:
+        """Those of days that are done."""
+        failures = self.failures()
+        left = {
+            day: entry
+            for day, entry in failures.items()
+            if not self._day_file(day_of(day)).is_file()
+        }
+        if left == failures:
+            return
+        if left:
+            _write_json(self.folder / "failures.json", left)
         else:
             (self.folder / "failures.json").unlink()
 
@@ -984,17 +1094,16 @@ class Deployment:
         settings = self.settings
         problems = []
         for name in settings.variants if settings.git is not None else ():
-            version = self.publication(name).current()
-            if version is None:
-                continue
             try:
-                mirror_to_git(
-                    version,
-                    str(settings.git),
-                    f"{settings.git_folder}/{name}",
-                    remote=settings.git_remote,
-                )
-            except (StorageError, SettingError) as error:
+                version = self.publication(name).current()
+                if version is not None:
+                    mirror_to_git(
+                        version,
+                        str(settings.git),
+                        f"{settings.git_folder}/{name}",
+                        remote=settings.git_remote,
+                    )
+            except Exception as error:  # of whatever kind: what was done is done
                 problems.append(f"{name}: not published to git: {error}")
         return problems
 

@@ -216,15 +216,17 @@ class DeploymentSettings:
             so that no normaliser is stuck in the year of the base.
         gate: What may serve.
         keep: Published versions of each variant that stay.
-        late_days: So many days after a day without data, data that turns up is still inserted.
-        give_up_days: So many days an unreadable day is tried again; then it is recorded as such.
+        late_days: So many days after a day without data, or with data that cannot be read, data
+            that turns up or is repaired is still inserted.
+        give_up_days: So many days an unreadable day is tried again and holds up those after it;
+            then it is recorded as such.
         insert_rows: Samples in memory at a time, beside what is held: for huge days.
         longest: Samples with a transmission time above, in s, are dropped: no viewer waits so long.
         cc: Keep only streams over this congestion control; needs expt_settings.
         checkpoint_seconds: How often a training in progress is saved.
         seed: Of everything random besides the training, which has its own.
         metric: Epoch of the coverage numbers: to be raised deliberately whenever they change.
-        git: Work tree that every published version is committed to; None for none.
+        git: Work tree that what serves is committed to after every run and rollback; None for none.
         git_folder: Folder inside of it; each variant has one in it.
         git_remote: Where to push; None for nowhere.
 

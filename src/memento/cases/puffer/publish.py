@@ -41,7 +41,7 @@ from memento.errors import (
 from memento.files import Lock, atomic_write, digest, storage_errors, sync_folder, write_synced
 from memento.learner import digest_of_state
 
-__all__ = ["Publication", "Switch", "Version", "digest_of", "mirror_to_git"]
+__all__ = ["Publication", "Switch", "Version", "digest_of", "is_sound", "mirror_to_git"]
 
 _FORMAT = "memento-puffer-model"
 _VERSION = 1
@@ -62,6 +62,24 @@ def digest_of(network: Network) -> str:
         True
     """
     return digest_of_state(network.astype(np.float64).arrays())
+
+
+def is_sound(network: Network) -> bool:
+    """Whether a network gives distributions, for ordinary inputs and for extreme ones.
+
+    What is not sound is never published.
+
+    Example:
+        >>> is_sound(Network.fresh(seed=1))
+        True
+    """
+    network = network.astype(np.float64)  # as files hold it
+    moments = network.moments
+    x = moments.mean + moments.scale * np.random.default_rng(0).normal(size=(64, INPUTS))
+    x = np.concatenate([x, np.zeros((1, INPUTS)), moments.mean + 20 * moments.scale[None]])
+    with np.errstate(all="ignore"):
+        chances = network.probabilities(x)
+        return bool(np.isfinite(chances).all() and np.allclose(chances.sum(axis=1), 1, atol=1e-3))
 
 
 @dataclass(frozen=True)
@@ -403,7 +421,11 @@ class Publication:
             written = Version(folder.name, staging, manifest)
             Ttp.read(staging)  # all three files of a network agree
             networks = written.networks()
-            _check_predictions(networks)
+            for h, network in enumerate(networks):
+                if not is_sound(network):
+                    raise ModelError(
+                        f"network {h} does not predict distributions; it is not published"
+                    )
             if validate is not None:
                 validate(networks)
             os.rename(staging, folder)
@@ -439,16 +461,19 @@ def mirror_to_git(
 ) -> str | None:
     """Copy a version into a git work tree, commit it as a whole, and push.
 
-    One process at a time: the lock is a file beside git's own and goes away with its holder. The
-    work tree should be a clone for this purpose alone.
+    One process at a time: the lock is a file beside git's own and goes away with its holder. Only
+    the folder is touched: what a person has changed elsewhere in the work tree, staged or not, and
+    has not committed, stays as it is. If others have pushed as well, though, git cannot put the
+    commit on top of theirs before such changes are committed, so a clone for this purpose alone is
+    better.
 
     Args:
         version: What to publish.
         work_tree: Top folder of a clone, on the branch to commit to.
         folder: Inside of it; receives the 15 files and the manifest, other files there are removed.
-        remote: Name of the remote to pull from before and to push to; None for no network.
+        remote: Name of the remote to fetch from before and to push to; None for no network.
         timeout: For each call of git, in s.
-        attempts: Pulls and pushes if others push at the same time.
+        attempts: Fetches and pushes if others push at the same time.
 
     Returns:
         The new commit; None if the work tree holds this version already and nothing is left to
@@ -456,27 +481,34 @@ def mirror_to_git(
 
     Raises:
         LockedError: Another process is publishing there, or git itself is at work.
-        StorageError: No work tree, or git fails; its message is quoted. The next call goes on.
-        SettingError: A folder that leads out of the work tree.
+        StorageError: No work tree, a rebase of a person goes on there, or git fails; its message is
+            quoted. The next call goes on.
+        DamagedError: The version's files differ from its manifest.
+        SettingError: A folder that leads out of the work tree, or into git's own.
     """
     tree = Path(work_tree)
     target = tree / folder
-    if os.path.isabs(folder) or ".." in Path(folder).parts or Path(folder) == Path():
+    parts = Path(folder).parts
+    inside = target.resolve().is_relative_to(tree.resolve())  # also if links lead elsewhere
+    if os.path.isabs(folder) or not parts or ".." in parts or parts[0] == ".git" or not inside:
         raise SettingError(f"folder={folder!r}; name one inside the work tree")
+    version.verify()
     if not (tree / ".git").is_dir():
         raise StorageError(f"{tree} is no clone of a git repository; make one with: git clone")
     with storage_errors("publish", tree), Lock(tree / ".git" / "memento-publish.lock"):
         _free_index(tree)
         git = _Git(tree, timeout)
-        if (tree / ".git" / "rebase-merge").exists() or (tree / ".git" / "rebase-apply").exists():
-            git("rebase", "--abort")
+        _end_rebase(git, tree)
         # What a killed process copied halfway is no commit of anybody.
-        if git.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
-            git("reset", "--quiet", "--hard")
+        git("reset", "--quiet", "--", folder)
+        if git.succeeds("cat-file", "-e", f"HEAD:{folder}"):
+            git("checkout", "--quiet", "HEAD", "--", folder)
         git("clean", "--quiet", "-d", "--force", "--", folder)
         for attempt in range(attempts):
             if remote is not None and git.succeeds("rev-parse", "--abbrev-ref", "@{upstream}"):
-                git("pull", "--quiet", "--rebase", remote)
+                git("fetch", "--quiet", remote)
+                if git("rev-list", "--count", "HEAD..@{upstream}") != "0":
+                    _rebase(git, tree)
             commit = _commit(git, version, target, folder)
             if remote is None:
                 return commit
@@ -501,11 +533,39 @@ def _commit(git: _Git, version: Version, target: Path, folder: str) -> str | Non
     git("add", "--all", "--force", "--", folder)
     if git.succeeds("diff", "--cached", "--quiet", "--", folder):
         return None
-    identity: list[str] = []
-    if not git.succeeds("config", "user.email"):
-        identity = ["-c", "user.name=Memento deployment", "-c", "user.email=memento@localhost"]
-    git(*identity, "commit", "--quiet", "-m", f"{folder}: model {version.name}", "--", folder)
+    message = f"{folder}: model {version.name}"
+    git(*_identity(git), "commit", "--quiet", "-m", message, "--", folder)
     return git("rev-parse", "HEAD")
+
+
+def _identity(git: _Git) -> tuple[str, ...]:
+    """Options for a clone in which nobody has said who commits."""
+    if git.succeeds("config", "user.email"):
+        return ()
+    return ("-c", "user.name=Memento deployment", "-c", "user.email=memento@localhost")
+
+
+_REBASING = "memento-rebasing"
+
+
+def _rebase(git: _Git, tree: Path) -> None:
+    """Put our commits on top of theirs; git refuses if a person's changes are in the way."""
+    mark = tree / ".git" / _REBASING
+    mark.touch()
+    try:
+        git(*_identity(git), "rebase", "--quiet", "@{upstream}")
+    finally:
+        _end_rebase(git, tree)
+
+
+def _end_rebase(git: _Git, tree: Path) -> None:
+    """Abort a rebase of ours that stopped; one of a person is not ours to end."""
+    mark = tree / ".git" / _REBASING
+    if any((tree / ".git" / name).exists() for name in ("rebase-merge", "rebase-apply")):
+        if not mark.exists():
+            raise StorageError(f"{tree}: a rebase is going on; finish or abort it")
+        git("rebase", "--abort")
+    mark.unlink(missing_ok=True)
 
 
 def _ahead(git: _Git) -> bool:
@@ -525,11 +585,19 @@ class _Git:
         result = self._run(words)
         if result.returncode:
             reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
-            raise StorageError(f"{self._tree}: git {words[0]} failed: {reason[:300]}")
+            command = next(word for word in words if not word.startswith(("-", "user.")))
+            raise StorageError(f"{self._tree}: git {command} failed: {reason[:300]}")
         return result.stdout.strip()
 
     def succeeds(self, *words: str) -> bool:
         return self._run(words).returncode == 0
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        # Called from a hook, say, the variables of another repository would lead there.
+        foreign = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+        own = {name: value for name, value in os.environ.items() if name not in foreign}
+        return {**own, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
     def _run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         try:
@@ -539,7 +607,7 @@ class _Git:
                 text=True,
                 timeout=self._timeout,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
+                env=self._environment(),
             )
         except FileNotFoundError as error:
             raise StorageError("git is not installed; install it or leave git out") from error
@@ -559,18 +627,6 @@ def _free_index(tree: Path) -> None:
         if time.time() - path.stat().st_mtime < _STALE:
             raise LockedError(f"{tree} is in use: {path} exists; wait, or remove it if git is gone")
         path.unlink(missing_ok=True)
-
-
-def _check_predictions(networks: tuple[Network, ...]) -> None:
-    """Every network gives distributions, for ordinary inputs and for extreme ones."""
-    rng = np.random.default_rng(0)
-    for h, network in enumerate(networks):
-        moments = network.moments
-        x = moments.mean + moments.scale * rng.normal(size=(64, INPUTS)) * [[1.0]]
-        x = np.concatenate([x, np.zeros((1, INPUTS)), moments.mean + 20 * moments.scale[None]])
-        chances = network.probabilities(x)
-        if not np.isfinite(chances).all() or not np.allclose(chances.sum(axis=1), 1, atol=1e-3):
-            raise ModelError(f"network {h} does not predict distributions; it is not published")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
