@@ -11,8 +11,8 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 DEMO_EXTRAS := cli,telemetry,figures
-TEST_EXTRAS := cli,torch,onnx,telemetry,sklearn,dask,tuning,figures,dev
-CORE_TESTS = $(filter-out $(addprefix tests/,cases cli integrations report runner scale __pycache__), \
+TEST_EXTRAS := cli,torch,onnx,telemetry,sklearn,dask,tuning,figures,tracking,dev
+CORE_TESTS = $(filter-out $(addprefix tests/,cases cli integrations report runner __pycache__), \
                $(wildcard tests/test_*.py) $(patsubst %/,%,$(wildcard tests/*/)))
 
 .DEFAULT_GOAL := help

@@ -105,8 +105,9 @@ def test_analysis(made, tmp_path):
     out, figures = executed("analysis.py", made / "results", tmp_path)
     assert "Puffer's primary experiment" in out
     assert "132,621" in out
-    assert set(figures) <= {"analysis-tiny"}
-    assert "deployment: not run" in out
+    assert figures == ["analysis-tiny", "deployment-record"]
+    assert "Trainings of the first horizon" in out
+    assert "not run" not in out
 
 
 @pytest.mark.slow

@@ -85,6 +85,12 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
+def writes(folder: Path) -> bool:
+    """Whether a replay is in the midst of writing down a day or its state."""
+    states = list(folder.glob("state/generation-*")) + list(folder.glob("state/.*"))
+    return len(states) > 1 or any(folder.glob("days/.*.tmp"))
+
+
 def kill(folder: Path, kills: int, seconds: float) -> dict[str, int]:
     """Kill replays at random moments until there were enough kills; check each that completes."""
     network, stored = base(), days(5)
@@ -113,7 +119,13 @@ def kill(folder: Path, kills: int, seconds: float) -> dict[str, int]:
                 os._exit(code)
         ended = 0
         if not enough:
-            time.sleep(rng.uniform(0, lasting))
+            moment = time.monotonic() + rng.uniform(0, lasting)
+            at_work = rng.random() < 0.5  # then, from that moment on, as soon as it writes
+            while time.monotonic() < moment:
+                time.sleep(0.001)
+            while at_work and not writes(place) and time.monotonic() < moment + lasting:
+                if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    break
             ended, status = os.waitpid(child, os.WNOHANG)
             if not ended:
                 os.kill(child, signal.SIGKILL)
@@ -122,8 +134,7 @@ def kill(folder: Path, kills: int, seconds: float) -> dict[str, int]:
         if os.WIFSIGNALED(status):
             counts["kills"] += 1
             lasting *= 1.02
-            left = list(place.glob("state/generation-*")) + list(place.glob("days/.*.tmp"))
-            counts["interrupted"] += len(left) > 1
+            counts["interrupted"] += writes(place)
             continue
         assert os.WEXITSTATUS(status) == 0, "a replay failed instead of being killed"
         assert record_of(place) == expected[name], f"{place} differs from a straight replay"

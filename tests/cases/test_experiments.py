@@ -24,10 +24,11 @@ from memento.cases.puffer.experiments import (
     experiments,
 )
 from memento.cases.puffer.features import Features
-from memento.cases.puffer.replay import arm
+from memento.cases.puffer.replay import TRIGGERS, arm, fixed
 from memento.errors import SettingError, StorageError
 from memento.runner.job import load_body
 from memento.runner.registry import Registry
+from memento.runner.settings import Overrides
 from memento.runner.spec import Run
 
 FAST = {"epochs": 2, "scratch_epochs": 3, "held_out": 0.0, "patience": None}
@@ -70,7 +71,7 @@ def places(tmp_path_factory):
     for name in ("memento", "daily"):
         found.run(
             f"puffer-replay/sim-1+{name}", "replay", PERIOD,
-            **{**SMALL, "arm": name, "members": 2, "densities": [8]},
+            **{**SMALL, "arm": name, "members": 2, "densities": [8], **fixed(name)},
         )  # fmt: skip
     return found
 
@@ -173,6 +174,15 @@ def test_sweeps_are_those_of_the_paper():
         assert values("table-other-metrics", rf"{metric}-T=(.*)") == [1e-4, 1e-3, 0.01, 0.1, 1, 10]
     for rule in ("coverage", "calibrated", "loss"):
         assert values("table-decisions", rf"memento-{rule}=(.*)") == [0.05, 0.1, 0.2]
+    for scale in (REDUCED, PAPER):  # of each period, some are due and some are not
+        periods = values("table-decisions", r"memento-period=(.*)")
+        assert periods == [2, 7]
+        assert all(days < min(p.days for p in scale.periods) - 1 for days in periods)
+    for days in (2, 7):
+        made = arms_of(REDUCED)[f"memento-period={days}"]
+        assert (made["trigger"], made["threshold"], made["interval"]) == ("period", days, 1)
+    used = {made.get("trigger", "always") for made in arms_of(REDUCED).values()}
+    assert used == set(TRIGGERS)
     assert PAPER.batches == (128, 256, 512, 1024, 2048)
     assert (PAPER.capacity, PAPER.batch_size, PAPER.interval, PAPER.freeze_after) == (
         10**6,
@@ -181,6 +191,93 @@ def test_sweeps_are_those_of_the_paper():
         21,
     )
     assert [p.days for p in PAPER.periods] == [181, 184, 151]
+
+
+def overridden(pattern, **values):
+    """The reduced set with the user's values, and what these do not reach."""
+    declared_ones = {one.key: one for one in Registry().group("puffer-replay").values()}
+    overrides = Overrides(((f"puffer-replay/{pattern}", values),), source="run.toml")
+    found = overrides.apply(declared_ones)
+    return found, overrides.unreached(
+        found, [k for k in found if k.endswith(("1+memento", "1+random"))]
+    )
+
+
+def test_every_keyword_of_a_replay_can_be_set():
+    found, notes = overridden("sim-1+*", seed=3, temperature=0.5)
+    key = "puffer-replay/sim-1+memento"
+    assert dict(found[key].parameters)["temperature"] == 0.5
+    assert dict(found[key].parameters)["seed"] == 3
+    # Random memories have no temperature: said, since nothing would change.
+    assert notes == [
+        'run.toml: parameters."puffer-replay/sim-1+*".temperature changes nothing for '
+        "puffer-replay/sim-1+random"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "values", "words"),
+    [
+        ("sim-1+memento", {"capacity": -1}, "sim-1+memento: capacity=-1; give a whole number"),
+        ("sim-1+memento", {"interval": -5}, "interval=-5; give a whole number of at least 1"),
+        ("sim-1+memento", {"training": {"epochs": -5}}, "epochs"),
+        ("sim-1+memento", {"temperature": "hot"}, "temperature is 'hot'; expected a number"),
+        ("sim-1+memento", {"temperature": -1.0}, "temperature"),
+        ("sim-1+daily", {"interval": 3}, "'daily' has interval = 1, not 3"),
+        ("sim-1+daily", {"jtt": 10.0}, "'daily' has jtt = 1.0, not 10.0"),
+        ("sim-1+figure-selection", {"samples": 0}, "samples=0; give at least 1"),
+        ("sim-1+memento", {"colour": 1}, "no parameter 'colour'; there are arm, bandwidth, base"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_is_run(pattern, values, words):
+    with pytest.raises(SettingError, match=re.escape(words)):
+        overridden(pattern, **values)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("puffer-preprocess/sim-1", {"days": 0}),
+        ("puffer-preprocess/sim-1", {"first": "soon"}),
+        ("puffer-preprocess/sim-1", {"shifts": [["holds", 1]]}),
+        ("puffer-preprocess/sim-1-static", {"horizons": 6}),
+        ("puffer-analysis/simulated", {"viewers": 0}),
+        ("puffer-deployment/sim-1", {"capacity": -1}),
+        ("puffer-deployment/sim-1", {"days": 0}),
+        ("demo/week", {"capacity": 0}),
+        ("demo/week", {"days": 1}),
+    ],
+)
+def test_other_bodies_check_their_values_too(key, values, declarations):
+    one = {key: Registry().group(key.partition("/")[0])[key.partition("/")[2]]}
+    with pytest.raises(SettingError, match=re.escape(f"run.toml: parameters of {key}: ")):
+        Overrides(((key, values),), source="run.toml").apply(one)
+
+
+def test_what_is_declared_passes_its_checks(declarations):
+    for one in [*declarations.values(), *declared(LARGE), *declared(PAPER)]:
+        body = getattr(page, one.body.rpartition(":")[2])
+        if hasattr(body, "check"):
+            bound = inspect.signature(body).bind(None, **one.document()["parameters"])
+            bound.apply_defaults()
+            list(body.check(**dict(list(bound.arguments.items())[1:])) or ())
+
+
+def test_the_record_is_looked_for_among_the_data(declarations, monkeypatch, tmp_path):
+    one = declarations["puffer-deployment/record"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEMENTO_DATA", raising=False)
+    assert one.optional
+    assert 'name it: [parameters."puffer-deployment/record"] record = "PATH"' in one.absent()
+    (tmp_path / "shared/data").mkdir(parents=True)
+    (tmp_path / "shared/data/puffer-deployment.csv").write_text(
+        "variant,horizon,day,retrained,coverage_increase,total_coverage_increase,total_coverage\n"
+        "default,0,2022-09-19,True,0.5,,\n"
+    )
+    monkeypatch.setenv("MEMENTO_DATA", str(tmp_path / "shared"))
+    assert not one.absent()
+    folder = Places(tmp_path).run("puffer-deployment/record", "published_record", **one.parameters)
+    assert rows(folder / "days.parquet")["variant"].tolist() == ["default"]
 
 
 def test_batch_sizes_are_those_of_the_scale():

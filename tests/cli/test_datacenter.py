@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -146,26 +150,77 @@ def test_workloads_from_files(call, tmp_path):
     assert code == 2
     assert "setting 'w9'; there are w1" in err
     assert "mine_c133" in err
+    file.write_text("100\n200\nmany\n")
+    words = ("simulate", "w9", "--recorded", f"mine={file}", "--to", tmp_path)
+    assert f"{file}, line 3" in call(*words)[2]
+    file.write_text("100\n200\n")
+    assert "mine_c133" in call(*words)[2]
+
+
+def test_sigterm_stops_simulations_and_leaves_nothing(tmp_path):
+    """A program that sleeps for an hour stands for ns-3; see also Ctrl-C, which is the same."""
+    program, pid = tmp_path / "program", tmp_path / "pid"
+    program.write_text(f"#!/bin/sh\necho $$ > {pid}.new\nmv {pid}.new {pid}\nexec sleep 3600\n")
+    program.chmod(0o755)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = (
+        "from pathlib import Path; from memento.cases.datacenter import simulate as case; "
+        f"case.build = lambda: case.Program(Path({str(program)!r}), '3.44', ''); "
+        "from memento.cli.main import main; "
+        f"main(['datacenter', 'simulate', 'w1', '--runs', '0', '--to', {str(tmp_path / 'runs')!r}])"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not pid.exists():
+            assert command.poll() is None, command.communicate()[1]
+            time.sleep(0.02)
+        assert len(list(scratch.iterdir())) == 1
+        command.terminate()
+        _, err = command.communicate(timeout=120)
+    finally:
+        command.kill()
+    assert command.returncode == 128 + signal.SIGTERM
+    assert "stopped; the same command goes on from here" in err
+    assert list(scratch.iterdir()) == []
+    assert not list((tmp_path / "runs").rglob("*.npz"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("simulate", "w1_c50"), "setting 'w1_c50'"),
-        (("simulate", "w1", "--runs", "5-2"), "runs '5-2'"),
+        (("simulate", "w1", "--runs", "5-2"), "--runs '5-2'"),
         (("simulate", "w1", "--messages", "lost"), "'buffered' or 'refused'"),
         (("simulate", "w1", "--sizes", "mine"), "give NAME=FILE"),
         (("simulate", "w1", "--sizes", "w2=some.txt"), "already"),
         (("simulate", "w1", "--sizes", "mine=absent.txt"), "absent.txt"),
+        (("simulate", "w1", "--recorded", "mine"), "--recorded 'mine'; give NAME=FILE"),
+        (("simulate", "w1", "--seconds", "0.5"), "--seconds 0.5; senders start from 1 s on"),
+        (("simulate", "w1", "--seconds", "nan"), "--seconds nan; "),
         (("replay", "nonsense"), "scenario 'nonsense'"),
+        (("replay", "--memories", ","), "--memories ','; give some of memento"),
+        (("replay", "congestion", "--memories", "lars"), "memories lars need classes"),
+        (("replay", "--seeds", "-1"), "--seeds '-1'; give numbers"),
         (("replay", "--memories", "nonsense"), "memory 'nonsense'"),
         (("replay", "--stride", "0"), "stride=0"),
         (("replay", "--as", "someone"), "memento or paper"),
         (("replay", "--capacity", "incremental"), "SCENARIO=SAMPLES"),
         (("replay", "--seeds", "x"), "'x'"),
-        (("replay", "incremental", "--from", "absent"), "no such run"),
+        (
+            ("replay", "incremental", "--from", "absent"),
+            "--to absent`",
+        ),
         (("tune", "nonsense"), "task 'nonsense'"),
         (("tune", "--layers", "3to4"), "--layers '3to4'"),
+        (("tune", "--setting", "w9"), "setting 'w9'; give some of w1"),
         (("tune", "--from", "absent"), "no such run"),
     ],
 )

@@ -117,6 +117,14 @@ def test_init_from_options(cli, mem):
     assert memory.policy.sort_by == ("y", "yhat")
 
 
+def test_init_says_that_there_is_room_and_no_samples(cli):
+    code, out, _ = cli("memory", "init", "m", "--policy", "reservoir", "--capacity", 2000)
+    assert code == 0
+    assert out.startswith("made m: room for 2,000 samples, ")
+    code, out, _ = cli("memory", "init", "n", "--policy", "unbounded")
+    assert out.startswith("made n: no limit, ")
+
+
 def test_init_from_a_file_is_the_same(cli, mem, tmp_path):
     (tmp_path / "m.toml").write_text(
         f'capacity = 400\n[policy]\nlabels = ["y:{CLASSES}"]\n'

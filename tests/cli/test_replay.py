@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
+import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("polars")
 pytest.importorskip("typer")
 
+from memento.cases.puffer.replay import ARMS
+from memento.cases.puffer.ttp import Ttp
 from memento.cli.main import main
+from memento.cli.replay import replay
 
 SCRIPT = Path(__file__).parents[1] / "cases" / "replayed_days.py"
 _found = importlib.util.spec_from_file_location("replayed_days", SCRIPT)
@@ -98,7 +104,11 @@ def test_other_settings_in_the_same_folder_are_refused(capsys, stored, tmp_path)
         (("--trigger", "sometimes"), "trigger"),
         (("--horizon", 7), "horizon"),
         (("--arm", "committee", "--members", 1), ""),
-        (("--as", "nothing"), "give one of"),
+        (("--as", "nothing"), "--as nothing; give one of quick, memento, artefact, puffer"),
+        (("--arm", "daily", "--jtt", 10), "'daily' has jtt = 1.0, not 10.0"),
+        (("--arm", "daily", "--members", 7), "'daily' has members = 1, not 7"),
+        (("--published", "/no/such/folder"), "--published /no/such/folder: no such folder"),
+        (("--published", "."), "holds no model of these days, such as 2022-01-01/py-0.pt"),
     ],
 )
 def test_wrong_use_is_said_before_anything_is_replayed(words, said, capsys, stored, tmp_path):
@@ -111,6 +121,76 @@ def test_wrong_use_is_said_before_anything_is_replayed(words, said, capsys, stor
     assert code == 2
     assert said in err
     assert not (tmp_path / "memento").exists()
+
+
+def test_all_arms_are_named_in_the_help():
+    options = typing.get_type_hints(replay, include_extras=True)["arms"].__metadata__
+    for name in ARMS:
+        assert re.search(rf"\b{name}\b(?!-)", options[0].help), name
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        (7, "memento: fifo was never trained: with --interval 7 the first training is on day "
+               "7, and 4 are replayed; give more days or a smaller --interval"),
+        (4, "fifo was trained on the last day only, which leaves none to judge it on: with "
+               "--interval 4"),
+        (2, ""),
+    ],
+)  # fmt: skip
+def test_arms_that_were_not_trained_are_named(interval, said, capsys, stored, tmp_path):
+    words = ("--from", stored, "--out", tmp_path, "--arm", "fifo", "--no-daily", "--epochs", 1)
+    code, _, err = command(capsys, DAYS, *words, "--interval", interval, "--json")
+    assert code == 0
+    assert said in err
+    assert ("trained" in err.replace("trainings", "")) == bool(said)
+
+
+def test_an_arm_that_froze_before_its_first_training_is_named(capsys, stored, tmp_path):
+    words = ("--from", stored, "--out", tmp_path, "--arm", "fifo", "--no-daily", "--json")
+    code, _, err = command(capsys, DAYS, *words, "--interval", 2, "--freeze-after", 1)
+    assert code == 0
+    assert "fifo was never trained: with --interval 2 the first training is on day 2, and " in err
+    assert "--freeze-after 1 comes before; give a larger one" in err
+
+
+def test_published_models_are_judged(capsys, stored, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "models").mkdir()
+    Ttp.fresh().write(tmp_path / "models" / helpers.NAMES[3])
+    words = ("--from", stored, "--out", tmp_path / "out", "--arm", "fifo", "--no-daily", *QUICK)
+    code, found, err = command(capsys, DAYS, *words, "--published", tmp_path / "models")
+    assert code == 0, err
+    (row,) = [r for r in found["improvement"]["published"] if r["predictor"] == "own"]
+    assert row["days"] == 1
+
+
+def test_stalled_streams_of_days_and_of_features(capsys, stored, tmp_path):
+    """Days say which streams stalled; features may not know, which shows before any replay."""
+    from memento.cases.puffer import experiments
+    from memento.cases.puffer.release import write_simulated_day
+
+    days, names = tmp_path / "days", ["2024-01-01", "2024-01-02"]
+    simulation = experiments._simulation((("halved_capacity", 0),), 5)
+    for number, name in enumerate(names):
+        write_simulated_day(days / name, name, simulation, number, sessions=3)
+    words = ("--arm", "random", "--arm", "stalled", "--no-daily", "--interval", 1, "--epochs", 1)
+    span = "..".join(names)
+    code, found, err = command(
+        capsys, span, "--from", days, "--out", tmp_path / "a", *words, "--json"
+    )
+    assert code == 0, err
+    assert found["trained"] == {"random": names[1:], "stalled": names[1:]}
+    (kept,) = (tmp_path / "a" / "stalled" / "state").glob("*/*column%2Fstalled.npy")
+    assert np.load(kept).dtype == bool
+    # Features that the command before stored, and that were made without it.
+    code, _, err = command(
+        capsys, span, "--from", tmp_path / "a/features", "--out", tmp_path / "b", *words
+    )
+    assert code == 2
+    assert f"the features of {names[1]} do not; give the days themselves with --from" in err
+    assert not (tmp_path / "b" / "random").exists()
 
 
 def test_one_day_alone_or_absent(capsys, stored, tmp_path):

@@ -97,6 +97,37 @@ def test_lists_states(run, tmp_path):
     assert out.splitlines()[1].split()[1] == "stale"
 
 
+def test_the_list_says_why_something_cannot_run(run):
+    run("trouble", "raises", "-j", 0)
+    _, out, _ = run("trouble", "-l")
+    rows = {line.split()[0]: line for line in out.splitlines()[1:-1]}
+    assert rows["trouble/after"].split()[1] == "missing"
+    assert "needs trouble/raises, which failed" in rows["trouble/after"]
+    assert "needs no/such/file.csv, which does not exist" in rows["trouble/no-file"]
+    _, out, _ = run("trouble", "after", "-l", "--json")
+    assert json.loads(out)["experiments"][0]["reason"] == "needs trouble/raises, which failed"
+
+
+def test_what_is_optional_and_lacks_its_file_fails_no_group(run, tmp_path):
+    code, out, err = run("files", "-j", 0)
+    assert (code, out) == (0, "1 done, 1 missing; 1 run now\n")
+    said = "not run files/optional: needs no/such/file.csv, which does not exist; put it there, or"
+    assert said in err
+    assert 'name it: [parameters."files/optional"] label = "PATH"' in err
+    assert run("files", "opt*", "-j", 0)[0] == 1  # asked for
+    (tmp_path / "label.csv").touch()
+    (tmp_path / "run.toml").write_text('[parameters."files/optional"]\nlabel = "label.csv"\n')
+    code, out, _ = run("files", "--config", "run.toml", "-j", 0)
+    assert (code, out) == (0, "2 done; 1 run now\n")
+
+
+def test_what_settings_do_not_reach_is_noted(run, tmp_path):
+    (tmp_path / "run.toml").write_text('[parameters."tuned/*"]\nrate = 0.25\n')
+    code, _, err = run("tuned", "--config", "run.toml", "-l")
+    assert code == 0
+    assert 'parameters."tuned/*".rate changes nothing for tuned/other' in err
+
+
 def test_failures_are_told_and_exit_with_1(run):
     code, out, err = run("trouble", "raises", "after", "fine", "-j", 0, "--json")
     assert code == 1
@@ -176,6 +207,7 @@ def test_config_reaches_the_body(run, tmp_path):
         (["counting", "--config", "absent.toml"], "absent.toml"),
         (["counting", "--config", "wrong.toml"], "no parameter 'stepps'; there are pause"),
         (["counting", "--config", "type.toml"], "steps is 'x'; expected a whole number, such as 6"),
+        (["tuned", "-l", "--config", "range.toml"], "tuned/one: steps=0; give at least 1"),
         (["counting", "--config", "group.toml"], "there is no group 'countin'"),
         (["counting", "--no-such-option"], "no-such-option"),
     ],
@@ -183,6 +215,7 @@ def test_config_reaches_the_body(run, tmp_path):
 def test_wrong_use_exits_with_2_and_changes_nothing(run, tmp_path, words, message):
     (tmp_path / "wrong.toml").write_text("[parameters.counting]\nstepps = 1\n")
     (tmp_path / "type.toml").write_text('[parameters."counting/*"]\nsteps = "x"\n')
+    (tmp_path / "range.toml").write_text('[parameters."tuned/one"]\nsteps = 0\n')
     (tmp_path / "group.toml").write_text("[parameters.countin]\nsteps = 1\n")
     code, _, err = run(*words)
     assert code == 2, err

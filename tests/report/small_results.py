@@ -90,6 +90,10 @@ def _make(root: Path) -> None:
         for group, names in RUNS.items()
     ]  # fmt: skip
     calls.append(
+        ["run", "puffer-deployment", "record", "-j", "0", "--config", str(_record(root)),
+         "--results", str(root / "results")]
+    )  # fmt: skip
+    calls.append(
         ["puffer", "replay", "2024-01-01..2024-01-05", "--from", str(stored), "--arm", "random",
          "--arm", "fifo", "--out", str(root / "replayed"), "--epochs", "2", "--interval", "1",
          "--batch-size", "16"]
@@ -102,7 +106,26 @@ def _make(root: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [1, 0, 0, 0], done.stderr  # one is broken
+    assert json.loads(done.stdout.splitlines()[-1]) == [1, 0, 0, 0, 0], done.stderr  # one is broken
+
+
+def _record(root: Path) -> Path:
+    """A deployment's record of two variants and horizons, and settings that name it."""
+    rows = [
+        "variant,horizon,day,retrained,coverage_increase,total_coverage_increase,total_coverage"
+    ]
+    days = [np.datetime64(f) + i for f in ("2022-09-19", "2023-07-10") for i in range(7)]
+    for place, variant in enumerate(("default", "deterministic")):
+        for horizon in (0, 1):
+            for number, day in enumerate(days):
+                rise = 0.02 * (1 + number % (5 + horizon)) + 0.03 * place
+                rows.append(f"{variant},{horizon},{day},{rise >= 0.1},{rise:.3f},,{40 + number}")
+    (root / "record.csv").write_text("\n".join(rows) + "\n")
+    settings = root / "run.toml"
+    settings.write_text(
+        f'[parameters."puffer-deployment/record"]\nrecord = "{root / "record.csv"}"\n'
+    )
+    return settings
 
 
 _CALLS = """

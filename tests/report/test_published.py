@@ -53,6 +53,21 @@ def test_every_number_has_a_source():
         ("deployment", {"subject": "Memento", "quantity": "stalled"}, 0.20420),
         ("deployment", {"subject": "Memento", "quantity": "stalled_change"}, -13.93),
         ("puffer", {"subject": "Fugu", "part": "", "quantity": "stalled"}, 0.133),
+        ("puffer-vintages", {"subject": "Fugu-Mar", "quantity": "stalled"}, 0.186),
+        ("puffer-predictors", {"subject": "linear", "quantity": "stalled"}, 0.378),
+        (
+            "puffer-predictors",
+            {"part": "beside trained in emulation", "quantity": "ssim"},
+            16.78,
+        ),
+        ("puffer-first-chunk", {"subject": "Fugu", "quantity": "startup"}, 0.431),
+        ("densities", {"subject": "deterministic", "quantity": "max"}, 0.00546),
+        ("content", {"subject": "Memento", "part": "2022-09-20", "quantity": "rtt"}, 0.156),
+        (
+            "content",
+            {"subject": "Fugu-Feb", "quantity": "delivery_rate_std"},
+            11094,
+        ),
         ("rare-patterns", {"subject": "lars", "part": "w3"}, 2610),
         ("congestion", {"subject": "random", "quantity": "error_100"}, 24),
     ],
@@ -70,6 +85,14 @@ def test_how_many_there_are():
     assert counts["table-decisions"] == 6 * 3
     assert counts["record"] == 2 * 5 * 7 + 7 + 14
     assert counts["puffer"] == 5 * 7
+    assert counts["puffer-vintages"] == 5 * 2
+    assert counts["puffer-predictors"] == 2 * (1 + 1 + 2)
+    assert counts["puffer-first-chunk"] == 3 * 2
+    assert counts["densities"] == 4 + 2
+    # Ten sets; each with six means and the deviation of the time, four with those of three more.
+    assert counts["content"] == 10 * 7 + 4 * 3
+    (bitrate,) = zip(*(published("puffer-bitrate")[n] for n in ("low", "high")), strict=True)
+    assert bitrate == (4.05, 4.36)
 
 
 def test_subjects_are_arms_of_the_experiments():

@@ -194,8 +194,9 @@ def test_real_results(made, tmp_path):
     assert names[0] == "ordering"
     assert set(names) >= {f"tiny-{topic}" for topic in small.TABLES}
     assert set(names) >= {"figure-selection", "analysis-tiny", "demo", "experiments"}
+    assert "deployment-record" in names
     assert set(report.missing) == {
-        *(f"tiny-{t}" for t in (*CONTENTS, "figure-freeze") if t not in small.TABLES), "deployment",
+        *(f"tiny-{t}" for t in (*CONTENTS, "figure-freeze") if t not in small.TABLES),
     }  # fmt: skip
     assert "memento run puffer-replay tiny-table-jtt" in report.missing["tiny-table-jtt"]
     opened = listing(report.section("experiments"), "open")
@@ -327,7 +328,12 @@ def test_the_published_record(data_folder, tmp_path):
         "deployment-record-days",
         "published-totals",
         "published-differences",
+        "deployment-record-densities",
+        "deployment-record-content",
     ]
+    found = listing(section, "deployment-record-content")
+    assert len(found["paper subject"]) == 10
+    assert all(name.startswith("paper ") for name in found)
     assert section.charts[0].save(tmp_path).stat().st_size > 20_000
 
 

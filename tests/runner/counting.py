@@ -11,9 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+from memento.errors import SettingError
 from memento.files import atomic_write
 from memento.runner.results import read_table
-from memento.runner.spec import Experiment, Resources, Run
+from memento.runner.spec import Experiment, Resources, Run, checked
 
 STEPS = {"steps": 6, "pause": 0.005}
 
@@ -35,6 +36,13 @@ def experiments():
     yield Experiment("trouble", "wrong-call", ":count", {"step": 1})
 
     yield Experiment("facts", "threads", ":threads", resources=Resources(threads=2))
+    yield Experiment("tuned", "one", ":tune", {"rate": 0.5})
+    yield Experiment("tuned", "other", ":count", {**STEPS, "seed": 0})
+    yield Experiment(
+        "files", "optional", ":tune", {"rate": 0.5, "label": "no/such/file.csv"},
+        files=("{label}",), optional=True,
+    )  # fmt: skip
+    yield Experiment("files", "other", ":tune", {"rate": 0.5})
     yield Experiment("slow", "long", ":count", {"steps": 400, "pause": 0.05, "seed": 0})
     yield Experiment("slow", "deaf", ":ignore_signals", {"seconds": 60.0})
 
@@ -56,6 +64,17 @@ def count(run: Run, *, steps: int, pause: float, seed: int) -> None:
         run.report(len(values), steps, f"step {len(values)}")
     run.write("walk.csv", {"step": list(range(steps)), "value": values})
     run.write("nested/walk.parquet", {"value": values})
+
+
+def check_tune(*, rate: float, steps: int, label: str | None) -> list[str]:
+    if steps < 1:
+        raise SettingError(f"steps={steps}; give at least 1")
+    return ["label"] if rate == 0 else []
+
+
+@checked(check_tune)
+def tune(run: Run, *, rate: float, steps: int = 3, label: str | None = None) -> None:
+    run.write("tuned.csv", {"rate": [rate] * steps, "label": [str(label)] * steps})
 
 
 def add_up(run: Run) -> None:

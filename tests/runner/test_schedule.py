@@ -169,7 +169,9 @@ def test_force_is_for_what_was_asked_and_only_once(plan):
 def test_a_missing_file_is_said_and_stops_only_what_needs_it(plan):
     reports = schedule.run(plan("trouble", "no-file", "fine"), Fake())
     assert reports["trouble/fine"].state == "done"
-    assert reports["trouble/no-file"].error == "needs no/such/file.csv, which does not exist"
+    assert reports["trouble/no-file"].error == (
+        "needs no/such/file.csv, which does not exist; put it there"
+    )
 
 
 def test_what_another_process_runs_is_waited_for(plan):

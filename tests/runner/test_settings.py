@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from memento.errors import SettingError, StorageError
 from memento.runner.registry import Registry
-from memento.runner.settings import Overrides, RunSettings, SlurmSettings, from_toml
+from memento.runner.settings import Overrides, RunSettings, SlurmSettings, _hinted, from_toml
 from memento.runner.spec import Experiment
 
 
@@ -145,6 +147,70 @@ def test_names_that_no_experiment_has_are_answered_with_those_there_are():
         apply("resources", "g", {"threads": 0}, {})
     with pytest.raises(SettingError, match="matches no experiment; there are g/e0"):
         apply("parameters", "g/x*", {"a": 1}, {"a": 1})
+
+
+def tuned(page, values: dict, pattern: str = "tuned/*"):
+    declared = {e.key: e for e in Registry([page]).group("tuned").values()}
+    overrides = Overrides(((pattern, values),), source="run.toml")
+    found = overrides.apply(declared)
+    return found, overrides.unreached(found, found), declared
+
+
+def test_keywords_of_a_body_need_no_declaration(page):
+    """Their defaults and annotations say of which type they are."""
+    found, notes, declared = tuned(page, {"label": "x", "rate": 1}, "tuned/one")
+    assert found["tuned/one"].parameters == {"rate": 1.0, "label": "x"}
+    assert not notes
+    # What the body does anyway makes no other experiment of it.
+    found, _, _ = tuned(page, {"steps": 3}, "tuned/one")
+    assert found["tuned/one"].digest() == declared["tuned/one"].digest()
+    found, _, _ = tuned(page, {"steps": 4}, "tuned/one")
+    assert found["tuned/one"].digest() != declared["tuned/one"].digest()
+    for values, words in (
+        ({"steps": "x"}, "steps is 'x'; expected a whole number, such as 3"),
+        ({"label": 1}, "label is 1; expected text"),
+        ({"labels": "x"}, "no parameter 'labels'; there are label, rate, steps"),
+    ):
+        with pytest.raises(SettingError, match=words):
+            tuned(page, values, "tuned/one")
+
+
+def test_what_a_key_does_not_reach_is_said(page):
+    found, notes, _ = tuned(page, {"rate": 0.25, "steps": 5})
+    assert "rate" not in found["tuned/other"].parameters
+    assert found["tuned/other"].parameters["steps"] == 5
+    assert notes == ['run.toml: parameters."tuned/*".rate changes nothing for tuned/other']
+    # What the body's check says to change nothing, too; and only of experiments that matter.
+    found, notes, _ = tuned(page, {"rate": 0, "label": "x"}, "tuned/one")
+    assert notes == ['run.toml: parameters."tuned/one".label changes nothing for tuned/one']
+    overrides = Overrides((("tuned/*", {"rate": 0.25}),), source="run.toml")
+    assert not overrides.unreached(found, ["tuned/one"])
+
+
+def test_a_body_checks_values_before_anything_is_run(page):
+    with pytest.raises(SettingError, match=r"run\.toml: parameters of tuned/one: steps=0; give at"):
+        tuned(page, {"steps": 0}, "tuned/one")
+
+
+@pytest.mark.parametrize(
+    ("hint", "good", "bad"),
+    [
+        (float | None, [1.5, 2], "x"),
+        (int | None, [3], 1.5),
+        (str, ["x"], 1),
+        (bool | None, [True], 1),
+        (Sequence[int] | None, [[1]], 1),
+        (Mapping[str, int], [{"a": 1}], [1]),
+        (int | str, [1, "x"], 1.5),
+    ],
+)
+def test_annotations_tell_types(hint, good, bad):
+    for value in good:
+        assert _hinted(value, hint, "here") == value
+    with pytest.raises(SettingError, match=r"here is .*; expected"):
+        _hinted(bad, hint, "here")
+    assert _hinted(bad, object, "here") is bad
+    assert type(_hinted(2, float | None, "here")) is float
 
 
 def test_later_tables_win_and_digests_follow(page):

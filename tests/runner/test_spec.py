@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -138,3 +139,20 @@ def test_progress_is_passed_on_but_not_for_every_step(tmp_path):
     assert heard[0] == (1.0, 10_000.0, "walking")
     assert heard[-1] == (10_000.0, 10_000.0, "walking")
     assert len(heard) < 100
+
+
+def test_files_are_looked_for_among_the_data_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment = Experiment("g", "n", "m:f", {"table": "day.csv"}, files=("{table}", "fixed.csv"))
+    assert experiment.paths() == (Path("day.csv"), Path("fixed.csv"))
+    assert experiment.absent() == (
+        "needs day.csv, which does not exist; put it there, or name it: "
+        '[parameters."g/n"] table = "PATH"'
+    )
+    (tmp_path / "mine/data").mkdir(parents=True)
+    (tmp_path / "mine/data/day.csv").touch()
+    monkeypatch.setenv("MEMENTO_DATA", str(tmp_path / "mine"))
+    assert experiment.paths() == (tmp_path / "mine/data/day.csv", Path("fixed.csv"))
+    assert experiment.absent() == "needs fixed.csv, which does not exist; put it there"
+    (tmp_path / "day.csv").touch()  # what is named comes first
+    assert experiment.paths()[0] == Path("day.csv")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from memento.cli.run import _terminated_like_interrupted
 from memento.errors import SettingError
 from memento.files import storage_errors
 
@@ -61,12 +64,29 @@ def simulate(
             "application; or refused, as in the paper's data."
         ),
     ] = "buffered",
-    seconds: Annotated[float, typer.Option(help="Length of a run.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of a run; senders start from 1 s on.")
+    ] = 60.0,
+    start_window: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds in which senders start, at uniform times, each offering less the shorter "
+            "it is. Default: up to the end. 1 gives the sample counts of the paper's data."
+        ),
+    ] = None,
     sizes: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
             help="A further workload, from a file in the format of Homa's simulator. Repeatable.",
+        ),
+    ] = None,
+    recorded: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A further workload, from recorded message sizes in bytes, one a line. "
+            "Repeatable.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers, from 1.")] = 1,
@@ -77,11 +97,17 @@ def simulate(
     from memento.cases.datacenter import simulate as case
     from memento.cases.datacenter.schema import Run
 
-    own = _workloads(sizes or ())
+    own = _workloads(sizes or (), recorded or ())
     chosen = case.settings(setting or case.SETTINGS, own)
-    numbers = case.run_numbers(runs)
-    network = case.Network(messages=messages, end=seconds)
-    with _progress() as bar:
+    numbers = case.run_numbers(runs, "--runs")
+    first, longest = case.Network.start, 1e6
+    if not first < seconds <= longest:
+        raise SettingError(
+            f"--seconds {seconds:g}; senders start from {first:g} s on, so give a number above "
+            f"that, up to {longest:,.0f}"
+        )
+    network = case.Network(messages=messages, end=seconds, start_window=start_window)
+    with _stoppable(), _progress() as bar:
         task = bar.add_task("simulate", total=len(chosen) * len(numbers))
 
         def progress(done: int, total: int, last: str) -> None:
@@ -108,17 +134,19 @@ def simulate(
     _end(as_json, {"folder": str(to), "settings": rows})
 
 
-def _workloads(texts: Sequence[str]) -> dict[str, Workload]:
+def _workloads(sizes: Sequence[str], recorded: Sequence[str]) -> dict[str, Workload]:
     from memento.cases.datacenter.workloads import Workload, published
 
+    given = [("--sizes", text) for text in sizes] + [("--recorded", text) for text in recorded]
     found: dict[str, Workload] = {}
-    for label, text in enumerate(texts, len(published()) + 1):
+    for label, (option, text) in enumerate(given, len(published()) + 1):
         name, equals, file = text.partition("=")
         if not equals or not file:
-            raise SettingError(f"--sizes {text!r}; give NAME=FILE")
+            raise SettingError(f"{option} {text!r}; give NAME=FILE")
         if name in published() or name in found:
-            raise SettingError(f"--sizes {text!r}: there is a workload {name!r} already")
-        found[name] = Workload.read(file, label=label, name=name)
+            raise SettingError(f"{option} {text!r}: there is a workload {name!r} already")
+        read = Workload.read if option == "--sizes" else Workload.read_messages
+        found[name] = read(file, label=label, name=name)
     return found
 
 
@@ -171,8 +199,11 @@ def replay_(
     from memento.cases.datacenter.simulate import run_numbers
 
     plan = _plan(reduced, stride, capacity or (), network, epochs)
-    chosen = [m.strip() for m in memories.split(",") if m.strip()] if memories else None
-    with _progress() as bar:
+    chosen = None if memories is None else [m.strip() for m in memories.split(",") if m.strip()]
+    if chosen == []:
+        raise SettingError(f"--memories {memories!r}; give some of {','.join(case.MEMORIES)}")
+    numbers = run_numbers(seeds, "--seeds")
+    with _stoppable(), _progress() as bar:
         task = bar.add_task("replay", total=None)
 
         def progress(done: int, total: int, last: str) -> None:
@@ -183,7 +214,7 @@ def replay_(
             out,
             scenario or case.SCENARIOS,
             chosen,
-            run_numbers(seeds),
+            numbers,
             plan,
             jobs=jobs,
             progress=progress,
@@ -356,7 +387,7 @@ def tune(
 
 
 def _search(search: Search, source: Path, out: Path, trials: int) -> Tuned:
-    with _progress() as bar:
+    with _stoppable(), _progress() as bar:
         line = bar.add_task(search.task, total=trials)
 
         def progress(done: int, total: int, trial: Trial | None) -> None:
@@ -374,6 +405,17 @@ def _range(option: str, text: str) -> tuple[int, int]:
 
 
 # ------------------------------------------------------------------------------ what all of them do
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
+    with _terminated_like_interrupted() as ending:
+        try:
+            yield
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped; the same command goes on from here")
+            raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
 
 
 def _progress() -> Progress:

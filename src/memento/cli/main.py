@@ -63,7 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done; 1 unexpected failure; 2 wrong use, bad input or a storage problem; 10 from
     `memento memory status --decide` when retraining is due. `memento puffer deploy run` says more
-    with codes of its own, and `memento run` ends with 130 or 143 when a signal stopped it.
+    with codes of its own; `memento run` and `memento datacenter` end with 130 or 143 when a signal
+    stopped them.
 
     Args:
         arguments: Words after the name of the program; those of the process if left out.

@@ -139,7 +139,7 @@ def init(
                 f"{folder} holds a memory already; choose another folder, or remove this one"
             )
         memory.save(folder)
-    limit = "no limit" if memory.capacity is None else f"{memory.capacity:,} samples"
+    limit = "no limit" if memory.capacity is None else f"room for {memory.capacity:,} samples"
     _say(
         as_json,
         {"folder": str(folder), "capacity": memory.capacity, "policy": memory.policy.settings()},

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from memento.errors import SettingError, StorageError
+from memento.errors import SchemaError, SettingError, StorageError
 from memento.files import storage_errors
 
 if TYPE_CHECKING:
     from memento.cases.puffer.features import Features
-    from memento.cases.puffer.replay import ReplaySettings
+    from memento.cases.puffer.replay import Published, ReplaySettings
+    from memento.cases.puffer.schema import Day
     from memento.cases.puffer.ttp import Network
     from memento.cases.puffer.ttp_training import TrainingSettings
     from memento.samples import Samples
@@ -44,9 +46,10 @@ def replay(
         list[str] | None,
         typer.Option(
             "--arm",
-            help="memento, memento-T0, density-reservoir, random, reservoir, fifo, euclidean, "
-            "euclidean-inputs, loss, confidence, labels, stalled, loss-aware, committee. "
-            "Repeatable. Default: memento and random.",
+            help="memento, memento-T0, density-reservoir, random, daily, reservoir, fifo, "
+            "euclidean, euclidean-inputs, loss, confidence, labels, stalled, loss-aware, "
+            "class-balanced, herding, k-center, facility-location, gradient, unbounded, "
+            "committee. Repeatable. Default: memento and random.",
         ),
     ] = None,
     daily: Annotated[
@@ -125,9 +128,10 @@ def replay(
     names = list(dict.fromkeys([*(arms or ["memento", "random"]), *([DAILY] if daily else [])]))
     training = _training(settings, epochs, learning_rate)
     stored = _days(days, source, skip_missing, out / "features")
+    models = _published(published, horizon, list(stored)) if published is not None else None
     network, first = _static(start, horizon, stored, training, out, seed)
     if capacity is None:
-        capacity = _a_third(first() if first else next(iter(stored.values()))())
+        capacity = _a_third((first or next(iter(stored.values())).features)())
     given = {
         "capacity": capacity,
         "horizon": horizon,
@@ -142,10 +146,15 @@ def replay(
         "seed": seed,
     }
     fields = {"batch_size": batch_size, "temperature": temperature, "bandwidth": bandwidth}
-    chosen: dict[str, ReplaySettings] = {
-        name: replace(case.arm(name, given, **fields), training=training) for name in names
-    }
-    models = case.published_models(published, horizon) if published is not None else None
+    chosen: dict[str, ReplaySettings] = {}
+    for name in names:
+        known = case.fixed(name)
+        if name in (arms or ()):  # days of training are those of the other arms; all else is meant
+            known = {key: known[key] for key in ("interval", "trigger") if key in known}
+        own = {**given, **known}
+        chosen[name] = replace(case.arm(name, own, **fields), training=training)
+    needing = {n: one for n, one in chosen.items() if "stalled" in case.extra_columns(one.policy)}
+    stalls = _with_stalls(stored, next(iter(needing))) if needing else {}
     tables: dict[str, dict[str, Samples]] = {}
     with puffer._progress() as bar:
         for name, one in chosen.items():
@@ -154,7 +163,9 @@ def replay(
             def tell(done: int, total: int, day: str, name: str = name, task: Any = task) -> None:
                 bar.update(task, description=f"{name}: {day}"[:22], completed=done)
 
-            made = case.Replay(out / name, one, stored, network, models)
+            given_days = {n: found.features for n, found in stored.items()}
+            own_days = stalls if name in needing else given_days
+            made = case.Replay(out / name, one, own_days, network, models)
             made.run(tell)
             tables[name] = made.tables()
             bar.update(task, description=name, completed=len(stored))
@@ -173,6 +184,7 @@ def replay(
         ("arm", "days", "trainings", "on"),
         [[name, t["steps"].size, *_trainings(t["steps"])] for name, t in tables.items()],
     )
+    _note_untrained(chosen, tables)
     if as_json:
         typer.echo(
             json.dumps(
@@ -193,6 +205,9 @@ def _training(name: str, epochs: int | None, learning_rate: float | None) -> Tra
     from memento.cases.puffer.replay import AFFORDABLE
     from memento.cli import puffer
 
+    known = ("quick", "memento", "artefact", "puffer")
+    if name not in known:
+        raise SettingError(f"--as {name}; give one of {', '.join(known)}")
     if name != "quick":
         return puffer._training(name, epochs, learning_rate, 0)
     changes: dict[str, Any] = {}
@@ -203,17 +218,25 @@ def _training(name: str, epochs: int | None, learning_rate: float | None) -> Tra
     return replace(AFFORDABLE, **changes)
 
 
-def _days(days: str, source: Path, skip_missing: bool, store: Path) -> dict[str, Any]:
-    """For each day a function that gives its features; those of raw days are stored."""
+@dataclass(frozen=True)
+class _Stored:
+    """A day: how to get its features, and, unless these were made before, its files."""
+
+    features: Callable[[], Features]
+    day: Day | None = None
+
+
+def _days(days: str, source: Path, skip_missing: bool, store: Path) -> dict[str, _Stored]:
+    """Days by name; features of raw ones are stored when they are asked for."""
     from memento.cases.puffer.download import parse_days
     from memento.cases.puffer.features import Features, features_of
     from memento.cases.puffer.schema import Day
 
-    found: dict[str, Any] = {}
+    found: dict[str, _Stored] = {}
     for name in parse_days(days):
         folder = source / name
         if (folder / "features.json").is_file():
-            found[name] = lambda folder=folder: Features.read(folder)
+            found[name] = _Stored(partial(Features.read, folder))
             continue
         try:
             day = Day.find(source, name)
@@ -221,20 +244,64 @@ def _days(days: str, source: Path, skip_missing: bool, store: Path) -> dict[str,
             if skip_missing:
                 continue
             raise
-        found[name] = lambda day=day, place=store / name: features_of(day, place)
+        found[name] = _Stored(partial(features_of, day, store / name), day)
     if not found:
         raise StorageError(f"{source}: none of the days {days}; check the path")
     return found
 
 
+def _with_stalls(stored: Mapping[str, _Stored], arm: str) -> dict[str, Callable[[], Features]]:
+    """The same with the column ``stalled``: of a day's files, or as its features have it.
+
+    Raises:
+        SchemaError: Features were made without it; said before anything is replayed.
+    """
+    from memento.cases.puffer.replay import with_stalls
+
+    def analysed(one: _Stored, day: Day) -> Features:
+        return with_stalls(one.features(), day)
+
+    found: dict[str, Callable[[], Features]] = {}
+    for name, one in stored.items():
+        if one.day is not None:
+            found[name] = partial(analysed, one, one.day)
+            continue
+        if "stalled" not in one.features().streams.columns:
+            raise SchemaError(
+                f"the arm {arm!r} needs to know which streams stalled, and the features of {name} "
+                "do not; give the days themselves with --from, not their features, or leave the "
+                "arm out"
+            )
+        found[name] = one.features
+    return found
+
+
+def _published(folder: Path, horizon: int, days: Sequence[str]) -> Published:
+    """Published models, of at least one of the days.
+
+    Raises:
+        StorageError: There is no such folder, or it has none.
+    """
+    from memento.cases.puffer.replay import published_models
+
+    if not folder.is_dir():
+        raise StorageError(f"--published {folder}: no such folder; check the path")
+    if not any((folder / day / f"py-{horizon}.pt").is_file() for day in days):
+        raise StorageError(
+            f"--published {folder} holds no model of these days, such as "
+            f"{days[0]}/py-{horizon}.pt; give the folder that has a folder for each day"
+        )
+    return published_models(folder, horizon)
+
+
 def _static(
     start: Path | None,
     horizon: int,
-    stored: dict[str, Any],
+    stored: dict[str, _Stored],
     training: TrainingSettings,
     out: Path,
     seed: int,
-) -> tuple[Network, Any]:
+) -> tuple[Network, Callable[[], Features] | None]:
     """The static model; where it is trained here, the first day leaves the days to replay."""
     from memento import snapshot
     from memento.cases.puffer.replay import first_network
@@ -248,7 +315,7 @@ def _static(
             "days, or a model with --start"
         )
     name = next(iter(stored))
-    first = stored.pop(name)
+    first = stored.pop(name).features
     settings = replace(training, seed=training.seed + seed)
     identity = {"day": name, "training": repr(settings)}
     place = out / "static" / f"horizon-{horizon}"
@@ -302,6 +369,27 @@ def _gain(row: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     return f"{value:+.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def _note_untrained(
+    chosen: Mapping[str, ReplaySettings], tables: Mapping[str, Mapping[str, Samples]]
+) -> None:
+    """Say of which arms nothing can be seen, and why."""
+    for name, one in chosen.items():
+        days = tables[name]["steps"].size
+        trained = np.flatnonzero(tables[name]["steps"]["trained"])
+        if not len(trained):
+            what = "was never trained"
+        elif trained[0] == days - 1:
+            what = "was trained on the last day only, which leaves none to judge it on"
+        else:
+            continue
+        why = f"with --interval {one.interval} the first training is on day {one.interval}, and "
+        if one.freeze_after is not None and one.freeze_after < min(one.interval, days):
+            why += f"--freeze-after {one.freeze_after} comes before; give a larger one"
+        else:
+            why += f"{days} are replayed; give more days or a smaller --interval"
+        typer.echo(f"memento: {name} {what}: {why}", err=True)
 
 
 def _trained(steps: Samples) -> list[str]:

@@ -72,7 +72,8 @@ def run(
     """Run the experiments of a group that are not done yet, and what they need.
 
     Failures keep their log and do not stop the rest. After Ctrl-C the same command goes on. Exit
-    codes: 0 all done, 1 some failed, 2 wrong use, 130 and 143 stopped by Ctrl-C and SIGTERM.
+    codes: 0 all done, 1 some failed, 2 wrong use, 130 and 143 stopped by Ctrl-C and SIGTERM. What
+    is optional and lacks its file fails nothing, unless a pattern asks for it.
     """
     from memento.runner import registry, schedule
     from memento.runner.settings import RunSettings, from_toml
@@ -116,7 +117,7 @@ def run(
             except KeyboardInterrupt:
                 screen.say("stopped; the same command goes on from here")
                 raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
-    _conclude(plan, reports, as_json)
+    _conclude(plan, reports, as_json, whole=not patterns)
 
 
 def _check_options(
@@ -303,13 +304,22 @@ def _list_groups(known: Registry, listing: bool, as_json: bool) -> None:
 
 
 def _list(plan: Plan, as_json: bool) -> None:
+    from memento.runner.schedule import obstacles
+
     rows = {key: plan.jobs[key].status() for key in plan.asked}
+    reasons = {
+        key: "; ".join(part for part in (rows[key].reason, why) if part)
+        for key, why in obstacles(plan).items()
+    }
     if as_json:
-        typer.echo(json.dumps(_document(plan, rows, {})))
+        typer.echo(json.dumps(_document(plan, rows, reasons)))
         return
     _table(
         ["experiment", "state", "time", "where and why"],
-        [[key, found.state, _seconds(found), _remark(found)] for key, found in rows.items()],
+        [
+            [key, found.state, _seconds(found), reasons.get(key) or _remark(found)]
+            for key, found in rows.items()
+        ],
     )
     typer.echo(_counted([found.state for found in rows.values()]))
 
@@ -334,8 +344,7 @@ def _dry_run(
         if key not in plan.asked:
             users = [other for other, one in plan.jobs.items() if key in one.needs]
             why.append(f"needed by {users[0]}")
-        why += [f"needs {path}, which does not exist"
-                for path in job.experiment.paths() if not path.exists()]  # fmt: skip
+        why += [absent] if (absent := job.experiment.absent()) else []
         would[key] = {"where": place.describe(job), "why": "; ".join(why)}
         rows.append([key, would[key]["where"], would[key]["why"]])
     if as_json:
@@ -346,7 +355,7 @@ def _dry_run(
     typer.echo(f"{len(rows)} of {len(plan.jobs)} experiments would run")
 
 
-def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool) -> None:
+def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole: bool) -> None:
     if as_json:
         rows = {key: report.status for key, report in reports.items()}
         errors = {key: report.error for key, report in reports.items() if report.state != "done"}
@@ -360,8 +369,11 @@ def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool) -> None:
         ran = sum(report.ran for report in reports.values())
         states = [report.state for report in reports.values()]
         typer.echo(f"{_counted(states)}; {ran} run now")
-    if any(report.state != "done" for report in reports.values()):
-        raise typer.Exit(FAILED)
+    for key, report in reports.items():
+        asked = plan.jobs[key].experiment
+        left_out = whole and asked.optional and report.state == "missing" and asked.absent()
+        if report.state != "done" and not left_out:
+            raise typer.Exit(FAILED)
 
 
 def _document(plan: Plan, rows: Mapping[str, Status], errors: Mapping[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memento.report.comparison import columns_of, record_days, records
+from memento.report.comparison import columns_of, record_days, records, wide
 from memento.report.deployment import coverage_and_trainings
 from memento.report.published import DEPLOYED, NEW_METRIC, NOTE, RECORD_PERIOD
 from memento.report.sections import Chart, Columns, Listing, Report, Section
@@ -56,6 +56,19 @@ def deployment_section(
         caption = f"Trainings of the first horizon, in days since {DEPLOYED}."
         parts.append(Listing(f"{name}-days", caption, record_days(table, DEPLOYED)))
         parts += deployed()
+        parts.append(
+            Listing(
+                f"{name}-densities",
+                f"Densities among the batches of the first horizon's memory, {RECORD_PERIOD[1]}.",
+                wide("densities"),
+            )
+        )
+        caption = (
+            "What the first horizon's models were trained on, by day of training: time of the "
+            "chunk before (s), size of the current one (packets), delivery rate (packets/s), "
+            "congestion window and packets in flight, RTT (s), with deviations where known."
+        )
+        parts.append(Listing(f"{name}-content", caption, wide("content")))
     return Section(name, title or "Deployment", parts)
 
 

@@ -231,6 +231,43 @@ _RECORD_QUANTITIES = (
     ("total_coverage", ""),
 )
 
+# Densities of the first horizon's memory on the last day: its batches in each other's sight.
+_DENSITIES = {
+    "default": {"min": 1.02e-4, "q0.01": 9.4e-4, "median": 0.0161, "max": 0.0223},
+    "deterministic": {"median": 0.00497, "max": 0.00546},
+}
+# What the first horizon was trained on: time of the chunk before (s) and its deviation, size of the
+# current chunk (packets), delivery rate (packets/s), cwnd and in flight (packets), RTT (s), and of
+# some their deviations; decoded from the normalisers of the models that were deployed.
+_CONTENT: Mapping[tuple[str, str], Sequence[Sequence[float]]] = {
+    ("Fugu-Feb", "all traffic of 2019"): (
+        *((0.513, 0.73), (645, 527), (5399, 11094), (576,), (1.0,), (0.096, 0.10)),
+    ),
+    ("Memento", "2022-05-01"): (  # the first: selected by outputs alone
+        *((0.76, 1.01), (642, 484), (2853, 4087), (586,), (1.8,), (0.139, 0.18)),
+    ),
+    ("Memento", "2022-05-20"): (
+        *((1.48, 1.60), (637, 542), (1703, 4371), (369,), (3.4,), (0.201, 0.27)),
+    ),
+    ("Memento", "2022-09-20"): ((1.04, 1.38), (737,), (2677,), (509,), (2.4,), (0.156,)),
+    ("Memento", "2022-09-27"): ((1.00, 1.16), (734,), (2498,), (540,), (2.2,), (0.147,)),
+    ("Memento", "2023-01-13"): ((0.95, 1.20), (618,), (2890,), (497,), (2.0,), (0.151,)),
+    ("Memento", "2023-04-27"): ((1.02, 1.24), (586,), (2586,), (483,), (1.7,), (0.129,)),
+    ("Memento T=0", "2022-09-04"): (
+        *((1.91, 2.37), (676, 650), (2540, 9806), (283,), (4.3,), (0.247, 0.39)),
+    ),
+    ("Memento T=0", "2022-09-27"): ((1.52, 1.80), (752,), (1937,), (396,), (3.6,), (0.192,)),
+    ("Memento T=0", "2023-01-17"): ((1.64, 1.69), (886,), (1955,), (359,), (4.0,), (0.177,)),
+}
+_CONTENT_QUANTITIES = (
+    ("previous_time", "s"),
+    ("size", "packets"),
+    ("delivery_rate", "packets/s"),
+    ("cwnd", "packets"),
+    ("in_flight", "packets"),
+    ("rtt", "s"),
+)
+
 # --- Puffer's primary experiment ----------------------------------------------------------------
 
 # stalled (%), its interval; SSIM (dB), its interval; change of SSIM (dB); slow paths: stalled (%),
@@ -244,6 +281,23 @@ _PRIMARY = {
         *(0.116, 0.104, 0.128, 16.01, 15.96, 16.06, 0.977, 0.707, 13.80, 126_531, 22_114),
     ),
 }
+
+# Fugu with predictors of other dates: stalled (%), SSIM (dB).
+_VINTAGES = {
+    "Fugu-Feb": (0.133, 16.39),
+    "Fugu-Mar": (0.186, 16.41),
+    "Fugu-Apr": (0.177, 16.31),
+    "Fugu-May": (0.144, 16.39),
+    "Fugu daily": (0.176, 16.38),
+}
+# Fugu with another predictor, and as it is, at the same time: stalled (%), SSIM (dB).
+_PREDICTORS = {
+    "point estimates": ((0.759, _NAN), (0.144, _NAN)),
+    "linear": ((0.378, _NAN), (0.152, _NAN)),
+    "trained in emulation": ((0.447, 15.15), (0.113, 16.78)),
+}
+_FIRST_CHUNK = {"Fugu": (11.11, 0.431), "BBA": (10.60, 0.434), "MPC-HM": (10.64, 0.433)}
+_BITRATE = (4.05, 4.36)  # of all schemes, from least to most, weighted by time watched
 
 # --- data centre --------------------------------------------------------------------------------
 
@@ -346,7 +400,9 @@ def _rows() -> Iterator[dict[str, Any]]:
     yield from _replay_rows()
     yield from _course_rows()
     yield from _deployment_rows()
+    yield from _memory_rows()
     yield from _puffer_rows()
+    yield from _more_puffer_rows()
     yield from _datacenter_rows()
 
 
@@ -503,6 +559,31 @@ def _deployment_rows() -> Iterator[dict[str, Any]]:
             }
 
 
+def _memory_rows() -> Iterator[dict[str, Any]]:
+    for variant, quantiles in _DENSITIES.items():
+        for quantity, value in quantiles.items():
+            yield {
+                "topic": "densities",
+                "subject": variant,
+                "part": RECORD_PERIOD[1],
+                "quantity": quantity,
+                "value": value,
+                "source": "record of the deployment on Puffer: densities of the memory's batches",
+            }
+    for (scheme, day), values in _CONTENT.items():
+        for (quantity, unit), pair in zip(_CONTENT_QUANTITIES, values, strict=True):
+            for name, value in zip((quantity, f"{quantity}_std"), pair, strict=False):
+                yield {
+                    "topic": "content",
+                    "subject": scheme,
+                    "part": day,
+                    "quantity": name,
+                    "value": value,
+                    "unit": unit,
+                    "source": "normalisers of the models deployed on Puffer, first horizon",
+                }
+
+
 def _puffer_rows() -> Iterator[dict[str, Any]]:
     source = "Yan et al., NSDI 2020: Puffer's primary experiment, 2019"
     for scheme, values in _PRIMARY.items():
@@ -531,6 +612,32 @@ def _puffer_rows() -> Iterator[dict[str, Any]]:
         yield {**slow, "quantity": "ssim", "value": slow_ssim, "unit": "dB"}
         yield {**row, "quantity": "streams", "value": streams, "unit": "streams"}
         yield {**row, "quantity": "watched", "value": hours, "unit": "h"}
+
+
+def _more_puffer_rows() -> Iterator[dict[str, Any]]:
+    source = "Yan et al., NSDI 2020"
+    names = (("stalled", "%"), ("ssim", "dB"))
+    found = [("puffer-vintages", s, "", names, v) for s, v in _VINTAGES.items()]
+    for predictor, (other, fugu) in _PREDICTORS.items():
+        found.append(("puffer-predictors", predictor, "", names, other))
+        found.append(("puffer-predictors", "Fugu", f"beside {predictor}", names, fugu))
+    first = (("ssim", "dB"), ("startup", "s"))
+    found += [("puffer-first-chunk", s, "", first, v) for s, v in _FIRST_CHUNK.items()]
+    for topic, subject, part, quantities, values in found:
+        row = {"topic": topic, "subject": subject, "part": part, "source": source}
+        for (quantity, unit), value in zip(quantities, values, strict=True):
+            if value == value:
+                yield {**row, "quantity": quantity, "unit": unit, "value": value}
+    yield {
+        "topic": "puffer-bitrate",
+        "subject": "all schemes",
+        "quantity": "bitrate",
+        "value": sum(_BITRATE) / 2,
+        "low": _BITRATE[0],
+        "high": _BITRATE[1],
+        "unit": "Mbit/s",
+        "source": source,
+    }
 
 
 def _datacenter_rows() -> Iterator[dict[str, Any]]:

@@ -29,6 +29,13 @@ _PRIMARY = {
     "fugu": "Fugu",
     "puffer_ttp_cl": "Fugu",
 }
+# Further numbers of 2019 and what they are of.
+_STUDIES = {
+    "puffer-vintages": "Fugu with predictors trained up to another month, 2019.",
+    "puffer-predictors": "Fugu with other predictors, and Fugu as it is at the same time, 2019.",
+    "puffer-first-chunk": "First chunks: SSIM (dB) and startup delay (s), 2019.",
+    "puffer-bitrate": "Mean bitrate (Mbit/s), weighted by time watched: range of schemes, 2019.",
+}
 
 
 def analysis_section(
@@ -69,6 +76,8 @@ def analysis_section(
             wide("puffer"),
         )
     )
+    for topic, caption in _STUDIES.items():
+        parts.append(Listing(f"{name}-{topic}", caption, wide(topic)))
     if calibration is not None:
         parts.append(_calibration(name, calibration))
     return Section(name, title or "What viewers got", parts)

@@ -21,7 +21,7 @@ from memento.runner.registry import Registry
 from memento.runner.results import State, Status, tidy
 from memento.runner.settings import Overrides
 
-__all__ = ["Event", "Plan", "Report", "make", "run"]
+__all__ = ["Event", "Plan", "Report", "make", "obstacles", "run"]
 
 _LOOK = 1.0  # seconds between looks at what other processes run
 
@@ -97,7 +97,27 @@ def make(
             forced_at if key in asked else None,
             debug,
         )
-    return Plan(jobs, tuple(asked), tuple(registry.notes))
+    notes = (*registry.notes, *overrides.unreached(wanted, jobs))
+    return Plan(jobs, tuple(asked), notes)
+
+
+def obstacles(plan: Plan) -> dict[str, str]:
+    """Why experiments that are asked for and not done cannot be run as things stand, by key.
+
+    What they need has failed, or a file is not there. A failed one is run again all the same.
+    """
+    known: dict[str, tuple[Status, str]] = {}
+    for key, job in plan.jobs.items():  # needs come first
+        found, why = job.status(), ""
+        if not job.settled(found) and found.state in ("missing", "stale"):
+            for need in job.needs:
+                before, reason = known[need]
+                if before.state == "failed" or reason:
+                    why = f"needs {need}, which {reason or 'failed'}"
+                    break
+            why = why or job.experiment.absent()
+        known[key] = (found, why)
+    return {key: known[key][1] for key in plan.asked if known[key][1]}
 
 
 def _in_order(edges: Mapping[str, Sequence[str]], asked: Sequence[str]) -> list[str]:
@@ -227,8 +247,8 @@ class _Course:
                 self._end(key, Report("done", status=found))
             elif failed:
                 self._end(key, Report("missing", f"needs {failed[0]}, which is not done", False))
-            elif absent := [path for path in job.experiment.paths() if not path.exists()]:
-                self._end(key, Report("missing", f"needs {absent[0]}, which does not exist", False))
+            elif absent := job.experiment.absent():
+                self._end(key, Report("missing", absent, False))
             elif found.state == "running":
                 self._wait_elsewhere(key, found.attempt - 1)
             elif self._executor.free() > 0:

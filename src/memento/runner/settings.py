@@ -26,16 +26,21 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import fnmatch
+import inspect
 import tomllib
+import types
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from memento.errors import SettingError
+from memento.errors import MementoError, SettingError
 from memento.files import storage_errors
+from memento.runner.job import load_body
 from memento.runner.spec import Experiment, Resources
 
 __all__ = ["Overrides", "RunSettings", "SlurmSettings", "from_toml"]
@@ -105,13 +110,17 @@ class Overrides:
     def apply(self, experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
         """The experiments with the user's values.
 
+        A name is known if it is declared or a keyword of the body. What is not declared is of the
+        type of the body's default, or as it is annotated.
+
         Args:
             experiments: By key, as declared; all of every group that matters, so that a name that
                 none of them has can be told from one that only some have.
 
         Raises:
             SettingError: A pattern matches no experiment of these groups, a name belongs to none of
-                those it matches, or a value is of another type than the declared one.
+                those it matches, a value is of another type than the declared one, or the body's
+                check (see `memento.runner.spec.checked`) refuses it.
         """
         found = dict(experiments)
         for table, entries in (("parameters", self.parameters), ("resources", self.resources)):
@@ -125,6 +134,31 @@ class Overrides:
                         found[key] = _with_parameters(found[key], values, where)
                     else:
                         found[key] = _with_resources(found[key], values, where)
+        for key, experiment in found.items():
+            if experiment.parameters != experiments[key].parameters:
+                _without_effect(experiment, f"{self.source}: parameters of {key}")
+        return found
+
+    def unreached(self, experiments: Mapping[str, Experiment], keys: Iterable[str]) -> list[str]:
+        """What a pattern sets and some of the experiments that it matches do not take, in words.
+
+        Args:
+            experiments: By key, with the user's values, as `apply` returns them.
+            keys: Of those that matter.
+        """
+        wanted, found = set(keys), []
+        for pattern, values in self.parameters:
+            where = f'{self.source}: parameters."{pattern}"'
+            matching = [key for key in _matching(pattern, experiments, where) if key in wanted]
+            idle = {
+                key: {name for name in values if name not in _likes(experiments[key])}
+                | _without_effect(experiments[key], key)
+                for key in matching
+            }
+            for name in values:
+                keys = [key for key in matching if name in idle[key]]
+                if keys:
+                    found.append(f"{where}.{name} changes nothing for {_list(keys, 4)}")
         return found
 
     def check_groups(self, groups: Iterable[str]) -> None:
@@ -234,22 +268,112 @@ def _matching(pattern: str, experiments: Mapping[str, Experiment], where: str) -
 def _check_names(values: Mapping[str, Any], experiments: Sequence[Experiment], where: str) -> None:
     if not experiments:
         return
-    known = sorted({name for experiment in experiments for name in experiment.parameters})
+    known = sorted({name for experiment in experiments for name in _likes(experiment)})
     for name in values:
         if name not in known:
             raise SettingError(
-                f"{where}: there is no parameter {name!r}; there are {_list(known) or 'none'}"
+                f"{where}: there is no parameter {name!r}; there are {_list(known, 30) or 'none'}"
             )
 
 
 def _with_parameters(experiment: Experiment, values: Mapping[str, Any], where: str) -> Experiment:
-    declared = experiment.document()["parameters"]
-    changes = {
-        name: _typed(value, declared[name], f"{where}.{name}")
-        for name, value in values.items()
-        if name in declared
-    }
+    likes = _likes(experiment)
+    changes = {}
+    for name, value in values.items():
+        if name not in likes:
+            continue
+        like = likes[name]
+        if like.value is None and like.hint is not None:
+            value = _hinted(value, like.hint, f"{where}.{name}")
+        found = _typed(value, like.value, f"{where}.{name}")
+        # What the body does anyway is not asked for: it would make another experiment of it.
+        if like.declared or found != like.value:
+            changes[name] = found
     return experiment.with_parameters(changes)
+
+
+@dataclass(frozen=True)
+class _Like:
+    """What a value has to be like: the one declared, or the body's default and annotation."""
+
+    value: Any
+    hint: Any = None
+    declared: bool = True
+
+
+def _likes(experiment: Experiment) -> dict[str, _Like]:
+    """All that can be set of an experiment, by name."""
+    body = _body(experiment)
+    found: dict[str, _Like] = {}
+    if body is not None:
+        try:
+            hints = typing.get_type_hints(body)
+        except Exception:  # a name that only type checkers know
+            hints = {}
+        for name, one in list(inspect.signature(body).parameters.items())[1:]:
+            if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD):
+                value = None if one.default is one.empty else one.default
+                value = list(value) if isinstance(value, tuple) else value
+                found[name] = _Like(value, hints.get(name), declared=False)
+    for name, value in experiment.document()["parameters"].items():
+        found[name] = _Like(value, found[name].hint if name in found else None)
+    return found
+
+
+def _body(experiment: Experiment) -> Any:
+    """The body, or None: what is wrong with it, its log says when it is run."""
+    try:
+        return load_body(experiment.body)
+    except (MementoError, ImportError):
+        return None
+
+
+def _without_effect(experiment: Experiment, where: str) -> set[str]:
+    """Let the body's check look at parameters; which of them change nothing.
+
+    Raises:
+        SettingError: They do not fit.
+    """
+    body = _body(experiment)
+    check = getattr(body, "check", None)
+    if check is None:
+        return set()
+    try:
+        bound = inspect.signature(body).bind(None, **experiment.document()["parameters"])
+    except TypeError:
+        return set()  # the log says so when it is run
+    bound.apply_defaults()
+    try:
+        return set(check(**dict(list(bound.arguments.items())[1:])) or ())
+    except MementoError as error:
+        raise SettingError(f"{where}: {error}") from error
+
+
+def _hinted(value: Any, hint: Any, where: str) -> Any:
+    """A value as annotated; what annotations cannot say is allowed."""
+    options = (
+        typing.get_args(hint)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType)
+        else (hint,)
+    )
+    kinds: set[type] = set()
+    for option in options:
+        kind = typing.get_origin(option) or option
+        if kind is type(None):
+            continue
+        if kind in (collections.abc.Mapping, dict):
+            kind = dict
+        elif kind in (collections.abc.Sequence, list, tuple):
+            kind = list
+        if kind not in _KINDS:
+            return value
+        kinds.add(kind)
+    if type(value) in kinds or not kinds:
+        return value
+    if float in kinds and type(value) is int:
+        return float(value)
+    expected = " or ".join(sorted(_KINDS[kind] for kind in kinds))
+    raise SettingError(f"{where} is {value!r}; expected {expected}")
 
 
 def _with_resources(experiment: Experiment, values: Mapping[str, Any], where: str) -> Experiment:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from memento.errors import SettingError
 
-__all__ = ["Experiment", "Resources", "Run", "canonical", "seed_from"]
+__all__ = ["Experiment", "Resources", "Run", "canonical", "checked", "located", "seed_from"]
 
 # Names become folders and job names, so they stay clear of separators, spaces and shells.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,149}")
@@ -82,9 +83,11 @@ class Experiment:
         needs: Experiments whose results it reads: ``"name"`` of the same group, ``"group/name"``,
             or patterns such as ``"puffer-preprocess/2022-07-*"``.
         files: Files or folders that have to exist, with ``{parameter}`` for a parameter's value.
-            Relative paths count from the folder where the runner is started.
+            Relative paths count from the folder where the runner is started, and what is not
+            there from ``data`` in the folder that ``MEMENTO_DATA`` names, see `located`.
         version: Raise it when the body changes so that earlier results no longer count.
         description: One line for people.
+        optional: Whether a run of the whole group may leave it out where its files do not exist.
 
     Raises:
         SettingError: A name, the body, a parameter or a file has another form.
@@ -106,6 +109,7 @@ class Experiment:
     files: tuple[str, ...] = ()
     version: int = 1
     description: str = ""
+    optional: bool = False
 
     def __post_init__(self) -> None:
         for what in ("group", "name"):
@@ -169,13 +173,24 @@ class Experiment:
         found = []
         for text in self.files:
             try:
-                found.append(Path(text.format_map(self.parameters)))
+                found.append(located(text.format_map(self.parameters)))
             except (KeyError, IndexError, ValueError, AttributeError) as error:
                 raise SettingError(
                     f"experiment {self.key}: files has {text!r}, and {error} is no parameter; "
                     f"there are {', '.join(self.parameters) or 'none'}"
                 ) from error
         return tuple(found)
+
+    def absent(self) -> str:
+        """Which of the files does not exist, and what to set; empty if all are there."""
+        for text, path in zip(self.files, self.paths(), strict=True):
+            if not path.exists():
+                names = re.findall(r"\{([A-Za-z_][A-Za-z0-9_]*)", text)
+                remedy = "put it there"
+                if names:
+                    remedy += f', or name it: [parameters."{self.key}"] {names[0]} = "PATH"'
+                return f"needs {path}, which does not exist; {remedy}"
+        return ""
 
     def document(self) -> dict[str, Any]:
         """The declaration as JSON; `from_document` reads it."""
@@ -189,6 +204,7 @@ class Experiment:
             "files": list(self.files),
             "version": self.version,
             "description": self.description,
+            "optional": self.optional,
         }
 
     @classmethod
@@ -283,6 +299,17 @@ class Run:
         results.write_table(self.folder, name, columns)
 
 
+def located(path: str) -> Path:
+    """Where a file of data is: as named, or else in ``data`` of the folder in ``MEMENTO_DATA``.
+
+    Returns:
+        The path as named if neither exists.
+    """
+    folder = os.environ.get("MEMENTO_DATA", "")
+    other = Path(folder) / "data" / path
+    return other if folder and not Path(path).exists() and other.exists() else Path(path)
+
+
 def seed_from(*words: str | int) -> int:
     """A seed for an experiment from what names it, from 0 to 2^63 - 1.
 
@@ -293,6 +320,34 @@ def seed_from(*words: str | int) -> int:
         False
     """
     return int.from_bytes(hashlib.sha256(canonical(list(words)).encode()).digest()[:8], "big") >> 1
+
+
+Body = TypeVar("Body", bound=Callable[..., object])
+
+
+def checked(check: Callable[..., Iterable[str] | None]) -> Callable[[Body], Body]:
+    """Give a body a check of its parameters, so that a wrong value shows before anything is run.
+
+    Args:
+        check: Called with all keywords of the body, defaults included, when the user's settings
+            change one of them; in a moment, without reading any file. Raises `SettingError`, and
+            returns the names of those that change nothing beside the others, if any.
+
+    Example:
+        >>> def positive(*, rows: int) -> None:
+        ...     if rows < 1:
+        ...         raise SettingError(f"rows is {rows}; expected 1 or more")
+        >>> @checked(positive)
+        ... def body(run: Run, *, rows: int) -> None: ...
+        >>> body.check is positive
+        True
+    """
+
+    def mark(body: Body) -> Body:
+        body.check = check  # type: ignore[attr-defined]
+        return body
+
+    return mark
 
 
 def canonical(value: Any) -> str:

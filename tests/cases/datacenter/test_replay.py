@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
+import shutil
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from memento.cases.datacenter.replay import (
     samples_of,
     scenario,
 )
-from memento.cases.datacenter.schema import Run, Runs
+from memento.cases.datacenter.schema import COLUMNS, Run, Runs
 from memento.cases.datacenter.simulate import SETTINGS
 from memento.errors import DamagedError, ForeignError, SettingError, StorageError
 from memento.samples import Samples
@@ -33,6 +35,7 @@ PLAN = Plan(
     phase=2, window=4, runs=4, judged=100, batch_size=16, classification=SMALL, regression=SMALL,
     capacities=dict.fromkeys(SCENARIOS, 128),
 )  # fmt: skip
+EVERY = dataclasses.replace(PLAN, phase=4)  # needs all runs of w3
 EXACT = ("select",)  # seconds, which no seed decides
 
 
@@ -44,7 +47,10 @@ def made_up(setting: str, number: int, packets: int = 120) -> Run:
     arrival = np.sort(rng.integers(0, 10**9, packets))
     delay = rng.gamma(2.0, 1e6 * (1 + load), packets) + 15e6
     size = rng.choice([60, 300 * label, 1500], packets)
-    about = {"setting": setting, "run": number, "label": label, "network": {"end": 1.0}}
+    about = {
+        "setting": setting, "run": number, "label": label, "network": {"end": 1.0}, "seed": 1,
+        "ns3": "3.44", "source": "digest", "workload": f"w{label}", "sizes": f"w{label}",
+    }  # fmt: skip
     return Run(arrival, delay.astype(np.int64), size, rng.integers(0, 3, packets), about)
 
 
@@ -55,6 +61,12 @@ def runs(tmp_path_factory):
         for number in range(1, 6):
             made_up(setting, number).write(folder.path(setting, number))
     return folder.folder
+
+
+@pytest.fixture
+def own_runs(runs, tmp_path):
+    """A copy that a test may change."""
+    return Runs(shutil.copytree(runs, tmp_path / "runs"))
 
 
 def same(a: Samples, b: Samples) -> bool:
@@ -221,7 +233,7 @@ def test_a_replay_that_was_stopped_goes_on_exactly(runs, tmp_path, stop, name, m
 
 def test_a_missing_run_is_named_before_anything_is_computed(runs, tmp_path):
     steps = []
-    with pytest.raises(StorageError, match=r"simulate w\d --runs \d"):
+    with pytest.raises(StorageError, match=r"9 more .*simulate w1 w2 w3 --runs 6-11 --to .*runs"):
         replay(
             "rare-patterns",
             "fifo",
@@ -270,19 +282,36 @@ def test_compare_keeps_what_is_there_and_does_the_rest(runs, tmp_path):
         progress=lambda *a: told.append(a),
         **arguments,
     )
-    assert [(done, total) for done, total, _ in told] == [(2, 4), (3, 4), (4, 4)]
+    # Iterations: those of two replays are there, those of the others come one by one.
+    assert [(done, total) for done, total, _ in told] == [(i, 24) for i in range(12, 25)]
+    assert [last for *_, last in told[:2]] == ["already there", "incremental fifo 1"]
     # In the order that was asked for: seeds, and in each of them memories.
     first = both.take(np.flatnonzero(both["seed"] == 0))
     assert same(first, one)
     assert np.array_equal(first["select"], one["select"])  # read, not computed again
     assert set(both["seed"].tolist()) == {0, 1}
-    assert not list(tmp_path.glob("unfinished/*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"incremental"}
 
 
-def test_two_processes_find_the_same_as_one(runs, tmp_path):
+def test_two_processes_find_the_same_as_one_also_when_stopped(runs, tmp_path):
     arguments = {"memories": ["fifo", "random"], "plan": PLAN}
     one = compare(runs, tmp_path / "one", ["incremental", "congestion"], jobs=1, **arguments)
-    two = compare(runs, tmp_path / "two", ["incremental", "congestion"], jobs=2, **arguments)
+    told = []
+
+    def stop(done, total, last):
+        told.append((done, total))
+        if done >= 8:
+            raise KeyboardInterrupt
+
+    both = (runs, tmp_path / "two", ["incremental", "congestion"])
+    with pytest.raises(KeyboardInterrupt):
+        compare(*both, jobs=2, progress=stop, **arguments)
+    # Iterations are reported, not whole replays of six; and nobody works on unseen.
+    assert told == [(i, 24) for i in range(9)]
+    for process in multiprocessing.active_children():
+        process.join(timeout=60)
+    assert not multiprocessing.active_children()
+    two = compare(*both, jobs=1, **arguments)  # goes on where those were
     assert same(one, two)
     assert np.isnan(one["balanced_accuracy"][one["scenario"] == "congestion"]).all()
 
@@ -300,8 +329,14 @@ def test_what_does_not_apply_is_left_out(runs, tmp_path):
         ({"scenarios": ["nonsense"]}, "scenario 'nonsense'"),
         ({"memories": ["nonsense"]}, "memory 'nonsense'"),
         ({"seeds": [-1]}, "seed -1"),
-        ({"seeds": []}, "0 replays"),
-        ({"seeds": [1, 1]}, "different"),
+        ({"seeds": []}, "no seeds"),
+        ({"seeds": [1, 1]}, "seeds 1, 1; name each once"),
+        ({"memories": []}, "no memories; name at least one"),
+        ({"scenarios": []}, "no scenarios"),
+        (
+            {"scenarios": ["congestion"], "memories": ["lars"]},
+            "memories lars need classes.* memento",
+        ),
         ({"jobs": 0}, "jobs 0"),
     ],
 )
@@ -319,11 +354,56 @@ def finished(runs, tmp_path):
 
 
 def test_results_of_other_plans_or_runs_are_refused(runs, finished):
-    with pytest.raises(ForeignError, match="made with plan"):
+    with pytest.raises(ForeignError, match=r"made with plan\.judged = 100, now asked for with 50"):
         compare(
             *(runs, finished.folder, ["incremental"], ["fifo"]),
             plan=dataclasses.replace(PLAN, judged=50),
         )
+
+
+def test_results_of_runs_that_were_replaced_are_refused(own_runs, tmp_path):
+    """A run that comes in, or one that is judged on: the results are of others now."""
+    arguments = (own_runs.folder, tmp_path / "out", ["incremental"], ["fifo"])
+    compare(*arguments, plan=PLAN)
+    compare(*arguments, plan=PLAN)
+    came = Plan.needed(PLAN, scenario("incremental", 2), 0)[1][0]
+    for setting, number in (came, ("w3", 1)):
+        path = own_runs.path(setting, number)
+        before = path.read_bytes()
+        made_up(setting, number, packets=119).write(path)
+        with pytest.raises(ForeignError, match=r"made with runs\.digest"):
+            compare(*arguments, plan=PLAN)
+        path.write_bytes(before)
+    compare(*arguments, plan=PLAN)
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "message"),
+    [
+        (1, {"network": {"end": 2.0}}, "end = 2.0, .* with 1.0"),
+        (1, {"network": {"end": 1.0, "start_window": 1.0}}, "start_window = 1.0, .* with None"),
+        (2, {"seed": 7}, "seed = 7, .* with 1"),
+        (3, {"ns3": "3.99"}, "ns3 = '3.99', .* with '3.44'"),
+        (4, {"source": "other"}, "source = 'other'"),
+        (5, {"sizes": "other"}, "sizes = 'other', .*w3.* with 'w3'"),
+    ],
+)
+def test_runs_that_were_made_in_different_ways_are_refused(own_runs, number, change, message):
+    path = own_runs.path("w3", number)
+    run = made_up("w3", number)
+    Run(*(getattr(run, c) for c in COLUMNS), about={**run.about, **change}).write(path)
+    steps = []
+    with pytest.raises(ForeignError, match=rf"w3.run-0{number}.npz: made with {message}"):
+        replay("incremental", "fifo", own_runs.folder, plan=EVERY, on_step=steps.append)
+    assert steps == []
+
+
+def test_a_run_that_is_cut_off_is_told_before_anything_is_computed(own_runs, tmp_path):
+    path = own_runs.path("w3", 1)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DamagedError, match=r"run-01\.npz.*simulate it again"):
+        compare(own_runs.folder, tmp_path / "out", ["incremental"], ["fifo"], plan=PLAN)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -62,6 +63,42 @@ def test_arrays_are_copies_that_refuse_writing():
     assert run.size[0] == 100
     with pytest.raises(ValueError, match="read-only"):
         run.size[0] = 7
+
+
+def test_missing_runs_are_asked_for_as_their_neighbours_were_made(tmp_path):
+    folder = Runs(tmp_path / "my runs")
+    to = shlex.quote(str(folder.folder))
+
+    def asked(*wanted):
+        with pytest.raises(StorageError) as caught:
+            folder.require(wanted)
+        return str(caught.value).partition(": ")[2]
+
+    def made(setting, **about):
+        run = make(setting=setting, run=0)
+        columns = (getattr(run, name) for name in COLUMNS)
+        Run(*columns, about={**run.about, **about}).write(folder.path(setting, 0))
+
+    plain = f"no such run; make it with `memento datacenter simulate w2 --runs 3 --to {to}`"
+    assert asked(("w2", 3)) == plain
+    made("w2", network={"messages": "refused", "end": 6.0}, seed=1)
+    made("w1", network={"messages": "buffered", "end": 60.0, "start_window": 1.0}, seed=5)
+    assert asked(("w2", 0), ("w2", 1), ("w2", 2), ("w2_c100", 9)) == (
+        "no such run, and 2 more are missing; make them with `memento datacenter simulate w2 "
+        f"w2_c100 --runs 1-2,9 --to {to} --messages refused --seconds 6`"
+    )
+    assert asked(("w1", 1)).endswith(f"--to {to} --start-window 1 --seed 5`")
+    # What cannot be read is no example.
+    folder.path("w2", 0).write_bytes(b"")
+    assert asked(("w2", 3)) == plain
+
+
+def test_a_run_in_another_runs_place_is_refused(tmp_path):
+    folder = Runs(tmp_path)
+    make(setting="w2", run=4).write(folder.path("w1", 4))
+    for look in (folder.read, folder.describe):
+        with pytest.raises(ForeignError, match="holds run 4 of w2"):
+            look("w1", 4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -161,7 +198,9 @@ def test_runs_of_a_folder(tmp_path):
 
 
 def test_a_missing_run_says_how_to_make_it(tmp_path):
-    with pytest.raises(StorageError, match=r"`memento datacenter simulate w3_c100 --runs 7`"):
+    with pytest.raises(
+        StorageError, match=r"`memento datacenter simulate w3_c100 --runs 7 --to .*`"
+    ):
         Runs(tmp_path).read("w3_c100", 7)
     with pytest.raises(StorageError, match="no such file"):
         Run.read(tmp_path / "none.npz")

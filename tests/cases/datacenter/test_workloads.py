@@ -114,6 +114,31 @@ def test_malformed_files_are_refused_by_line(tmp_path, text, message):
     assert str(path) in str(caught.value)
 
 
+def test_recorded_messages_from_a_file(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("300\n100\n\n100.0\n100\n")
+    expected = Workload.of_messages([300, 100, 100, 100], label=4, name="mine")
+    assert Workload.read_messages(path, label=4) == expected
+    assert Workload.read_messages(path, label=4, name="other").name == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no lines; give one size"),
+        ("100\n\nmany\n", "line 3: 'many' is not the size of a message"),
+        ("100\n200 0.5\n", "line 2: '200 0.5'"),
+        ("100\n0\n", "line 2: a message of 0 bytes; give one size from 1"),
+    ],
+)
+def test_malformed_recordings_are_refused_by_line(tmp_path, text, message):
+    path = tmp_path / "mine.txt"
+    path.write_text(text)
+    with pytest.raises(DamagedError, match=message) as caught:
+        Workload.read_messages(path, label=4)
+    assert str(path) in str(caught.value)
+
+
 def test_file_that_is_not_there(tmp_path):
     with pytest.raises(StorageError, match=r"none\.txt"):
         Workload.read(tmp_path / "none.txt", label=4)

@@ -11,15 +11,18 @@ is not computed again; a replay that was stopped goes on after its last iteratio
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import math
 import multiprocessing
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +38,7 @@ from memento.cases.datacenter.models import (
     NetworkSettings,
     WorkloadClassifier,
 )
-from memento.cases.datacenter.schema import Run, Runs
+from memento.cases.datacenter.schema import Run, Runs, difference
 from memento.cases.datacenter.scores import LOADS, WORKLOADS, accuracies, weighted_quantile
 from memento.cases.datacenter.simulate import SETTINGS
 from memento.distances import JensenShannon
@@ -74,6 +77,7 @@ __all__ = [
 
 Task = Literal["classification", "regression"]
 Progress = Callable[[int, int, str], None]
+_Key = tuple[str, str, int]  # scenario, memory and seed of a replay
 
 SCENARIOS = ("rare-patterns", "incremental", "congestion")
 _TUNING, _JUDGING, _FIRST = 0, 1, 2  # numbers of runs: for tuning, for evaluation, from here on
@@ -385,14 +389,15 @@ def replay(
     Raises:
         SettingError: An unknown name, or one that does not fit.
         StorageError: A run is missing; the message says how to simulate it.
-        ForeignError: The checkpoint is of another replay.
+        DamagedError: A run is damaged.
+        ForeignError: The checkpoint is of another replay, or runs were made in different ways.
     """
     plan = Plan() if plan is None else plan
     shift = scenario(name, plan.phase)
     policy = plan.policy(memory, shift.task)
     needed = plan.needed(shift, seed)
     folder = Runs(runs)
-    _check_present(folder, shift, needed)
+    _described(folder, _needed(shift, needed))
     held = _TimedMemory(plan.capacity(shift), policy, seed=np.random.default_rng([seed, 1]))
     learner = _learner(plan, shift.task, memory, seed)
     judge = _Judge(plan, shift, folder, learner, held)
@@ -583,14 +588,59 @@ class _Judge:
         return found
 
 
-def _check_present(
-    folder: Runs, shift: Scenario, needed: Sequence[Sequence[tuple[str, int]]]
-) -> None:
-    """Raise before anything is computed if a run is missing."""
+def _needed(shift: Scenario, needed: Sequence[Sequence[tuple[str, int]]]) -> list[tuple[str, int]]:
+    """The runs that come in and those that are judged on, by setting and number."""
     judged = {(name, _JUDGING) for names in shift.judged for name in names}
-    for setting, number in sorted({one for runs in needed for one in runs} | judged):
-        if not folder.path(setting, number).is_file():
-            folder.read(setting, number)  # says what is missing and how to make it
+    return sorted({one for runs in needed for one in runs} | judged)
+
+
+#: What all runs of a replay have in common, as far as results depend on it.
+_SHARED = ("seed", "network", "ns3", "source")
+
+
+def _described(
+    folder: Runs,
+    wanted: Sequence[tuple[str, int]],
+    known: dict[tuple[str, int], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """What runs are: how all of them were made, and a digest of what each of them holds.
+
+    Raises before anything is computed if one is missing or cut off, or if they do not belong
+    together. Descriptions are read once if ``known`` is handed from call to call.
+    """
+    folder.require(wanted)
+    known = {} if known is None else known
+    for one in wanted:
+        if one not in known:
+            known[one] = folder.describe(*one)
+    first = known[wanted[0]]
+    common = {name: first.get(name) for name in _SHARED}
+    sizes: dict[Any, tuple[tuple[str, int], Any]] = {}
+    for one in wanted:
+        about = known[one]
+        _check_alike(folder, one, about, wanted[0], common)
+        # Settings share their workload, and with it the sizes of messages.
+        like, digested = sizes.setdefault(about.get("workload"), (one, about.get("sizes")))
+        _check_alike(folder, one, about, like, {"sizes": digested})
+    everything = json.dumps([known[one] for one in wanted], sort_keys=True)
+    return {**common, "digest": digest(everything.encode())}
+
+
+def _check_alike(
+    folder: Runs,
+    one: tuple[str, int],
+    about: Mapping[str, Any],
+    other: tuple[str, int],
+    common: Mapping[str, Any],
+) -> None:
+    differs = difference(about, common)
+    if differs is not None:
+        name, found, wanted = differs
+        raise ForeignError(
+            f"{folder.path(*one)}: made with {name} = {found!r}, {folder.path(*other)} with "
+            f"{wanted!r}; runs of one replay are made in one way: remove those that are not, and "
+            "simulate them again"
+        )
 
 
 # ----------------------------------------------------------------------------------------- results
@@ -618,7 +668,12 @@ class Results:
 
     def checkpoint(self, name: str, memory: str, seed: int) -> Path:
         """The folder of a replay that is not finished."""
-        return Path(self.folder) / "unfinished" / f"{name}-{memory}-{seed}"
+        return self.unfinished / f"{name}-{memory}-{seed}"
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of all checkpoints, there as long as there are some."""
+        return Path(self.folder) / "unfinished"
 
     def write(self, table: Samples, about: Mapping[str, Any]) -> Path:
         """Write the table of one replay, whole or not at all.
@@ -672,11 +727,14 @@ class Results:
             raise DamagedError(
                 f"{path}: its content differs from its digest; remove the file and replay again"
             )
-        for key, wanted in (about or {}).items():
-            found = document["about"].get(key)
-            if found != json.loads(json.dumps(wanted)):
+        for key, value in (about or {}).items():
+            there, asked = document["about"].get(key), json.loads(json.dumps(value))
+            differs = difference({key: there}, {key: asked})
+            if differs is not None:
+                name, found, wanted = differs
+                named = key if name == key else f"{key}.{name}"
                 raise ForeignError(
-                    f"{path}: made with {key} = {found}, now asked for with {wanted}; give "
+                    f"{path}: made with {named} = {found}, now asked for with {wanted}; give "
                     "another folder, or remove the results that are there"
                 )
         columns = document["columns"]
@@ -714,88 +772,143 @@ def compare(
         seeds: Each gives a replay of its own.
         plan: ``Plan()`` if None.
         jobs: Processes at a time; results do not depend on it.
-        progress: Called with (done, total, what was last) at the beginning and after each replay.
+        progress: Called with (done, total, what was last) at the beginning and after each
+            iteration; both count the iterations of all replays.
 
     Returns:
         The rows of all replays, as `replay` gives them; columns that a task has not are NaN.
 
     Raises:
-        SettingError: An unknown name, a seed below 0, no process, or nothing to do.
+        SettingError: A name that is unknown or given twice, a seed below 0, no process, or nothing
+            to do.
         StorageError: A run is missing, or a folder cannot be written to.
-        ForeignError: A result that is there was made in another way.
-        DamagedError: A result that is there is damaged.
+        ForeignError: A result that is there was made in another way or from other runs; or runs of
+            one replay were made in different ways.
+        DamagedError: A result that is there is damaged, or a run.
     """
     plan = Plan() if plan is None else plan
     if isinstance(jobs, bool) or not isinstance(jobs, int | np.integer) or jobs < 1:
         raise SettingError(f"jobs {jobs!r}; give how many processes run at a time, at least 1")
-    wanted = tuple(memories) if memories is not None else tuple(MEMORIES)
-    for memory in wanted:
-        plan.policy(memory, "classification")
-    work = []
-    seeds = list(seeds)
-    for name in scenarios:
+    work = _work(list(scenarios), memories, list(seeds), plan)
+    folder, packets = Results(Path(results)), Runs(runs)
+    needed = {}
+    for name, seed in dict.fromkeys((name, seed) for name, _, seed in work):
         shift = scenario(name, plan.phase)
-        applying = [m for m in wanted if m in memories_of(shift.task)]
-        for seed, memory in itertools.product(seeds, applying):
-            if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-                raise SettingError(f"seed {seed!r}; give a whole number from 0")
-            work.append((name, memory, int(seed)))
-    if not work or len(set(work)) < len(work):
-        raise SettingError(
-            f"{len(work)} replays, {len(set(work))} of them different; name at least one scenario, "
-            "one memory that applies to it and one seed, each once"
-        )
-    folder, about = Results(Path(results)), {}
-    for name, _, seed in work:
-        if (name, seed) not in about:
-            shift = scenario(name, plan.phase)
-            needed = plan.needed(shift, seed)
-            _check_present(Runs(runs), shift, needed)
-            about[name, seed] = {"plan": plan.document(), "runs": _provenance(Runs(runs), needed)}
-    tables: dict[tuple[str, str, int], Samples] = {}
+        needed[name, seed] = _needed(shift, plan.needed(shift, seed))
+    packets.require(sorted({one for wanted in needed.values() for one in wanted}))
+    known: dict[tuple[str, int], dict[str, Any]] = {}
+    about = {
+        pair: {"plan": plan.document(), "runs": _described(packets, wanted, known)}
+        for pair, wanted in needed.items()
+    }
+    tables: dict[_Key, Samples] = {}
     for one in work:
         if folder.path(*one).is_file():
             tables[one] = folder.read(*one, about=about[one[0], one[2]])
     absent = [one for one in work if one not in tables]
+    length = {name: len(scenario(name, plan.phase)) for name, _, _ in work}
+    done = {one: length[one[0]] if one in tables else 0 for one in work}
 
     def tell(last: str) -> None:
         if progress is not None:
-            progress(len(tables), len(work), last)
+            progress(sum(done.values()), sum(length[name] for name, _, _ in work), last)
+
+    def report(one: _Key, iterations: int) -> None:
+        if done[one] < iterations:
+            done[one] = iterations
+            tell(" ".join(map(str, one)))
 
     tell("already there" if tables else "")
     arguments = [(*one, Path(runs), folder, plan, about[one[0], one[2]]) for one in absent]
-    for one in _each(jobs, absent, arguments):
+    for one in _each(jobs, absent, arguments, report):
         tables[one] = folder.read(*one)
-        tell(f"{one[0]} {one[1]} {one[2]}")
+        report(one, length[one[0]])
+    with contextlib.suppress(OSError):  # another call is not done
+        folder.unfinished.rmdir()
     return _joined([tables[one] for one in work])
 
 
-def _provenance(folder: Runs, needed: Sequence[Sequence[tuple[str, int]]]) -> dict[str, Any]:
-    """What runs are, as far as results depend on it: all of a folder are made in one way."""
-    about = Run.describe(folder.path(*needed[0][0]))
-    return {key: about.get(key) for key in ("seed", "network", "ns3", "source")}
+def _work(
+    scenarios: Sequence[str], memories: Iterable[str] | None, seeds: Sequence[int], plan: Plan
+) -> list[_Key]:
+    """What `compare` replays, checked: scenario by scenario, seed by seed."""
+    wanted = tuple(memories) if memories is not None else tuple(MEMORIES)
+    for memory in wanted:
+        plan.policy(memory, "classification")
+    for what, given, example in (
+        ("scenarios", scenarios, ", ".join(SCENARIOS)),
+        ("memories", wanted, ", ".join(MEMORIES)),
+        ("seeds", seeds, "0"),
+    ):
+        if not given:
+            raise SettingError(f"no {what}; name at least one, such as {example}")
+        if len(set(given)) < len(given):
+            raise SettingError(f"{what} {', '.join(map(str, given))}; name each once")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise SettingError(f"seed {seed!r}; give a whole number from 0")
+    work = []
+    for name in scenarios:
+        applying = [m for m in wanted if m in memories_of(scenario(name, plan.phase).task)]
+        work += [(name, m, int(seed)) for seed, m in itertools.product(seeds, applying)]
+    if not work:
+        raise SettingError(
+            f"memories {', '.join(wanted)} need classes, and {', '.join(scenarios)} has none; "
+            f"give some of {', '.join(memories_of('regression'))}"
+        )
+    return work
 
 
 def _each(
-    jobs: int, keys: Sequence[tuple[str, str, int]], arguments: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[str, str, int]]:
-    """Keys of replays as they are done."""
+    jobs: int,
+    keys: Sequence[_Key],
+    arguments: Sequence[tuple[Any, ...]],
+    report: Callable[[_Key, int], None],
+) -> Iterator[_Key]:
+    """Keys of replays as they are done; reports how many iterations are."""
     if jobs == 1 or len(keys) < 2:
         for key, values in zip(keys, arguments, strict=True):
-            _replay(*values)
+            _replay(*values, report=functools.partial(report, key))
             yield key
         return
     # Fresh processes: forking one with compiled kernels' threads in it may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    told = context.SimpleQueue()
+    with ProcessPoolExecutor(jobs, context, _begin, (told,)) as pool:
         try:
-            futures = {pool.submit(_replay, *v): k for k, v in zip(keys, arguments, strict=True)}
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
+            waiting = {
+                pool.submit(_replay_there, v): k for k, v in zip(keys, arguments, strict=True)
+            }
+            while waiting:
+                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                while not told.empty():
+                    report(*told.get())
+                for future in done:
+                    future.result()
+                    yield waiting.pop(future)
         except BaseException:
+            # Replays that are under way would go on to their end; their checkpoints are whole.
+            processes = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
             raise
+
+
+_told: Any = None  # in a process of the pool: where iterations are reported
+
+
+def _begin(told: Any) -> None:
+    """Prepare a process of the pool."""
+    global _told
+    _told = told
+    # Ctrl-C reaches all processes of a terminal; the one that waits ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _replay_there(values: tuple[Any, ...]) -> None:
+    """One replay in a process of the pool."""
+    _replay(*values, report=lambda done: _told.put((values[:3], done)))
 
 
 def _replay(
@@ -806,12 +919,18 @@ def _replay(
     folder: Results,
     plan: Plan,
     about: Mapping[str, Any],
+    *,
+    report: Callable[[int], None],
 ) -> None:
     """One replay into the folder of results."""
     checkpoint = folder.checkpoint(name, memory, seed)
     # A checkpoint of another plan or other runs would go on with these.
     key = digest(json.dumps(dict(about), sort_keys=True).encode())[:16]
-    table = replay(name, memory, runs, seed, plan, checkpoint=checkpoint / key)
+    table = replay(
+        *(name, memory, runs, seed, plan),
+        checkpoint=checkpoint / key,
+        on_step=lambda step: report(step.unit + 1),
+    )
     folder.write(table, about)
     shutil.rmtree(checkpoint, ignore_errors=True)
 

@@ -10,9 +10,10 @@ import contextlib
 import io
 import json
 import re
+import shlex
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,8 @@ __all__ = ["COLUMNS", "Run", "Runs"]
 _FORMAT = 1
 _FILE = re.compile(r"run-(\d{2,})\.npz")
 _SETTING = re.compile(r"[a-z][a-z0-9-]*(_c\d+)?")
+# Of `memento datacenter simulate`: what need not be said.
+_DEFAULTS = {"messages": "buffered", "seconds": 60.0, "start-window": None, "seed": 1}
 # Column: type, unit and meaning, as stored.
 COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "arrival_ns": ("<i8", "ns", "since the start, when the receiver's device had the packet"),
@@ -214,19 +217,59 @@ class Runs:
             ForeignError: Its file is of another kind or version, or another run's.
             SettingError: A setting or number of another form.
         """
-        path = self.path(setting, number)
-        if not path.is_file():
-            raise StorageError(
-                f"{path}: no such run; make it with "
-                f"`memento datacenter simulate {setting} --runs {number}`"
-            )
+        path = self._present(setting, number)
         run = Run.read(path)
-        found = run.about.get("setting"), run.about.get("run")
-        if found != (setting, number):
-            raise ForeignError(
-                f"{path}: holds run {found[1]} of {found[0]}; remove the file and simulate it again"
-            )
+        _check_identity(path, run.about, setting, number)
         return run
+
+    def describe(self, setting: str, number: int) -> dict[str, Any]:
+        """What a run is, without reading its records; errors as for ``read``."""
+        path = self._present(setting, number)
+        about = Run.describe(path)
+        _check_identity(path, about, setting, number)
+        return about
+
+    def require(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Raise unless all these runs, by setting and number, are there.
+
+        Raises:
+            StorageError: Some are not; the message says how to simulate them.
+            SettingError: A setting or number of another form.
+        """
+        missing = [one for one in wanted if not self.path(*one).is_file()]
+        if not missing:
+            return
+        others = len(missing) - 1
+        raise StorageError(
+            f"{self.path(*missing[0])}: no such run"
+            + (f", and {others} more are missing; make them" if others else "; make it")
+            + f" with `{self._command(missing)}`"
+        )
+
+    def _present(self, setting: str, number: int) -> Path:
+        self.require([(setting, number)])
+        return self.path(setting, number)
+
+    def _command(self, missing: Sequence[tuple[str, int]]) -> str:
+        """What simulates runs as those that are there were; it leaves these alone."""
+        settings = dict.fromkeys(setting for setting, _ in missing)
+        numbers = _ranges({number for _, number in missing})
+        words = ["memento", "datacenter", "simulate", *settings, "--runs", numbers]
+        words += ["--to", str(self.folder)]
+        there = self.available()
+        nearest = next((s for s in settings if s in there), next(iter(there), None))
+        if nearest is not None:
+            with contextlib.suppress(StorageError):
+                about = self.describe(nearest, there[nearest][0])
+                network = about.get("network")
+                made = {**(network if isinstance(network, dict) else {}), "seed": about.get("seed")}
+                made |= {"seconds": made.get("end"), "start-window": made.get("start_window")}
+                for name, default in _DEFAULTS.items():
+                    if made.get(name) not in (None, default):
+                        value = made[name]
+                        shown = f"{value:g}" if isinstance(value, float) else str(value)
+                        words += [f"--{name}", shown]
+        return shlex.join(words)
 
     def available(self) -> dict[str, list[int]]:
         """The numbers of the runs there are, ascending, by setting."""
@@ -237,6 +280,51 @@ class Runs:
                 if named and _SETTING.fullmatch(path.parent.name):
                     found.setdefault(path.parent.name, []).append(int(named[1]))
         return {setting: sorted(numbers) for setting, numbers in found.items()}
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first entry that two descriptions do not share.
+
+    Args:
+        found: What is there.
+        wanted: What is asked for; entries that it lacks are not compared. Tables in it are compared
+            whole; what one of them lacks is None.
+
+    Returns:
+        Its name, the value found (None if there is none) and the one wanted; None if all agree.
+
+    Example:
+        >>> difference({"network": {"end": 6.0, "queue": 9}}, {"network": {"end": 6.0, "queue": 5}})
+        ('queue', 9, 5)
+    """
+    for name, value in wanted.items():
+        there = found.get(name)
+        if isinstance(there, Mapping) and isinstance(value, Mapping):
+            within = difference(there, {**dict.fromkeys(there), **value})
+            if within is not None:
+                return within
+        elif there != value:
+            return name, there, value
+    return None
+
+
+def _check_identity(path: Path, about: Mapping[str, Any], setting: str, number: int) -> None:
+    found = about.get("setting"), about.get("run")
+    if found != (setting, number):
+        raise ForeignError(
+            f"{path}: holds run {found[1]} of {found[0]}; remove the file and simulate it again"
+        )
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Numbers as the command line takes them: 2-5,7."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
 
 
 @contextlib.contextmanager

@@ -243,8 +243,11 @@ def targets(table: Mapping[str, Any], memory: str = "memento") -> Samples:
         memory: Which one is judged.
 
     Returns:
-        A row per target: ``target``, ``value``, ``bound``, ``unit``, ``holds``. All are means over
-        seeds. A value has to be at least its bound, except where the target says at most.
+        A row per target: ``target``, ``value``, ``bound``, ``unit`` (empty for shares), ``holds``.
+        All are means over seeds. A value has to be at least its bound, except where the target says
+        at most. That coverage rises where w2 and w3 appear and nowhere else is judged by one
+        number: the lesser of these two increases has to be at least twice the largest one of all
+        other iterations.
     """
     rows: list[tuple[str, float, float, str, bool]] = []
 

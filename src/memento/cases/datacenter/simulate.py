@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from memento.cases.datacenter.schema import COLUMNS, Run, Runs
+from memento.cases.datacenter.schema import COLUMNS, Run, Runs, difference
 from memento.cases.datacenter.workloads import Workload, published
 from memento.errors import ForeignError, MementoError, SettingError, StorageError
 from memento.files import digest, storage_errors
@@ -92,9 +92,12 @@ class Network:
         segment: TCP payload of a full packet in bytes.
         load: Mean rate in bit/s that the messages of all senders offer.
         cross_packet: Bytes of a packet of the cross traffic on the link.
-        start: Seconds; senders start at uniform times from here to the end. Because each is active
-            for half of this time on average, it offers ``2 * load / senders`` while it is.
+        start: Seconds; when the first senders and the cross traffic start.
         end: Seconds.
+        start_window: Seconds from ``start`` in which senders start, at uniform times; None for up
+            to the end. The longer it is, the more a sender offers while it is active, so that all
+            offer ``load`` on average: ``load / senders`` if all start at once, twice as much if
+            they start up to the end.
 
     Raises:
         SettingError: A value out of its range.
@@ -114,6 +117,7 @@ class Network:
     cross_packet: int = 1054
     start: float = 1.0
     end: float = 60.0
+    start_window: float | None = None
 
     def __post_init__(self) -> None:
         if self.messages not in ("buffered", "refused"):
@@ -139,6 +143,15 @@ class Network:
                     f"from {least:g} to {most:g}"
                 )
             object.__setattr__(self, name, int(value) if whole else float(value))
+        if self.start_window is not None:
+            given = self.start_window
+            right = isinstance(given, int | float | np.number) and not isinstance(given, bool)
+            if not right or not 0 <= given <= self.end - self.start:
+                raise SettingError(
+                    f"start_window {given!r}; give seconds from 0 to {self.end - self.start:g}, "
+                    "from the start to the end, or None"
+                )
+            object.__setattr__(self, "start_window", float(given))
         if not self.start < self.end:
             raise SettingError(
                 f"start {self.start:g} s and end {self.end:g} s; the end comes after the start"
@@ -147,7 +160,9 @@ class Network:
     @property
     def active_rate(self) -> float:
         """What a sender offers from its start on, in bit/s."""
-        return 2 * self.load / self.senders
+        window = (self.end - self.start) if self.start_window is None else self.start_window
+        active = 1 - 0.5 * window / (self.end - self.start)
+        return self.load / self.senders / active
 
     def uncongested(self, size: int) -> float:
         """Seconds that a packet takes where no other is in its way.
@@ -212,8 +227,12 @@ def settings(
     return list(found.values())
 
 
-def run_numbers(text: str) -> list[int]:
+def run_numbers(text: str, name: str = "runs") -> list[int]:
     """Numbers of runs from a text such as 0-21 or 0,2-5.
+
+    Args:
+        text: Numbers and ranges with commas between.
+        name: What to call them in errors.
 
     Raises:
         SettingError: A text of another form, a range that goes backwards, a number given twice.
@@ -227,10 +246,10 @@ def run_numbers(text: str) -> list[int]:
         ends = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
         if first > last or last - first > 10**6:
-            raise SettingError(f"runs {text!r}; give numbers and ranges such as 0-21 or 0,2-5")
+            raise SettingError(f"{name} {text!r}; give numbers and ranges such as 0-21 or 0,2-5")
         numbers += range(first, last + 1)
     if len(set(numbers)) < len(numbers):
-        raise SettingError(f"runs {text!r} name a run twice; name each once")
+        raise SettingError(f"{name} {text!r}: a number comes twice; give each once")
     return numbers
 
 
@@ -568,17 +587,13 @@ def _describe(
 
 def _check(path: Path, about: Mapping[str, Any]) -> None:
     """Refuse a run that is there but was made in another way."""
-    found = Run.describe(path)
-    for name, wanted in about.items():
-        there = found.get(name)
-        if there != wanted:
-            if isinstance(wanted, dict) and isinstance(there, dict):
-                name = next(k for k in wanted if there.get(k) != wanted[k])
-                there, wanted = there.get(name), wanted[name]
-            raise ForeignError(
-                f"{path}: made with {name} = {there!r}, now asked for with {wanted!r}; "
-                "give another folder, or remove the runs that are there"
-            )
+    differs = difference(Run.describe(path), about)
+    if differs is not None:
+        name, there, wanted = differs
+        raise ForeignError(
+            f"{path}: made with {name} = {there!r}, now asked for with {wanted!r}; "
+            "give another folder, or remove the runs that are there"
+        )
 
 
 def _store(
@@ -611,6 +626,11 @@ def _execute(
             "crossRate": repr(setting.cross * network.link_rate),
             "crossSize": network.cross_packet,
             "start": repr(network.start),
+            "startWindow": repr(
+                network.end - network.start
+                if network.start_window is None
+                else network.start_window
+            ),
             "end": repr(network.end),
             "seed": about["seed"],
             "run": _substream(setting.name, about["run"]),

@@ -361,6 +361,7 @@ main(int argc, char* argv[])
     double linkDelay = 0;
     double crossRate = 0;
     double start = 0;
+    double startWindow = 0;
     double end = 0;
 
     CommandLine command;
@@ -375,7 +376,8 @@ main(int argc, char* argv[])
     command.AddValue("segment", "TCP payload of a packet [bytes]", segment);
     command.AddValue("crossRate", "of the cross traffic, headers included [bit/s]", crossRate);
     command.AddValue("crossSize", "of its packets, headers included [bytes]", crossSize);
-    command.AddValue("start", "applications start between this and the end [s]", start);
+    command.AddValue("start", "the first applications and the cross traffic start [s]", start);
+    command.AddValue("startWindow", "applications start so long after that at most [s]", startWindow);
     command.AddValue("end", "of the simulation [s]", end);
     command.AddValue("seed", "of all random streams", seed);
     command.AddValue("run", "number of the substream", run);
@@ -448,7 +450,7 @@ main(int argc, char* argv[])
                                                   meanGap,
                                                   buffered);
         source->UseStreams(1 + 2 * static_cast<int64_t>(i));
-        const double from = starts->GetValue(start, end);
+        const double from = starts->GetValue(start, start + startWindow);
         g_count.active += end - from;
         source->SetStartTime(Seconds(from));
         source->SetStopTime(Seconds(end));

@@ -31,7 +31,7 @@ from memento.cases.datacenter.models import (
     WorkloadClassifier,
 )
 from memento.cases.datacenter.replay import Task, samples_of
-from memento.cases.datacenter.schema import Runs
+from memento.cases.datacenter.schema import Runs, difference
 from memento.cases.datacenter.simulate import SETTINGS
 from memento.errors import (
     DamagedError,
@@ -150,6 +150,11 @@ class Search:
             raise SettingError(f"held_out={self.held_out}; give a share between 0 and 1")
         if not self.settings:
             raise SettingError("no settings; give at least one")
+        for setting in self.settings:
+            if setting not in SETTINGS:
+                raise SettingError(f"setting {setting!r}; give some of {', '.join(SETTINGS)}")
+            if self.settings.count(setting) > 1:
+                raise SettingError(f"setting {setting!r} is named twice; name it once")
 
     def run(
         self,
@@ -206,6 +211,7 @@ class Search:
     def _samples(self, runs: Runs) -> tuple[Samples, dict[str, Any]]:
         """The same number from each setting, and what the search is of."""
         parts, made = [], []
+        runs.require((setting, _RUN) for setting in self.settings)
         for setting in self.settings:
             run = runs.read(setting, _RUN)
             made.append(run.digest)
@@ -222,7 +228,12 @@ class Search:
             "search": json.loads(json.dumps(dataclasses.asdict(self))),
             "runs": digest("".join(made).encode()),
         }
-        return Samples.concat([part.rows(0, least) for part in parts]), about
+        # Evenly again: the first ones of a longer run are its beginning.
+        even = [
+            part.take(np.linspace(0, part.size, least, endpoint=False).astype(np.int64))
+            for part in parts
+        ]
+        return Samples.concat(even), about
 
     def _judged(self, number: int, chosen: Mapping[str, Any], samples: Samples) -> Trial:
         """Train on each split."""
@@ -310,13 +321,11 @@ class Search:
         if given != digest(json.dumps(document, sort_keys=True).encode()):
             raise DamagedError(f"{path}: its content differs from its digest; remove the file")
         for key, wanted in about.items():
-            found = document["about"].get(key)
-            if found != wanted:
-                if isinstance(wanted, dict) and isinstance(found, dict):
-                    key = next(k for k in wanted if found.get(k) != wanted[k])
-                    found, wanted = found.get(key), wanted[key]
+            differs = difference({key: document["about"].get(key)}, {key: wanted})
+            if differs is not None:
+                name, found, asked = differs
                 raise ForeignError(
-                    f"{path}: trials with {key} = {found}, now asked for with {wanted}; give "
+                    f"{path}: trials with {name} = {found}, now asked for with {asked}; give "
                     "another folder, or remove the file"
                 )
         return [Trial(**{**t, "losses": tuple(t["losses"])}) for t in document["trials"]]

@@ -137,17 +137,16 @@ class Workload:
             <Workload short: 2 rows from 100 to 200 bytes, mean 175>
         """
         path = Path(path)
-        with storage_errors("read message sizes", path):
-            text = path.read_bytes().decode("utf-8", errors="replace")
-        lines = [(i, line.split()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = _lines(path)
         if len(lines) < 2:
             raise DamagedError(
                 f"{path}: {len(lines)} lines; expected the mean size, then a size and its "
                 "cumulative probability on each line"
             )
-        mean = _fields(path, *lines[0], 1, "the mean size in bytes")[0]
+        form = "give the mean size first, then a size and its cumulative probability on each line"
+        mean = _fields(path, *lines[0], 1, "the mean size in bytes", form)[0]
         rows = np.array(
-            [_fields(path, i, line, 2, "a size and a probability") for i, line in lines[1:]]
+            [_fields(path, i, line, 2, "a size and a probability", form) for i, line in lines[1:]]
         )
         sizes, cumulative = rows.T
         wrong = _first_wrong(sizes, cumulative)
@@ -189,6 +188,39 @@ class Workload:
             )
         values, counts = np.unique(recorded, return_counts=True)
         return cls(name, label, values, np.cumsum(counts) / len(recorded))
+
+    @classmethod
+    def read_messages(cls, path: str | Path, *, label: int, name: str | None = None) -> Workload:
+        r"""Read recorded message sizes, one on each line; see ``of_messages``.
+
+        Args:
+            path: The file.
+            label: Which class their packets have.
+            name: What to call it; the file's name without its suffix if None.
+
+        Raises:
+            DamagedError: A line that is no size in bytes, or no lines.
+            SettingError: A name or label of another form.
+            StorageError: The file cannot be read.
+
+        Example:
+            >>> import tempfile
+            >>> path = Path(tempfile.mkdtemp()) / "mine.txt"
+            >>> _ = path.write_text("300\n100\n100\n100\n")
+            >>> Workload.read_messages(path, label=4)
+            <Workload mine: 2 rows from 100 to 300 bytes, mean 150>
+        """
+        path = Path(path)
+        form = f"give one size from 1 to {_LARGEST:,} on each line"
+        sizes = []
+        for i, line in _lines(path):
+            (size,) = _fields(path, i, line, 1, "the size of a message in bytes", form)
+            if not 1 <= size <= _LARGEST:
+                raise DamagedError(f"{path}, line {i}: a message of {size:g} bytes; {form}")
+            sizes.append(size)
+        if not sizes:
+            raise DamagedError(f"{path}: no lines; {form}")
+        return cls.of_messages(sizes, label=label, name=name or path.stem.lower())
 
     @property
     def mean(self) -> float:
@@ -307,14 +339,22 @@ def _first_wrong(
     return None
 
 
-def _fields(path: Path, line: int, words: list[str], count: int, what: str) -> list[float]:
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Numbers and words of the lines that are not empty."""
+    with storage_errors("read message sizes", path):
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    return [(i, line.split()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _fields(
+    path: Path, line: int, words: list[str], count: int, what: str, form: str
+) -> list[float]:
     try:
         numbers = [float(word) for word in words]
         if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
             raise ValueError
     except ValueError:
         raise DamagedError(
-            f"{path}, line {line}: {' '.join(words)[:60]!r} is not {what}; "
-            "give the mean size first, then a size and its cumulative probability on each line"
+            f"{path}, line {line}: {' '.join(words)[:60]!r} is not {what}; {form}"
         ) from None
     return numbers

@@ -28,12 +28,13 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memento import snapshot
 from memento.cases.puffer.abr import BBA, BOLA, MPC, RobustMPC
+from memento.cases.puffer.deploy_settings import DeploymentSettings
 from memento.cases.puffer.features import HORIZONS, Features
 from memento.cases.puffer.replay import (
     AFFORDABLE,
@@ -45,6 +46,7 @@ from memento.cases.puffer.replay import (
     improvements,
     published_models,
     selection_study,
+    with_stalls,
 )
 from memento.cases.puffer.schema import Day, polars
 from memento.cases.puffer.simulator import Scheme, Simulation
@@ -52,8 +54,11 @@ from memento.cases.puffer.traces import Population, Shift
 from memento.cases.puffer.ttp import Network, read_py
 from memento.cases.puffer.ttp_training import TrainingSettings
 from memento.errors import DamagedError, SettingError, StorageError
-from memento.runner.spec import Experiment, Resources, Run
+from memento.runner.spec import Experiment, Resources, Run, checked, located
 from memento.samples import Samples
+
+if TYPE_CHECKING:
+    from memento.cases.puffer.closed_loop import ClosedLoop
 
 __all__ = [
     "CONTENTS",
@@ -195,6 +200,7 @@ _FACTORS = (2, 5, 10, 20, 50, 100)
 _LOSS = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 _OTHERS = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0)
 _THRESHOLDS = (0.05, 0.1, 0.2)
+_DAYS = (2, 7)
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,7 @@ CONTENTS: Mapping[str, Contents] = {
         "When to retrain: coverage, calibrated coverage, loss, count, period",
         (*_names("memento-coverage={:g}", _THRESHOLDS),
          *_names("memento-calibrated={:g}", _THRESHOLDS), *_names("memento-loss={:g}", _THRESHOLDS),
-         "memento-count", "memento-always", "memento-never"),
+         "memento-count", *_names("memento-period={}", _DAYS), "memento-always", "memento-never"),
     ),
     "figure-loss-over-time": Contents(
         "99th percentile of the loss day by day",
@@ -292,6 +298,7 @@ def arms_of(scale: Scale) -> dict[str, dict[str, Any]]:
         {'arm': 'memento', 'temperature': 0.1}
     """
     found: dict[str, dict[str, Any]] = {name: {"arm": name} for name in ARMS}
+    found["daily"]["interval"] = 1  # instead of the scale's
     # Ensembles tell what oracle and matchmaker would have done, too.
     for name in ("memento", "random", "density-reservoir", "committee"):
         found[name]["members"] = scale.members
@@ -325,6 +332,8 @@ def arms_of(scale: Scale) -> dict[str, dict[str, Any]]:
             found[f"memento-{word}={threshold:g}"] = {**daily, **rule}
     samples = float(4 * scale.capacity)
     found["memento-count"] = {**daily, "trigger": "count", "threshold": samples}
+    for days in _DAYS:
+        found[f"memento-period={days}"] = {**daily, "trigger": "period", "threshold": float(days)}
     found["memento-always"] = dict(daily)
     found["memento-never"] = {**daily, "trigger": "never"}
     for name in ("memento", "random"):
@@ -334,7 +343,8 @@ def arms_of(scale: Scale) -> dict[str, dict[str, Any]]:
         found[f"memento-seed={seed}"] = {"arm": "memento", "seed": seed}
     for h in range(1, HORIZONS):
         for name in ("memento", "random", "daily"):
-            found[f"{name}-horizon={h}"] = {"arm": name, "horizon": h}
+            found[f"{name}-horizon={h}"] = {**found[name], "horizon": h}
+            found[f"{name}-horizon={h}"].pop("members", None)
     return found
 
 
@@ -365,7 +375,8 @@ def experiments() -> Iterator[Experiment]:
         )  # fmt: skip
     yield Experiment(
         "puffer-deployment", "record", ":published_record", {"record": "puffer-deployment.csv"},
-        files=("{record}",), description="Retrainings and coverage of the deployment of 2022-2023",
+        files=("{record}",), optional=True,
+        description="Retrainings and coverage of the deployment of 2022-2023",
     )  # fmt: skip
     yield Experiment(
         "demo", "week", ":demo",
@@ -525,9 +536,25 @@ def preprocess_day(run: Run, *, day: str) -> None:
         return  # known to be missing, or the download would have failed
     features = Features.of_day(found)
     if features.size:
-        _with_stalls(features, _stalled_of_day(found)).write(run.folder / day)
+        with_stalls(features, found).write(run.folder / day)
 
 
+def _check_period(
+    *, first: str, days: int, viewers: int, shifts: Sequence[Sequence[Any]], seed: int
+) -> None:
+    _at_least(1, days=days, viewers=viewers)
+    _simulation(shifts, seed)
+    _check_date(first)
+
+
+def _check_date(first: str) -> None:
+    try:
+        dt.date.fromisoformat(first)
+    except ValueError as error:
+        raise SettingError(f"first={first!r}; give a date such as 2024-01-01") from error
+
+
+@checked(_check_period)
 def simulate_period(
     run: Run,
     *,
@@ -575,7 +602,7 @@ def features_of_simulated(simulation: Simulation, number: int, viewers: int) -> 
         stalled.get((session, int(index)), False)
         for session, index in zip(ids, features.streams["index"].to_list(), strict=True)
     ]
-    return _with_stalls(features, np.array(flags, bool))
+    return with_stalls(features, np.array(flags, bool))
 
 
 def _simulation(shifts: Sequence[Sequence[Any]], seed: int) -> Simulation:
@@ -597,28 +624,30 @@ def _simulation(shifts: Sequence[Sequence[Any]], seed: int) -> Simulation:
     return Simulation(schemes, population=Population(seed=seed, shifts=tuple(made)), seed=seed)
 
 
-def _with_stalls(features: Features, stalled: np.ndarray) -> Features:
-    from dataclasses import replace
+def _check_static(*, horizons: int, training: Mapping[str, Any]) -> None:
+    _at_least(1, horizons=horizons)
+    if horizons > HORIZONS:
+        raise SettingError(f"horizons={horizons}; give 1 to {HORIZONS}")
+    _training(training)
 
-    pl = polars("marking streams that stalled")
-    column = pl.Series("stalled", np.asarray(stalled, bool))
-    return replace(features, streams=features.streams.with_columns(column))
+
+def _training(document: Mapping[str, Any]) -> TrainingSettings:
+    return ReplaySettings.of_document({"training": document}).training
 
 
-def _stalled_of_day(day: Day) -> np.ndarray:
-    """Which streams of a real day stalled after their startup, in the order of its features."""
-    from memento.cases.puffer.analysis import analyze_day
-
-    stall = analyze_day(day).streams["stall"]
-    return np.asarray(stall > 0)
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise SettingError(f"{name}={value}; give at least {least}")
 
 
 _STATIC = "memento-static-model"
 
 
+@checked(_check_static)
 def train_static(run: Run, *, horizons: int, training: Mapping[str, Any]) -> None:
     """The model that trainings start from: the first day of a period, all samples."""
-    settings = ReplaySettings.of_document({"training": training}).training
+    settings = _training(training)
     days = _days(run.needs)
     name = next(iter(days))
     features = Features.read(days[name])
@@ -658,6 +687,38 @@ def _move(source: Path, target: Path) -> None:
 # ------------------------------------------------------------------------------- bodies: replays
 
 
+def _replay_settings(
+    *,
+    arm: str,
+    temperature: float | None,
+    bandwidth: float | None,
+    batch_size: int,
+    base: str | None,
+    **given: Any,
+) -> ReplaySettings:
+    """The settings that parameters of the body `replay` stand for."""
+    from memento.cases.puffer.replay import arm as settings_of
+
+    given["densities"] = list(given["densities"])
+    given["training"] = dict(given["training"])
+    return settings_of(
+        arm,
+        {**given, "coverage_batch": batch_size},
+        temperature=temperature,
+        bandwidth=bandwidth,
+        batch_size=batch_size,
+    )
+
+
+def _check_replay(**parameters: Any) -> Iterator[str]:
+    settings = _replay_settings(**parameters)
+    own = settings.policy.settings()
+    yield from (name for name in ("temperature", "bandwidth") if name not in own)
+    if settings.trigger in ("always", "never"):
+        yield "threshold"
+
+
+@checked(_check_replay)
 def replay(
     run: Run,
     *,
@@ -699,24 +760,23 @@ def replay(
         seed: Likewise.
         base: Folder of the static model of real days.
     """
-    from memento.cases.puffer.replay import arm as settings_of
-
-    given = {
-        "capacity": capacity,
-        "horizon": horizon,
-        "interval": interval,
-        "trigger": trigger,
-        "threshold": threshold,
-        "jtt": jtt,
-        "members": members,
-        "freeze_after": freeze_after,
-        "densities": list(densities),
-        "training": dict(training),
-        "seed": seed,
-        "coverage_batch": batch_size,
-    }
-    settings = settings_of(
-        arm, given, temperature=temperature, bandwidth=bandwidth, batch_size=batch_size
+    settings = _replay_settings(
+        arm=arm,
+        capacity=capacity,
+        interval=interval,
+        batch_size=batch_size,
+        training=training,
+        temperature=temperature,
+        bandwidth=bandwidth,
+        horizon=horizon,
+        trigger=trigger,
+        threshold=threshold,
+        jtt=jtt,
+        members=members,
+        freeze_after=freeze_after,
+        densities=densities,
+        seed=seed,
+        base=base,
     )
     days, network, published = _replayed(run, horizon, base)
     made = Replay(run.checkpoint / "replay", settings, days, network, published)
@@ -739,12 +799,31 @@ def _replayed(run: Run, horizon: int, base: str | None) -> tuple[dict[str, Path]
         def published(day: str) -> Network | None:
             return published_models(models[day], horizon)(day) if day in models else None
 
-        return days, read_py(Path(base) / f"py-{horizon}.pt"), published
+        return days, read_py(located(base) / f"py-{horizon}.pt"), published
     folder = next(f for key, f in run.needs.items() if key.endswith("-static"))
     days.pop(next(iter(days)))  # the static model has seen it
     return days, static_network(folder, horizon), None
 
 
+_STUDIED = ("memento", "memento-T0", "density-reservoir", "loss", "random")
+
+
+def _check_selection(
+    *,
+    samples: int,
+    capacity: int,
+    batch_size: int,
+    training: Mapping[str, Any],
+    base: str | None,
+    seed: int,
+) -> None:
+    _at_least(1, samples=samples)
+    for name in _STUDIED:
+        given = {"capacity": capacity, "training": dict(training), "seed": seed}
+        arm(name, given, batch_size=batch_size)
+
+
+@checked(_check_selection)
 def study_selection(
     run: Run,
     *,
@@ -766,8 +845,7 @@ def study_selection(
         if sum(p.size for p in parts) >= samples:
             break
     chosen = {
-        name: arm(name, {"capacity": capacity}, batch_size=batch_size).policy
-        for name in ("memento", "memento-T0", "density-reservoir", "loss", "random")
+        name: arm(name, {"capacity": capacity}, batch_size=batch_size).policy for name in _STUDIED
     }
     found = selection_study(
         Samples.concat(parts),
@@ -775,7 +853,7 @@ def study_selection(
         chosen,
         capacity,
         batch_size=batch_size,
-        training=ReplaySettings.of_document({"training": training}).training,
+        training=_training(training),
         seed=seed,
     )
     run.write("selection.parquet", found)
@@ -894,6 +972,11 @@ def analyse(run: Run) -> None:
     _write_analysis(run, days)
 
 
+def _check_simulated(*, first: str, days: int, viewers: int, seed: int) -> None:
+    _check_period(first=first, days=days, viewers=viewers, shifts=(), seed=seed)
+
+
+@checked(_check_simulated)
 def analyse_simulated(run: Run, *, first: str, days: int, viewers: int, seed: int) -> None:
     """Simulate days in the release's files, analyse them, and compare with published figures."""
     from memento.cases.puffer.calibration import calibrate
@@ -927,15 +1010,7 @@ def _write_analysis(run: Run, days: Sequence[Day]) -> None:
             run.write(f"{name}.parquet", table)
 
 
-def deploy(
-    run: Run, *, capacity: int, batch_size: int, days: int, training: Mapping[str, Any]
-) -> None:
-    """The daily job over the first days of a period, with three variants."""
-    from memento.cases.puffer.deploy import Deployment
-    from memento.cases.puffer.deploy_settings import DeploymentSettings
-    from memento.cases.puffer.record import summary
-
-    folders = dict(list(_days(run.needs).items())[:days])
+def _deployed(*, capacity: int, batch_size: int, training: Mapping[str, Any]) -> DeploymentSettings:
     variants = {
         "default": {"policy": {"kind": "memento", "batch_size": batch_size}},
         "deterministic": {
@@ -946,9 +1021,26 @@ def deploy(
             "estimator": "calibrated",
         },
     }
-    settings = DeploymentSettings.of_document(
+    return DeploymentSettings.of_document(
         {"variants": variants, "capacity": capacity, "training": dict(training)}
     )
+
+
+def _check_deploy(*, days: int, **given: Any) -> None:
+    _at_least(1, days=days)
+    _deployed(**given)
+
+
+@checked(_check_deploy)
+def deploy(
+    run: Run, *, capacity: int, batch_size: int, days: int, training: Mapping[str, Any]
+) -> None:
+    """The daily job over the first days of a period, with three variants."""
+    from memento.cases.puffer.deploy import Deployment
+    from memento.cases.puffer.record import summary
+
+    folders = dict(list(_days(run.needs).items())[:days])
+    settings = _deployed(capacity=capacity, batch_size=batch_size, training=training)
     state = run.checkpoint / "state"
     if not (state / "deployment.json").is_file():
         Deployment.create(state, settings)
@@ -973,18 +1065,17 @@ def published_record(run: Run, *, record: str) -> None:
     """The deployment of 2022 and 2023: its days, and retrainings by variant and horizon."""
     from memento.cases.puffer.record import NEW_METRIC, between, read_record, summary
 
-    table = read_record(record)
+    table = read_record(located(record))
     run.write("days.parquet", table)
     run.write("summary.csv", summary(table))
     run.write("summary-since-fix.csv", summary(between(table, NEW_METRIC)))
 
 
-def demo(run: Run, *, days: int, viewers: int, judges: int, capacity: int, seed: int) -> None:
-    """The week of `memento demo`: tables of scores, streams and what viewers got."""
-    from memento.cases.puffer.closed_loop import ClosedLoop, summary
+def _loop(*, days: int, viewers: int, judges: int, capacity: int, seed: int) -> ClosedLoop:
+    from memento.cases.puffer.closed_loop import ClosedLoop
 
     shifts = (Shift.new_access(days * 3 // 8), Shift.halved_capacity(days * 6 // 8))
-    loop = ClosedLoop(
+    return ClosedLoop(
         population=Population(seed=seed, shifts=shifts),
         days=days,
         viewers=viewers,
@@ -992,6 +1083,18 @@ def demo(run: Run, *, days: int, viewers: int, judges: int, capacity: int, seed:
         capacity=capacity,
         seed=seed,
     )
+
+
+def _check_demo(**parameters: int) -> None:
+    _loop(**parameters)
+
+
+@checked(_check_demo)
+def demo(run: Run, *, days: int, viewers: int, judges: int, capacity: int, seed: int) -> None:
+    """The week of `memento demo`: tables of scores, streams and what viewers got."""
+    from memento.cases.puffer.closed_loop import summary
+
+    loop = _loop(days=days, viewers=viewers, judges=judges, capacity=capacity, seed=seed)
     folder = run.checkpoint / "loop"
     stages = {"first day": 0, "first predictor": 1, "days": 2, "daily loop": 3, "in control": 4}
 

@@ -30,7 +30,9 @@ import numpy as np
 
 from memento.cases.puffer.deploy_settings import puffer_policy
 from memento.cases.puffer.features import HORIZONS, Features
+from memento.cases.puffer.schema import Day, polars
 from memento.cases.puffer.scores import QUANTILES, errors_by_class, quantiles, score, summarise
+from memento.cases.puffer.training_sets import learner_for
 from memento.cases.puffer.transmission import CLASSES
 from memento.cases.puffer.ttp import Network, clamp_sentinels, read_py, selected_inputs
 from memento.cases.puffer.ttp_training import Training, TrainingSettings, TtpLearner
@@ -64,10 +66,13 @@ __all__ = [
     "Replay",
     "ReplaySettings",
     "arm",
+    "extra_columns",
     "first_network",
+    "fixed",
     "improvements",
     "published_models",
     "selection_study",
+    "with_stalls",
 ]
 
 Published = Callable[[str], "Network | None"]
@@ -93,7 +98,7 @@ class ReplaySettings:
 
     Attributes:
         policy: Decides which samples stay.
-        capacity: Most samples held.
+        capacity: Most samples held; None for no limit.
         horizon: 0 to 4, of the predictor. The paper replays 0.
         interval: Trainings are allowed on every so many-th day: with 7 on the 7th, the 14th, ...
             The paper has 7, to judge memories, and 1, to judge decisions.
@@ -123,7 +128,7 @@ class ReplaySettings:
     """
 
     policy: Policy = field(default_factory=puffer_policy)
-    capacity: int = 1_000_000
+    capacity: int | None = 1_000_000
     horizon: int = 0
     interval: int = 7
     trigger: str = "always"
@@ -144,6 +149,8 @@ class ReplaySettings:
         whole = {"capacity": 1, "interval": 1, "members": 1, "coverage_batch": 1, "seed": 0}
         for name, least in whole.items():
             value = getattr(self, name)
+            if name == "capacity" and value is None:
+                continue  # the policy says below whether it can do without
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise SettingError(f"{name}={value!r}; give a whole number of at least {least}")
         if self.freeze_after is not None and self.freeze_after < 1:
@@ -220,13 +227,21 @@ class ReplaySettings:
         values = dict(document)
         if "policy" in values:
             policy = dict(values["policy"])
-            values["policy"] = puffer_policy(policy.pop("kind", "memento"), **policy)
+            values["policy"] = _policy(policy.pop("kind", "memento"), **policy)
         if "training" in values:
             try:
                 values["training"] = replace(AFFORDABLE, **values["training"])
             except TypeError as error:
                 raise SettingError(f"training: {error}; see TrainingSettings") from error
         return cls(**values)
+
+
+def _policy(kind: str, **fields: Any) -> Policy:
+    """A policy of this case; labels are the classes that the predictor knows."""
+    found = puffer_policy(kind, **fields)
+    if "label" in found.settings() and "label" not in fields:
+        found = puffer_policy(kind, **fields, label="y_bin")
+    return found
 
 
 # ------------------------------------------------------------------------------------------ arms
@@ -268,6 +283,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "loss-aware": {
         "policy": {"kind": "loss-aware-reservoir", "label": "y_bin", "missing": "random"}
     },
+    "class-balanced": {"policy": {"kind": "class-balanced-reservoir", "label": "y_bin"}},
+    # By what the predictor's last hidden layer makes of samples; until there is one, at random.
+    "herding": {"policy": {"kind": "herding", "missing": "random"}},
+    "k-center": {"policy": {"kind": "k-center-greedy", "missing": "random"}},
+    "facility-location": {"policy": {"kind": "facility-location", "missing": "random"}},
+    "gradient": {"policy": {"kind": "gradient-sample-selection", "missing": "random"}},
+    "unbounded": {"policy": {"kind": "unbounded"}, "capacity": None},
     "committee": {"policy": {"kind": "query-by-committee"}, "members": 7},
 }
 for _name in ("loss", "confidence"):  # they know no sample without a prediction
@@ -276,28 +298,49 @@ for _name in ("labels", "stalled"):  # base temperatures of the paper
     ARMS[_name]["policy"]["temperature"] = 0.01
 del _name
 
+_SCHEDULE = ("interval", "trigger", "jtt", "members")
+
+
+def fixed(name: str) -> dict[str, Any]:
+    """What a named arm is known by, beside its policy: none of it can be given otherwise.
+
+    Example:
+        >>> fixed("daily")
+        {'interval': 1, 'trigger': 'always', 'jtt': 1.0, 'members': 1}
+    """
+    changes = ARMS.get(name, {})
+    return {key: changes[key] for key in _SCHEDULE if key in changes and name != "committee"}
+
 
 def arm(name: str, given: Mapping[str, Any] | None = None, **fields: Any) -> ReplaySettings:
     """Settings of a named arm.
 
     Args:
         name: One of `ARMS`.
-        given: Settings as `ReplaySettings.of_document` takes them; what the arm is known by wins.
+        given: Settings as `ReplaySettings.of_document` takes them; beside them stands what the arm
+            is known by, see `fixed`, which may only be given as it is or left at its default.
         **fields: Of the policy, where its kind has such a setting: temperature, bandwidth,
             batch_size, ...; these win over the arm's.
 
     Raises:
-        SettingError: An unknown arm or setting.
+        SettingError: An unknown arm or setting, or one that the arm has otherwise.
 
     Example:
-        >>> arm("daily", {"capacity": 1000, "interval": 3}, batch_size=64).interval
+        >>> arm("daily", {"capacity": 1000}, batch_size=64).interval
         1
     """
     if name not in ARMS:
         raise SettingError(f"no arm {name!r}; there are {', '.join(ARMS)}")
+    defaults = {f.name: f.default for f in dataclasses.fields(ReplaySettings)}
+    for key, value in fixed(name).items():
+        if (given or {}).get(key, value) not in (value, defaults[key]):
+            raise SettingError(
+                f"the arm {name!r} has {key} = {value!r}, not {(given or {})[key]!r}; leave {key} "
+                "out, or choose another arm"
+            )
     changes = {**ARMS[name], "policy": dict(ARMS[name]["policy"])}
     kind = changes["policy"].pop("kind")
-    known = puffer_policy(kind, **changes["policy"]).settings()
+    known = _policy(kind, **changes["policy"]).settings()
     own = {key: value for key, value in fields.items() if key in known and value is not None}
     if kind == "metric":
         own.pop("batch_size", None)  # the paper's metrics judge single samples
@@ -447,12 +490,31 @@ def columns_of(
     if "stalled" in extra:
         if "stalled" not in features.streams.columns:
             raise SchemaError(
-                "column 'stalled' of the streams is missing; make the features with it (see "
-                "memento.cases.puffer.experiments)"
+                "column 'stalled' of the streams is missing; give the day's files instead of its "
+                "features, or features of `with_stalls`"
             )
         flags = features.streams["stalled"].to_numpy()
         columns["stalled"] = flags[found["stream"]].astype(bool)
     return columns
+
+
+def with_stalls(features: Features, stalled: Day | np.ndarray) -> Features:
+    """Features that know which of their streams stalled after the startup: column ``stalled``.
+
+    Args:
+        features: Of a day.
+        stalled: (streams,) bool; or the day they are of, which is then analysed.
+
+    Raises:
+        SchemaError, DamagedError, StorageError: Of the day's files.
+    """
+    if isinstance(stalled, Day):
+        from memento.cases.puffer.analysis import analyze_day
+
+        stalled = np.asarray(analyze_day(stalled).streams["stall"] > 0)
+    pl = polars("marking streams that stalled")
+    column = pl.Series("stalled", np.asarray(stalled, bool))
+    return replace(features, streams=features.streams.with_columns(column))
 
 
 def first_network(
@@ -541,7 +603,7 @@ class Replay:
         self._days = dict(days)
         if not self._days:
             raise SettingError("no days to replay; give at least one")
-        self._extra = _extra_columns(settings.policy)
+        self._extra = extra_columns(settings.policy)
         if base is None and ("z" in self._extra or settings.predict_first):
             raise SettingError(
                 "this policy needs the static model from the first day on; give base"
@@ -615,7 +677,7 @@ class Replay:
     def _learner(self) -> Learner:
         settings = self.settings
         training = replace(settings.training, seed=settings.training.seed + settings.seed)
-        learner: Any = TtpLearner(self.base, training)
+        learner: Any = learner_for(settings.policy, self.base, training)
         if settings.predict_first and self.base is not None:
             learner.restore(self.base.arrays())
         if settings.jtt > 1:
@@ -799,12 +861,13 @@ class Replay:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise DamagedError(f"{path} is not readable ({error}); remove the folder") from error
-        for name, value in own.items():
-            if found.get(name) != value:
-                raise ForeignError(
-                    f"{self.folder}: the replay there has {name} = {found.get(name)!r}, this one "
-                    f"{value!r}; use the same settings, or another folder"
-                )
+        differing = list(_differences(found, own))
+        if differing:
+            more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+            raise ForeignError(
+                f"{self.folder}: the replay there has {'; '.join(differing[:3])}{more}; use the "
+                "same settings, or another folder"
+            )
 
     def _path(self, place: str, unit: int) -> Path:
         return self.folder / place / f"{unit:04d}.json"
@@ -823,6 +886,23 @@ class Replay:
             raise DamagedError(
                 f"{path} is not readable ({error}); remove the folder and replay again"
             ) from error
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """What differs of two JSON values, leaf by leaf: "policy.batch_size 64, not 256"."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in here:
+            yield from _differences(there.get(key), here[key], f"{name}.{key}" if name else key)
+    elif there != here:
+        if name == "base":
+            yield "base: another static model"
+        else:
+            yield f"{name} {_short(there)}, not {_short(here)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _HEADERS: dict[str, dict[str, Any]] = {
@@ -916,7 +996,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def _extra_columns(policy: Policy) -> tuple[str, ...]:
+def extra_columns(policy: Policy) -> tuple[str, ...]:
     """Columns that a policy looks at and that are not always there."""
     names = {getattr(policy, "column", "")}
     if isinstance(policy, SampleSpace):

@@ -7,23 +7,104 @@ other ways. Days come one at a time, so that no more than one is in memory besid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from memento import snapshot
 from memento.cases.puffer.features import Features
-from memento.cases.puffer.ttp import Network
+from memento.cases.puffer.transmission import CLASSES
+from memento.cases.puffer.ttp import Network, clamp_sentinels, forward, selected_inputs, shapes_of
 from memento.cases.puffer.ttp_training import Training, TrainingSettings, TtpLearner
 from memento.errors import SchemaError
 from memento.memory import Memory
 from memento.policies import Policy
 from memento.samples import Samples
 
-__all__ = ["train", "training_set"]
+__all__ = ["EmbeddingLearner", "learner_for", "train", "training_set"]
 
 _KIND = "memento-ttp-training"
+_EMBEDDING = 16  # numbers that policies compare samples by, as in the data-centre case
+_GRADIENT = 4  # of these, for gradients: times 21 classes
+_ROWS = 1 << 16
+
+
+class EmbeddingLearner(TtpLearner):
+    """A learner that also says what its network's last hidden layer makes of samples.
+
+    For policies that compare samples by these: the layer's 64 units are projected at random, which
+    keeps distances on average (Johnson and Lindenstrauss, 1984). ``annotate`` adds
+
+    - ``embedding``, (n, 16) float32;
+    - with ``gradients`` and labels, ``gradient``, (n, 84) float32: that of the loss by the last
+      layer's weights, ``p - onehot(y)`` times the embedding's first 4 numbers.
+
+    Args:
+        base: See `TtpLearner`.
+        settings: Likewise.
+        gradients: Whether to add them.
+
+    Example:
+        >>> from memento.samples import Samples
+        >>> samples = Samples(x=np.ones((5, 62)), y_bin=np.arange(5))
+        >>> learner = EmbeddingLearner(gradients=True)
+        >>> learner.restore(Network.fresh().arrays())
+        >>> found = learner.annotate(samples)
+        >>> found["embedding"].shape, found["gradient"].shape
+        ((5, 16), (5, 84))
+    """
+
+    def __init__(
+        self,
+        base: Network | None = None,
+        settings: TrainingSettings | None = None,
+        *,
+        gradients: bool = False,
+    ) -> None:
+        super().__init__(base, settings)
+        self.gradients = gradients
+
+    def annotate(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """See `TtpLearner.annotate`."""
+        columns = super().annotate(samples)
+        network, x = self.network, np.asarray(samples[self.inputs])
+        clamps = self.settings.sentinels != "keep"
+        units = shapes_of()[4][1]
+        # Always the same, whatever the seed, so that what lies in a memory stays comparable.
+        projection = np.random.default_rng(1).standard_normal((_EMBEDDING, units))
+        projection = (projection / np.sqrt(_EMBEDDING)).astype(network.dtype)
+        last = (projection, np.zeros(_EMBEDDING, network.dtype))  # instead of that to the classes
+        found = np.empty((len(x), _EMBEDDING), np.float32)
+        for begin in range(0, len(x), _ROWS):
+            piece = selected_inputs(x[begin : begin + _ROWS], network.inputs)
+            piece = clamp_sentinels(piece) if clamps else piece
+            piece = network.moments.standardise(piece, network.dtype)
+            found[begin : begin + _ROWS] = forward((*network.weights[:4], *last), piece)
+        columns["embedding"] = found
+        if self.gradients and self.label in samples:
+            error = columns["yhat"].copy()
+            error[np.arange(len(x)), np.asarray(samples[self.label])] -= 1
+            outer = error[:, :, None] * found[:, None, :_GRADIENT]
+            columns["gradient"] = outer.reshape(len(x), CLASSES * _GRADIENT)
+        return columns
+
+
+def learner_for(
+    policy: Policy, base: Network | None = None, settings: TrainingSettings | None = None
+) -> TtpLearner:
+    """A learner that adds the columns that a policy looks at: of herding, for example, embeddings.
+
+    Args:
+        policy: Whose memory it is for.
+        base: See `TtpLearner`.
+        settings: Likewise.
+    """
+    gradients = getattr(policy, "gradients", "") == "gradient"
+    if gradients or getattr(policy, "features", "") == "embedding":
+        return EmbeddingLearner(base, settings, gradients=gradients)
+    return TtpLearner(base, settings)
 
 
 def training_set(
@@ -46,7 +127,7 @@ def training_set(
         seed: Of the memory.
 
     Returns:
-        The memory, with columns ``x``, ``y``, ``y_bin`` and perhaps ``yhat``.
+        The memory, with columns ``x``, ``y``, ``y_bin`` and perhaps ``yhat`` and others.
 
     Raises:
         SettingError: Another horizon, or a capacity that the policy refuses.
@@ -55,7 +136,7 @@ def training_set(
     memory = Memory(capacity, policy, seed=np.random.default_rng([seed, horizon]))
     annotate = None
     if network is not None:
-        learner = TtpLearner(network)
+        learner = learner_for(policy, network)
         learner.restore(network.arrays())
         annotate = learner.annotate
     for features in days:

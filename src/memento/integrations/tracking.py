@@ -1,0 +1,181 @@
+"""Trackers of experiments: the steps of the loop as curves in TensorBoard or MLflow.
+
+A tracker is called with each new step, so it is what `memento.run` takes as ``on_step``. A run that
+goes on from its checkpoint goes on with its curves, too: their horizontal axis is the number of the
+unit, and steps of an earlier run are not logged again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from memento.errors import MissingExtraError, SettingError
+from memento.files import storage_errors
+from memento.loop import Step
+
+__all__ = ["MLflowTracker", "TensorBoardTracker", "scalars"]
+
+
+def scalars(step: Step) -> dict[str, float]:
+    """The numbers of a step.
+
+    Args:
+        step: Of `memento.run`.
+
+    Returns:
+        ``offered``, ``kept`` and ``held`` (samples); ``retrained`` (0 or 1); ``decision/value``,
+        which is the coverage increase with `OnCoverage`, with its ``decision/threshold``,
+        ``decision/noise`` and ``decision/p_value``; ``scores/...``. What is not finite is left out,
+        and of a step that an earlier run logged, all but its scores, which are new.
+
+    Example:
+        >>> from memento import FIFO, Every, Memory, run
+        >>> from memento.testing import ConstantLearner, ToyStream
+        >>> steps = run(ToyStream(days=2, seed=1), Memory(500, FIFO()), ConstantLearner(), Every(2))
+        >>> found = scalars(next(steps))
+        >>> found["held"], found["retrained"], "scores/p01" in found
+        (200.0, 1.0, True)
+    """
+    found: dict[str, float] = {}
+    if not step.restored:
+        found |= {"offered": step.offered, "kept": step.kept, "held": step.held}
+        found["retrained"] = step.trained
+        for name in ("value", "threshold", "noise", "p_value"):
+            found[f"decision/{name}"] = getattr(step.decision, name)
+    found |= {f"scores/{name}": value for name, value in step.scores.items()}
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+class _Tracker:
+    """What both have in common: they are called, and closed by ``with``."""
+
+    def __call__(self, step: Step) -> None:
+        """Log the numbers of a step; see `scalars`."""
+        raise NotImplementedError
+
+    def close(self, failed: bool = False) -> None:
+        """End the log."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(failed=error is not None)
+
+
+class TensorBoardTracker(_Tracker):
+    """Logs steps for TensorBoard: ``tensorboard --logdir FOLDER`` shows them.
+
+    Args:
+        folder: Receives event files; a folder for each run, side by side, are compared.
+        writer: What to write with instead: anything with ``add_scalar(name, value, step)``,
+            ``flush()`` and ``close()``, such as PyTorch's ``SummaryWriter``.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
+        SettingError: Neither or both of folder and writer.
+        StorageError: The folder cannot be written to.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, writer: Any = None) -> None:
+        if (folder is None) == (writer is None):
+            raise SettingError("give a folder for event files, or a writer, and not both")
+        if folder is not None:
+            made = _tensorboard()
+            with storage_errors("log steps", Path(folder)):
+                writer = made(str(folder))
+        self._writer = writer
+
+    def __call__(self, step: Step) -> None:
+        """Log the numbers of a step; see `scalars`."""
+        for name, value in scalars(step).items():
+            self._writer.add_scalar(name, value, step.unit)
+        self._writer.flush()  # so that a run can be watched, and a kill costs nothing
+
+    def close(self, failed: bool = False) -> None:
+        """End the log."""
+        self._writer.close()
+
+
+class MLflowTracker(_Tracker):
+    """Logs steps as metrics of one MLflow run, by default to files and without a server.
+
+    Args:
+        folder: MLflow's file store, made if it is not there: ``mlflow ui --backend-store-uri
+            FOLDER`` shows it. Newer versions of MLflow refuse file stores unless
+            ``MLFLOW_ALLOW_FILE_STORE`` says otherwise, and report their use to their makers unless
+            ``MLFLOW_DISABLE_TELEMETRY`` does; where they are not set in the environment, this sets
+            both to "true".
+        run: Name of the run. One of this name in the experiment is gone on with.
+        experiment: Name of the experiment, made if it is not there.
+        client: What to log with instead of files: an ``mlflow.MlflowClient`` of a server, say.
+
+    Raises:
+        MissingExtraError: MLflow is not installed.
+        SettingError: Neither or both of folder and client; a name with quotation marks.
+        StorageError: The folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        run: str = "run",
+        *,
+        experiment: str = "memento",
+        client: Any = None,
+    ) -> None:
+        if (folder is None) == (client is None):
+            raise SettingError("give a folder for MLflow's files, or a client, and not both")
+        if not run or set(run) & set("'\"`"):
+            raise SettingError(f"run {run!r}; give a name without quotation marks")
+        if folder is not None:
+            made = _mlflow()
+            with storage_errors("log steps", Path(folder)):
+                client = made(tracking_uri=Path(folder).absolute().as_uri())
+        self._client = client
+        known = client.get_experiment_by_name(experiment)
+        place = client.create_experiment(experiment) if known is None else known.experiment_id
+        same = client.search_runs([place], f"attributes.run_name = '{run}'")
+        if same:
+            self._run = same[0].info.run_id
+            client.update_run(self._run, status="RUNNING")
+        else:
+            self._run = client.create_run(place, run_name=run).info.run_id
+
+    def __call__(self, step: Step) -> None:
+        """Log the numbers of a step; see `scalars`."""
+        for name, value in scalars(step).items():
+            self._client.log_metric(self._run, name, value, step=step.unit)
+
+    def close(self, failed: bool = False) -> None:
+        """End the run, as finished or as failed."""
+        self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
+
+
+def _tensorboard() -> Any:
+    try:
+        from tensorboard.summary import Writer
+    except ImportError as error:
+        raise MissingExtraError("tensorboard", "tracking", "logging for TensorBoard") from error
+    return Writer
+
+
+def _mlflow() -> Any:
+    # Before the import, which reads them.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise MissingExtraError("mlflow-skinny", "tracking", "logging to MLflow") from error
+    return MlflowClient
