@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from memento.cli.run import _terminated_like_interrupted
+from memento.cli.signals import terminated_like_interrupted
 from memento.errors import SettingError
 from memento.files import storage_errors
 
@@ -410,7 +410,7 @@ def _range(option: str, text: str) -> tuple[int, int]:
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
-    with _terminated_like_interrupted() as ending:
+    with terminated_like_interrupted() as ending:
         try:
             yield
         except KeyboardInterrupt:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memento.cli.signals import terminated_like_interrupted
 from memento.errors import SettingError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def run(
     if listing:
         _list(plan, as_json)
         return
-    with _terminated_like_interrupted() as ending:
+    with terminated_like_interrupted() as ending:
         if dry_run:
             _dry_run(plan, given, jobs, slurm, scheduler, as_json)
             return
@@ -168,28 +168,6 @@ def _nothing() -> Executor:
     from memento.runner.executors.process import ProcessExecutor
 
     return ProcessExecutor()
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[Callable[[], int | None]]:
-    """SIGTERM stops the work as Ctrl-C does; the value says which signal came."""
-    received: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.getsignal(number)
-        with contextlib.suppress(ValueError):  # not in the main thread: embedded in something else
-            signal.signal(number, stop)
-    try:
-        yield lambda: received[0] if received else None
-    finally:
-        for number, handler in before.items():
-            with contextlib.suppress(ValueError):
-                signal.signal(number, handler)
 
 
 # --- progress --------------------------------------------------------------------------------

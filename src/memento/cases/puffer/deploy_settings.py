@@ -45,7 +45,8 @@ def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
 
     Args:
         kind: Such as "memento", "density-reservoir" or "reservoir".
-        **fields: Its settings; those of the paper (batches of 256, bandwidth 0.1) if left out.
+        **fields: Its settings; those of the paper (batches of 256, bandwidth 0.1) if left out, and
+            for labels the classes that the predictor knows.
 
     Raises:
         SettingError: An unknown kind or setting.
@@ -53,12 +54,16 @@ def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
     Example:
         >>> puffer_policy(temperature=0.0).batch_size
         256
+        >>> puffer_policy("class-balanced-reservoir").label
+        'y_bin'
     """
     if kind not in named_policies:
         raise SettingError(f"policy {kind!r}; give one of {', '.join(sorted(named_policies))}")
     if issubclass(named_policies[kind], SampleSpace):
         fields = {**_space_defaults(), **fields}
     known = [f.name for f in dataclasses.fields(named_policies[kind])]  # type: ignore[arg-type]
+    if "label" in known:
+        fields = {"label": "y_bin", **fields}
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise SettingError(f"policy {kind!r} has no {unknown[0]!r}; it has {', '.join(known)}")

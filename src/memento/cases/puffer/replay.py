@@ -227,21 +227,13 @@ class ReplaySettings:
         values = dict(document)
         if "policy" in values:
             policy = dict(values["policy"])
-            values["policy"] = _policy(policy.pop("kind", "memento"), **policy)
+            values["policy"] = puffer_policy(policy.pop("kind", "memento"), **policy)
         if "training" in values:
             try:
                 values["training"] = replace(AFFORDABLE, **values["training"])
             except TypeError as error:
                 raise SettingError(f"training: {error}; see TrainingSettings") from error
         return cls(**values)
-
-
-def _policy(kind: str, **fields: Any) -> Policy:
-    """A policy of this case; labels are the classes that the predictor knows."""
-    found = puffer_policy(kind, **fields)
-    if "label" in found.settings() and "label" not in fields:
-        found = puffer_policy(kind, **fields, label="y_bin")
-    return found
 
 
 # ------------------------------------------------------------------------------------------ arms
@@ -340,7 +332,7 @@ def arm(name: str, given: Mapping[str, Any] | None = None, **fields: Any) -> Rep
             )
     changes = {**ARMS[name], "policy": dict(ARMS[name]["policy"])}
     kind = changes["policy"].pop("kind")
-    known = _policy(kind, **changes["policy"]).settings()
+    known = puffer_policy(kind, **changes["policy"]).settings()
     own = {key: value for key, value in fields.items() if key in known and value is not None}
     if kind == "metric":
         own.pop("batch_size", None)  # the paper's metrics judge single samples
