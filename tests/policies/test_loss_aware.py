@@ -13,11 +13,11 @@ from memento import LossAwareReservoir, Memory, Samples
 from memento.errors import DomainError, SchemaError, SettingError
 
 
-def naive_shares(labels: np.ndarray, losses: np.ndarray) -> np.ndarray:
+def naive_shares(labels: np.ndarray, losses: np.ndarray, scale: str = "counts") -> np.ndarray:
     """Probability of each held sample to be the next victim."""
     counts = np.array([(labels == label).sum() for label in labels], dtype=float)
     size = np.abs(losses).mean()
-    a = counts.mean() / size if size else 0.0
+    a = 0.0 if not size else counts.mean() / size if scale == "counts" else 1 / counts.mean() / size
     score = 0.5 * a * -losses + 0.5 * counts
     spread = score.max() - score.min()
     if spread <= 1e-12 * np.abs(score).max():
@@ -26,17 +26,17 @@ def naive_shares(labels: np.ndarray, losses: np.ndarray) -> np.ndarray:
     return score / score.sum()
 
 
-def naive_lars(labels, losses, capacity: int, rng: np.random.Generator) -> np.ndarray:
+def naive_lars(labels, losses, capacity: int, rng: np.random.Generator, scale) -> np.ndarray:
     """Numbers of the samples that are held after all have come, one after the other."""
     held = list(range(min(capacity, len(labels))))
     for i in range(capacity, len(labels)):
         if rng.random() < capacity / (i + 1):
-            victim = rng.choice(capacity, p=naive_shares(labels[held], losses[held]))
+            victim = rng.choice(capacity, p=naive_shares(labels[held], losses[held], scale))
             held[victim] = i
     return np.sort(held)
 
 
-def kernel_shares(labels: np.ndarray, losses: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def kernel_shares(labels, losses, draws: np.ndarray, inverse: bool) -> np.ndarray:
     """Which sample the kernel replaces by one of a new label, for each number drawn."""
     from memento._kernels import replacement
 
@@ -44,7 +44,7 @@ def kernel_shares(labels: np.ndarray, losses: np.ndarray, draws: np.ndarray) -> 
     _, codes = np.unique(np.append(labels, labels.max() + 1), return_inverse=True)
     losses = np.append(losses, 0.0)
     victims = [
-        np.flatnonzero(~replacement.replace(codes, losses, size, np.array([draw])))[0]
+        np.flatnonzero(~replacement.replace(codes, losses, size, np.array([draw]), inverse))[0]
         for draw in draws
     ]
     return np.bincount(victims, minlength=size) / len(draws)
@@ -56,18 +56,22 @@ def kernel_shares(labels: np.ndarray, losses: np.ndarray, draws: np.ndarray) -> 
             arrays(np.int64, n, elements=st.integers(0, 3)),
             arrays(np.float64, n, elements=st.floats(-3, 10, width=16)),
         )
-    )
+    ),
+    scale=st.sampled_from(["counts", "published"]),
 )
-def test_one_victim_has_the_shares_of_the_definition(data):
+def test_one_victim_has_the_shares_of_the_definition(data, scale):
     """On a grid of 400 draws, so that each share is right within 1/400 and nothing is random."""
     labels, losses = data
     grid = (np.arange(400) + 0.5) / 400
-    found, expected = kernel_shares(labels, losses, grid), naive_shares(labels, losses)
+    found = kernel_shares(labels, losses, grid, scale == "published")
+    expected = naive_shares(labels, losses, scale)
     assert np.abs(found - expected).max() <= 1 / 400 + 1e-9
 
 
-@pytest.mark.parametrize("capacity", [1, 2, 7])
-def test_the_law_of_the_whole_stream(capacity):
+@pytest.mark.parametrize(
+    ("capacity", "scale"), [(1, "counts"), (2, "counts"), (7, "counts"), (7, "published")]
+)
+def test_the_law_of_the_whole_stream(capacity, scale):
     """How often each of 16 samples is held in the end, 1,500 runs of each; alarm 1e-4."""
     rng = np.random.default_rng(11)
     labels = np.array([0] * 9 + [1] * 4 + [2] * 3)[rng.permutation(16)]
@@ -75,11 +79,11 @@ def test_the_law_of_the_whole_stream(capacity):
     columns = {"label": labels, "loss": losses, "number": np.arange(16)}
     parts = (slice(0, 4), slice(4, 5), slice(5, 16))
     units = [{name: column[part] for name, column in columns.items()} for part in parts]
-    policy = LossAwareReservoir(label="label", loss="loss")
+    policy = LossAwareReservoir(label="label", loss="loss", scale=scale)
     ours, naive = np.zeros(16), np.zeros(16)
     for _ in range(1500):
         ours[follow(policy, units, capacity, rng)["number"]] += 1
-        naive[naive_lars(labels, losses, capacity, rng)] += 1
+        naive[naive_lars(labels, losses, capacity, rng, scale)] += 1
     assert_same_law(ours, naive)
 
 
@@ -159,6 +163,24 @@ def test_without_losses_a_random_sample_stays_until_there_are_some():
     assert 20 < memory.samples["y"].sum() < 45  # enters like a reservoir, victims are 0 at first
 
 
+def test_without_losses_labels_can_be_balanced_alone():
+    memory = Memory(60, LossAwareReservoir(missing="equal", scale="published"), seed=1)
+    columns = {"y": np.repeat([0, 1, 2], [900, 60, 40]), "number": np.arange(1000)}
+    order = np.random.default_rng(2).permutation(1000)
+    memory.insert({name: column[order] for name, column in columns.items()})
+    # As many of a rare label as enter are kept: 60 / n of n that have come, about 17 and 11.
+    held = np.bincount(memory.samples["y"])
+    assert held.sum() == 60
+    assert held[1] >= 8
+    assert held[2] >= 5
+    losses = memory.samples["y"].astype(float)
+    memory.annotate(loss=losses)
+    memory.insert(y=np.zeros(100, int), number=np.arange(100), loss=np.zeros(100))
+    assert np.bincount(memory.samples["y"])[2] >= 5
+
+
 def test_bad_settings():
-    with pytest.raises(SettingError, match="missing is 'skip'"):
+    with pytest.raises(SettingError, match="missing='skip'; give 'error', 'equal' or 'random'"):
         LossAwareReservoir(missing="skip")
+    with pytest.raises(SettingError, match="scale='ranks'; give 'counts' or 'published'"):
+        LossAwareReservoir(scale="ranks")

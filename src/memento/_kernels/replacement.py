@@ -3,10 +3,11 @@ r"""Replacing samples one after the other, with scores that change at every step
 Held sample ``i`` has loss ``l_i`` and label ``c(i)``; ``n_c`` samples of label ``c`` are held. The
 score is
 
-    s_i = n_c(i) - a l_i,    a = sum_j n_c(j) / sum_j |l_j|,
+    s_i = n_c(i) - a l_i,    a = sum_j n_c(j) / sum_j |l_j|
 
-and the victim is drawn with probability ``s_i - min_j s_j``, normalised (any if all scores are
-equal). Factors common to all scores do not matter.
+or, ``inverse``, ``a = 1 / (mean_j n_c(j) mean_j |l_j|)``, and the victim is drawn with probability
+``s_i - min_j s_j``, normalised (any if all scores are equal). Factors common to all scores do not
+matter.
 
 **Places.** All samples that are ever held get a place, sorted by label, then by loss, the largest
 first. A label is a range of places, whose first and last filled place bound its scores. With the
@@ -83,7 +84,7 @@ def _place_of_share(  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untyped-def]
+def _replace(losses, starts, filled, entering, drawn, inverse):  # type: ignore[no-untyped-def]
     labels = starts.shape[0] - 1
     tree = np.zeros((losses.shape[0], 2), np.float64)  # filled places and their losses
     held = np.zeros(labels, np.int64)
@@ -111,12 +112,19 @@ def _replace(losses, starts, filled, entering, drawn):  # type: ignore[no-untype
                 tree[above, 0] += tree[p, 0]
                 tree[above, 1] += tree[p, 1]
     for e in range(entering.shape[0]):
+        count = 0.0
         squares = 0.0
         sizes = 0.0
         for c in range(labels):
+            count += held[c]
             squares += float(held[c]) * held[c]
             sizes += size[c]
-        a = squares / sizes if sizes > 0.0 else 0.0
+        if sizes <= 0.0:
+            a = 0.0
+        elif inverse:
+            a = count / sizes * (count / squares)
+        else:
+            a = squares / sizes
         lowest = np.inf
         highest = -np.inf
         for c in range(labels):
@@ -175,6 +183,7 @@ def replace(
     losses: npt.NDArray[np.float64],
     held: int,
     drawn: npt.NDArray[np.float64],
+    inverse: bool = False,
 ) -> npt.NDArray[np.bool_]:
     """Let samples enter one after the other, each in the place of a victim.
 
@@ -183,6 +192,7 @@ def replace(
         losses: (n,) finite.
         held: The first so many samples are held, the others enter in their order.
         drawn: (n - held,) uniform in [0, 1), one for each that enters.
+        inverse: Which scale of losses; see above.
 
     Returns:
         (n,) which samples are held in the end.
@@ -195,7 +205,7 @@ def replace(
     place[order] = np.arange(len(order))
     starts = np.concatenate([[0], np.cumsum(np.bincount(labels))])
     filled = order < held
-    _replace(losses[order], starts, filled, place[held:], drawn)
+    _replace(losses[order], starts, filled, place[held:], drawn, inverse)
     return filled[place]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from memento.errors import SettingError
 from memento.policies._columns import labels, numbers
-from memento.policies._features import Missing, check_missing, random_rows
+from memento.policies._features import random_rows
 from memento.policies._policy import Choice, Policy, State, column_of, everything
 from memento.samples import Samples
 
@@ -33,14 +34,19 @@ class LossAwareReservoir(Policy):
     Args:
         label: Column of integers, bools or strings, one a sample.
         loss: Column of finite numbers, one a sample, by the current model.
-        missing: For samples without losses, as before the first training: "error", or "random"
-            for a random sample (Vitter 1985) until there are any.
+        missing: For samples without losses, as before the first training: "error"; "equal" to
+            balance labels alone until there are any; or "random" for a random sample (Vitter 1985)
+            until then.
+        scale: "counts" for the ``a`` above, with which losses weigh as much as labels, so that one
+            outlying loss makes all other scores alike. "published" for that of the code which the
+            paper's authors published, ``a = 1 / (mean(n) * mean(|l|))``: labels decide, and losses
+            only among samples of labels that are equally frequent.
 
     Time grows with ``samples that enter * (labels + log(samples))``. There are no weights: the
     probability to be held is not known.
 
     Raises:
-        SettingError: An unknown value of ``missing``.
+        SettingError: An unknown value of ``missing`` or ``scale``.
 
     Example:
         >>> from memento import Memory
@@ -53,10 +59,14 @@ class LossAwareReservoir(Policy):
 
     label: str = "y"
     loss: str = "loss"
-    missing: Missing = "error"
+    missing: Literal["error", "equal", "random"] = "error"
+    scale: Literal["counts", "published"] = "counts"
 
     def __post_init__(self) -> None:
-        check_missing(self.missing)
+        if self.missing not in ("error", "equal", "random"):
+            raise SettingError(f"missing={self.missing!r}; give 'error', 'equal' or 'random'")
+        if self.scale not in ("counts", "published"):
+            raise SettingError(f"scale={self.scale!r}; give 'counts' or 'published'")
 
     def check(self, fresh: Samples) -> None:
         labels(fresh, self.label)
@@ -76,7 +86,7 @@ class LossAwareReservoir(Policy):
         rows = everything(held, fresh)
         if capacity is None or len(rows) <= capacity:
             return Choice(rows, counters)
-        if self.loss not in fresh:
+        if self.loss not in fresh and self.missing == "random":
             return Choice(random_rows(held, fresh, capacity, seen, rng), counters)
         late = rows[capacity:]  # those that find the memory full
         seen_then = seen + late - held.size + 1
@@ -87,6 +97,11 @@ class LossAwareReservoir(Policy):
 
         rows = np.concatenate([rows[:capacity], late])
         _, codes = np.unique(column_of(self.label, held, fresh)[rows], return_inverse=True)
-        losses = column_of(self.loss, held, fresh)[rows].astype(np.float64)
-        kept = replacement.replace(codes, losses, capacity, rng.random(len(late)))
+        if self.loss in fresh:
+            losses = column_of(self.loss, held, fresh)[rows].astype(np.float64)
+        else:
+            losses = np.ones(len(rows))
+        kept = replacement.replace(
+            codes, losses, capacity, rng.random(len(late)), self.scale == "published"
+        )
         return Choice(rows[kept], counters)

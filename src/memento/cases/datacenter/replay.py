@@ -178,7 +178,7 @@ MEMORIES: Mapping[str, Callable[[Task, int], Policy]] = MappingProxyType(
         "memento-T0": lambda task, b: Memento(**_space(task, b), temperature=0.0),
         "random": lambda task, b: Reservoir(),
         "fifo": lambda task, b: FIFO(),
-        "lars": lambda task, b: LossAwareReservoir(missing="random"),
+        "lars": lambda task, b: LossAwareReservoir(missing="equal", scale="published"),
         "class-balanced": lambda task, b: ClassBalancedReservoir(),
         "herding": lambda task, b: Herding(label=_label(task), missing="random"),
         "k-center": lambda task, b: KCenterGreedy(missing="random"),
@@ -365,7 +365,7 @@ def replay(
     """Replay a scenario with one memory.
 
     Before there is a network all predictions are alike, so a memory that compares predictions
-    and labels compares labels alone, and those that need more choose at random.
+    and labels compares labels alone, LARS balances them, and those that need more choose at random.
 
     Args:
         name: One of `SCENARIOS`.
