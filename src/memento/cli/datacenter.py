@@ -184,6 +184,12 @@ def replay_(
     epochs: Annotated[
         int | None, typer.Option(help="Of each training. Default: as --as says.")
     ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="Delays are learned from bytes and seconds as they are, as in the paper."
+        ),
+    ] = False,
     reduced: Annotated[
         bool,
         typer.Option(
@@ -198,7 +204,7 @@ def replay_(
     from memento.cases.datacenter import scores
     from memento.cases.datacenter.simulate import run_numbers
 
-    plan = _plan(reduced, stride, capacity or (), network, epochs)
+    plan = _plan(reduced, stride, capacity or (), network, epochs, raw)
     chosen = None if memories is None else [m.strip() for m in memories.split(",") if m.strip()]
     if chosen == []:
         raise SettingError(f"--memories {memories!r}; give some of {','.join(case.MEMORIES)}")
@@ -243,7 +249,12 @@ def replay_(
 
 
 def _plan(
-    reduced: bool, stride: int, capacities: Sequence[str], network: str, epochs: int | None
+    reduced: bool,
+    stride: int,
+    capacities: Sequence[str],
+    network: str,
+    epochs: int | None,
+    raw: bool,
 ) -> Plan:
     from memento.cases.datacenter import models
     from memento.cases.datacenter.replay import REDUCED, Plan
@@ -263,6 +274,8 @@ def _plan(
             classification=replace(plan.classification, epochs=epochs),
             regression=replace(plan.regression, epochs=epochs),
         )
+    if raw:
+        plan = replace(plan, regression=replace(plan.regression, standardise=False))
     found = dict(plan.capacities)
     for text in capacities:
         name, _, number = text.partition("=")
