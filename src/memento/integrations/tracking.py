@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,16 +51,16 @@ def scalars(step: Step) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
-class _Tracker:
+class _Tracker(ABC):
     """What both have in common: they are called, and closed by ``with``."""
 
+    @abstractmethod
     def __call__(self, step: Step) -> None:
         """Log the numbers of a step; see `scalars`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, failed: bool = False) -> None:
         """End the log."""
-        raise NotImplementedError
 
     def __enter__(self) -> Any:
         return self
