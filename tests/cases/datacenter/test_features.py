@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memento.cases.datacenter.features import transmission_samples, workload_samples
+from memento.cases.datacenter.features import origins, transmission_samples, workload_samples
 from memento.cases.datacenter.schema import Run
 from memento.errors import SettingError
 
@@ -50,6 +50,8 @@ def test_windows_are_those_of_a_plain_loop(shapes, window, seed):
     assert workload["x"].shape == (len(expected), window)
     assert transmission["x"].shape == (len(expected), 2 * window - 1)
     assert workload["y"].dtype == np.int64
+    labels = [run.about["label"] for run in runs]
+    assert [labels[k] for k in origins(runs, window)] == [label for _, _, label in expected]
     assert (workload["x"].dtype, transmission["x"].dtype) == (np.float32, np.float32)
     for row, (sizes, delays, label) in enumerate(expected):
         assert workload["x"][row].tolist() == list(sizes)
@@ -86,6 +88,7 @@ def test_how_many_samples_there_are():
 
 def test_no_samples():
     for runs in ([], make(100, 1, 1, 0), [make(100, 1, 1, 0), make(0, 1, 2, 0)]):
+        assert origins(runs).shape == (0,)
         assert workload_samples(runs)["x"].shape == (0, 128)
         assert transmission_samples(runs)["x"].shape == (0, 255)
 

@@ -309,7 +309,7 @@ def test_two_processes_find_the_same_as_one_also_when_stopped(runs, tmp_path):
     # Iterations are reported, not whole replays of six; and nobody works on unseen.
     assert told == [(i, 24) for i in range(9)]
     for process in multiprocessing.active_children():
-        process.join(timeout=60)
+        process.join(timeout=300)
     assert not multiprocessing.active_children()
     two = compare(*both, jobs=1, **arguments)  # goes on where those were
     assert same(one, two)

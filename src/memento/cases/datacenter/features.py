@@ -16,7 +16,7 @@ from memento.cases.datacenter.schema import Run
 from memento.errors import SettingError
 from memento.samples import Samples
 
-__all__ = ["WINDOW", "transmission_samples", "workload_samples"]
+__all__ = ["WINDOW", "origins", "transmission_samples", "workload_samples"]
 
 WINDOW = 128
 
@@ -97,6 +97,33 @@ def transmission_samples(runs: Run | Sequence[Run], window: int = WINDOW) -> Sam
         x[place, window:] = sliding_window_view(delays, window)[starts, :-1]
         y[place] = run.delay[rows]
     return Samples.borrow(x=x, y=y)
+
+
+def origins(runs: Run | Sequence[Run], window: int = WINDOW) -> npt.NDArray[np.int64]:
+    """Which run each sample is of, in the order in which samples of several runs are merged.
+
+    Args:
+        runs: One run, or several.
+        window: How many packets a sample sees, the current one included; at least 1.
+
+    Returns:
+        (n,) int64, places in ``runs``.
+
+    Raises:
+        SettingError: A window that is no positive integer.
+
+    Example:
+        >>> early = Run([1, 4], [9, 9], [60, 60], [0, 0], {"label": 1})
+        >>> late = Run([2, 3], [9, 9], [60, 60], [0, 0], {"label": 2})
+        >>> origins([early, late], window=1)
+        array([0, 1, 1, 0])
+    """
+    runs, window = _checked(runs, window)
+    found = [_windows(run, window) for run in runs]
+    of = np.empty(sum(len(rows) for rows, _, _ in found), dtype=np.int64)
+    counts = np.array([len(rows) for rows, _, _ in found], dtype=np.int64)
+    of[_merged(runs, found)] = np.repeat(np.arange(len(runs)), counts)
+    return of
 
 
 # Packets that end a window, where their windows start, and the packets sorted by application.

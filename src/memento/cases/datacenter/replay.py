@@ -30,7 +30,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from memento.cases.datacenter.features import WINDOW, transmission_samples, workload_samples
+from memento.cases.datacenter.features import (
+    WINDOW,
+    origins,
+    transmission_samples,
+    workload_samples,
+)
 from memento.cases.datacenter.models import (
     CLASSIFICATION,
     REGRESSION,
@@ -484,12 +489,8 @@ def samples_of(packets: Sequence[Run], task: Task, window: int) -> Samples:
     """
     make = workload_samples if task == "classification" else transmission_samples
     samples = make(packets, window)
-    # The same windows over a column that is the setting give the setting of each sample.
-    tagged = [
-        Run(p.arrival_ns, p.delay_ns, p.size, p.application, {"label": 1 + SETTINGS.index(_of(p))})
-        for p in packets
-    ]
-    setting = workload_samples(tagged, window)["y"].astype(np.int16)
+    settings = np.array([SETTINGS.index(_of(p)) for p in packets], dtype=np.int16)
+    setting = settings[origins(packets, window)]
     shape = (samples.size, _CLASSES) if task == "classification" else (samples.size,)
     kind = np.float32 if task == "classification" else np.float64
     constant = np.full(shape, 1 / _CLASSES if task == "classification" else 0.0, kind)
