@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from memento._kernels import kernel
 
-#: Points in a group for `centres`: fewer are skipped in more cases, and cost more to skip.
+#: Points in a group for `centres`: smaller groups are skipped more often, but each is looked at.
 GROUP = 64
 
 Points = npt.NDArray[np.float32]
