@@ -195,6 +195,7 @@ MEMORIES: Mapping[str, Callable[[Task, int], Policy]] = MappingProxyType(
 PEERS = ("class-balanced", "herding", "k-center", "facility-location", "gss")
 _LABELLED = ("lars", "class-balanced")  # they need classes
 _EMBEDDED = ("herding", "k-center", "facility-location", "gss")
+_LONGEST = ("herding", "facility-location", "k-center")  # minutes a replay, in this order
 
 
 def memories_of(task: Task) -> tuple[str, ...]:
@@ -807,6 +808,8 @@ def compare(
         if folder.path(*one).is_file():
             tables[one] = folder.read(*one, about=about[one[0], one[2]])
     absent = [one for one in work if one not in tables]
+    if jobs > 1:
+        absent.sort(key=_longest_first)
     length = {name: len(scenario(name, plan.phase)) for name, _, _ in work}
     done = {one: length[one[0]] if one in tables else 0 for one in work}
 
@@ -858,6 +861,13 @@ def _work(
             f"give some of {', '.join(memories_of('regression'))}"
         )
     return work
+
+
+def _longest_first(one: _Key) -> tuple[int, int]:
+    """Orders replays so that no long one is left for a single process at the end."""
+    name, memory, _ = one
+    rank = _LONGEST.index(memory) if memory in _LONGEST else len(_LONGEST)
+    return -SCENARIOS.index(name), rank
 
 
 def _each(
