@@ -139,17 +139,17 @@ def test_replay_of_some_memories(call, runs, tmp_path):
     assert "fifo" in err  # the table for people is on the error stream
 
 
-def test_units_as_they_are_are_another_replay(call, runs, tmp_path):
+def test_standardised_inputs_are_another_replay(call, runs, tmp_path):
     arguments = ("replay", "incremental", "--from", runs, "--out", tmp_path, "--reduced")
     arguments += ("--memories", "fifo", "--epochs", 1, "--json")
-    code, _, err = call(*arguments, "--raw")
+    code, _, err = call(*arguments, "--standardise")
     assert code == 0, err
     about = json.loads((tmp_path / "incremental" / "fifo-0.json").read_text())["about"]
-    assert about["plan"]["regression"]["standardise"] is False
+    assert about["plan"]["regression"]["standardise"] is True
     assert about["plan"]["classification"]["standardise"] is True
     code, _, err = call(*arguments)
     assert code == 2
-    assert "standardise = False, now asked for with True" in err
+    assert "standardise = True, now asked for with False" in err
 
 
 def test_workloads_from_files(call, tmp_path):

@@ -351,7 +351,7 @@ REDUCED = Plan(
     batch_size=32,
     capacities=dict.fromkeys(SCENARIOS, 1500),
     classification=NetworkSettings(units=32, epochs=8, batch_size=64),
-    regression=NetworkSettings(units=32, epochs=8, batch_size=64),
+    regression=NetworkSettings(units=32, epochs=8, batch_size=64, standardise=False),
 )
 
 
