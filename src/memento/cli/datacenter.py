@@ -189,7 +189,7 @@ def replay_(
         typer.Option(
             "--standardise",
             help="Delays are learned from centred and scaled inputs, not from bytes and seconds as "
-            "in the paper: less than half of the error, and less to choose.",
+            "in the paper: about half of the error, and little to gain by choosing.",
         ),
     ] = False,
     reduced: Annotated[

@@ -294,6 +294,24 @@ def test_compare_keeps_what_is_there_and_does_the_rest(runs, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"incremental"}
 
 
+def test_several_processes_begin_with_the_longest(runs, tmp_path, monkeypatch):
+    began = []
+
+    def each(jobs, keys, arguments, report):
+        began.extend(keys)
+        assert [values[:3] for values in arguments] == keys
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(case, "_each", each)
+    memories = ["fifo", "k-center", "herding"]
+    for jobs in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            compare(runs, tmp_path, ["incremental", "congestion"], memories, plan=PLAN, jobs=jobs)
+    asked = [(s, m, 0) for s in ("incremental", "congestion") for m in memories]
+    longest = [(s, m, 0) for s in ("congestion", "incremental") for m in reversed(memories)]
+    assert began == asked + longest
+
+
 def test_two_processes_find_the_same_as_one_also_when_stopped(runs, tmp_path):
     arguments = {"memories": ["fifo", "random"], "plan": PLAN}
     one = compare(runs, tmp_path / "one", ["incremental", "congestion"], jobs=1, **arguments)

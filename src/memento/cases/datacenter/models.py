@@ -15,8 +15,8 @@ The paper's artefact gives networks bytes and seconds as they are. To the classi
 same, and here its inputs are standardised: sizes are alike in all positions, and the first batch
 normalisation undoes a common scale and offset. To the regression it is not: delays of some 0.03 s
 beside sizes of some 1,000 bytes are hardly seen. That decides how memories compare, so
-``REGRESSION`` gets bytes and seconds as well. With ``standardise=True`` it makes less than half of
-the error, and what a memory keeps matters little to it; use that where delays are to be predicted
+``REGRESSION`` gets bytes and seconds as well. With ``standardise=True`` it makes about half of the
+error, and what a memory keeps matters little to it; use that where delays are to be predicted
 rather than memories compared.
 """
 

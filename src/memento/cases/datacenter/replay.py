@@ -195,7 +195,7 @@ MEMORIES: Mapping[str, Callable[[Task, int], Policy]] = MappingProxyType(
 PEERS = ("class-balanced", "herding", "k-center", "facility-location", "gss")
 _LABELLED = ("lars", "class-balanced")  # they need classes
 _EMBEDDED = ("herding", "k-center", "facility-location", "gss")
-_LONGEST = ("herding", "facility-location", "k-center")  # minutes a replay, in this order
+_LONGEST = ("herding", "k-center", "facility-location")  # minutes a replay, in this order
 
 
 def memories_of(task: Task) -> tuple[str, ...]:
