@@ -644,3 +644,41 @@ def test_memories_of_other_kinds_do_not_merge():
         memory.merge(other)
     with pytest.raises(SettingError, match="use one policy"):
         Memory(2, FIFO()).merge(Memory(2, Reservoir()))
+
+
+def test_a_unit_goes_in_once_under_any_of_its_names(tmp_path):
+    memory = Memory(50, Reservoir(), seed=3)
+    assert memory.insert_unit(["monday", "file:1"], {"y": np.arange(40)}).kept == 40
+    memory.save(tmp_path / "m")
+    memory = Memory.load(tmp_path / "m")
+    before = memory.dump()
+    assert memory.insert_unit("file:1", {"y": np.arange(40)}) == Report(40, 0, 0)
+    assert memory.insert_unit("monday", {"y": np.arange(3)}) == Report(3, 0, 0)
+    assert repr(memory.dump()) == repr(before)
+    memory.insert_unit("tuesday", {"y": np.arange(40)})
+    assert memory.units == {"monday": 1, "file:1": 1, "tuesday": 2}
+
+
+def test_a_unit_that_was_refused_may_come_again():
+    memory = Memory(5, FIFO())
+    memory.insert(y=[1])
+    with pytest.raises(SchemaError):
+        memory.insert_unit("monday", {"z": [1.0]})
+    assert memory.units == {}
+    assert memory.insert_unit("monday", {"y": [2]}).kept == 1
+
+
+def test_units_are_remembered_for_long_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr("memento.memory._UNITS", 3)
+    memory = Memory(5, FIFO())
+    for number in range(5):
+        memory.insert_unit(str(number), {"y": [number]})
+    assert memory.units == {"2": 3, "3": 4, "4": 5}
+
+
+def test_a_folder_from_before_units_loads():
+    arrays, documents = Memory(5, FIFO()).dump()
+    older = {n: v for n, v in documents["memory"].items() if n not in ("units", "reference_model")}
+    memory = Memory.restore(arrays, {**documents, "memory": older})
+    assert memory.units == {}
+    assert memory.reference_model is None

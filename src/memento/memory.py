@@ -23,6 +23,8 @@ _KIND = "memento-memory"
 _GROUP_KIND = "memento-group"
 # Rows that need a conversion are moved in pieces of about this many bytes: small beside the data.
 _PIECE = 1 << 25
+# Units that are remembered: thirty years of days.
+_UNITS = 10_000
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class Memory:
         self._origin: tuple[Path, int] | None = None
         #: Digest of the model that made the predictions held, for the caller to set; None: unknown.
         self.model: str | None = None
+        #: The same of the predictions in `reference`; `mark_trained` makes it unknown.
+        self.reference_model: str | None = None
+        self._units: dict[str, int] = {}
 
     @property
     def capacity(self) -> int | None:
@@ -110,6 +115,11 @@ class Memory:
     def inserts(self) -> int:
         """Inserts so far."""
         return self._inserts
+
+    @property
+    def units(self) -> Mapping[str, int]:
+        """Names given to `insert_unit`, the last 10,000, and with which insert each came."""
+        return dict(self._units)
 
     @property
     def state(self) -> State:
@@ -183,6 +193,35 @@ class Memory:
         discarded = int(self._last_size + fresh.size - self._size)
         return Report(fresh.size, kept, discarded)
 
+    def insert_unit(self, names: str | Sequence[str], data: Any) -> Report:
+        """Insert a unit of the stream, a day say, unless it went in before: safe to repeat.
+
+        Args:
+            names: What the unit is called; several names if it goes by any of them.
+            data: As for `insert`, which says what is raised.
+
+        Returns:
+            What happened. Where a name is among `units`, nothing did: none kept, none discarded.
+
+        Example:
+            >>> from memento import FIFO, Memory
+            >>> memory = Memory(10, FIFO())
+            >>> memory.insert_unit("2026-01-07", {"y": [0, 1]})
+            Report(offered=2, kept=2, discarded=0)
+            >>> memory.insert_unit("2026-01-07", {"y": [0, 1]}), len(memory)
+            (Report(offered=2, kept=0, discarded=0), 2)
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        fresh = Samples.borrow(data)
+        if any(name in self._units for name in names):
+            return Report(fresh.size, 0, 0)
+        inserts = self._inserts
+        try:
+            return self.insert(fresh)
+        finally:
+            if self._inserts != inserts:  # also when an interrupt is raised after the insert
+                self._remember(dict.fromkeys(names, self._inserts))
+
     def check(self, data: Any = None, /, **columns: Any) -> None:
         """Raise what `insert` would raise about these samples, and change nothing.
 
@@ -220,6 +259,7 @@ class Memory:
             )
         if not len(other):
             self._seen += other.seen
+            self._remember(other.units)
             return
         samples = other.samples
         self._check_schema(samples)
@@ -229,6 +269,7 @@ class Memory:
         arrivals = np.concatenate([self._arrivals, other.arrivals])[choice.rows]
         self._commit(choice, samples)
         self._seen, self._inserts, self._arrivals = seen, inserts, arrivals
+        self._remember(other.units)
 
     def annotate(self, data: Any = None, /, **columns: Any) -> None:
         """Replace columns, or add them, for everything that is held.
@@ -258,6 +299,7 @@ class Memory:
     def mark_trained(self) -> None:
         """Declare that a model was trained on what is held now: it becomes the reference."""
         self._reference = self.samples
+        self.reference_model = None
 
     def annotate_reference(self, data: Any = None, /, **columns: Any) -> None:
         """Replace columns of the reference, or add them; like `annotate`.
@@ -328,6 +370,8 @@ class Memory:
             "counters": dict(self._state.counters),
             "trained": self._reference is not None,
             "model": self.model,
+            "reference_model": self.reference_model,
+            "units": dict(self._units),
         }
         generator = snapshot.generator_document(self._rng)
         return arrays, {
@@ -363,6 +407,9 @@ class Memory:
         memory._seen = contents["seen"]
         memory._inserts = contents["inserts"]
         memory.model = contents["model"]
+        # Folders that were written before these were known lack them.
+        memory.reference_model = contents.get("reference_model")
+        memory._units = dict(contents.get("units", {}))
         memory._arrivals = arrays["arrivals"]
         # What cannot be written to belongs to somebody else, such as a memory that was dumped.
         memory._buffers = {
@@ -405,6 +452,9 @@ class Memory:
     def _is_lent(self, name: str) -> bool:
         reference = self._leases.get(name)
         return reference is not None and reference() is not None
+
+    def _remember(self, units: Mapping[str, int]) -> None:
+        self._units = dict([*self._units.items(), *units.items()][-_UNITS:])
 
     def _check_schema(self, fresh: Samples) -> None:
         if not len(fresh):
