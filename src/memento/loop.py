@@ -148,6 +148,7 @@ def run(
         [True, False, True]
     """
     loop = _Loop(memory, learner, trigger, scores, weighted, freeze_after, rng)
+    loop.saved = checkpoint is not None
     if freeze_after is not None and freeze_after < 0:
         raise SettingError(f"freeze_after is {freeze_after}; expected 0 or more units")
     folder = None if checkpoint is None else Path(checkpoint)
@@ -250,6 +251,8 @@ class _Loop:
         self.trained_at: int | None = None
         self.seen_at = 0
         self.steps: list[Step] = []
+        #: Whether the run has a checkpoint: only then a learner is asked for its state.
+        self.saved = False
 
     def advance(self, unit: int, name: str, data: Any) -> Step:
         """Annotate, insert, decide, train."""
@@ -306,7 +309,7 @@ class _Loop:
         self.memory.annotate(self.learner.annotate(self.memory.samples))
         self.memory.mark_trained()
         self.memory.model = None
-        if isinstance(self.learner, Checkpointable):
+        if self.saved and isinstance(self.learner, Checkpointable):
             self.memory.model = digest_of_state(self.learner.state())
         self.trained_at, self.seen_at = unit, self.memory.seen
 
