@@ -131,6 +131,7 @@ def arm(name):
 def fingerprint(memory, learner=None):
     """Everything that later steps depend on, as text."""
     arrays, documents = memory.dump()
+    documents["memory"] = {**documents["memory"], "model": None}  # known with a checkpoint only
     state = digest_of_state(learner.state()) if learner is not None else None
     return json.dumps([digest_of_state(arrays), documents, state], sort_keys=True)
 
