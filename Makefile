@@ -16,7 +16,7 @@ CORE_TESTS = $(filter-out $(addprefix tests/,cases cli integrations report runne
                $(wildcard tests/test_*.py) $(patsubst %/,%,$(wildcard tests/*/)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit unit-uncompiled bench docs clean
+.PHONY: help demo test lint unit unit-uncompiled unit-elsewhere bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,19 @@ unit-uncompiled: $(VENV)/test.stamp unit  ## the core's tests with kernels as pl
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n $(WORKERS) -m "not compiled and not slow" \
 	    --cov --cov-append --cov-report=term $(CORE_TESTS) $(PYTEST_ARGS)
 
+# What other processors and thread counts make of float32 sums: BLAS, numpy, PyTorch, ONNX and the kernels are told to use less
+# than this processor has. The kernels' cache is one of its own, as code compiled for another processor may not run here.
+ELSEWHERE_TESTS ?= tests/cases/test_deploy.py tests/cases/test_ttp.py tests/cases/test_publish.py tests/cases/test_replay.py \
+                   tests/cases/test_closed_loop.py tests/cases/datacenter/test_models.py tests/integrations tests/training \
+                   tests/kernels tests/policies tests/test_golden.py tests/test_density.py tests/test_distances.py tests/test_coverage.py
+AVX2 = NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma,+bmi,+bmi2,+sse4.2,+popcnt,+f16c,+lzcnt,+movbe,+cx16 \
+       NUMBA_CACHE_DIR=$(CURDIR)/.numba-avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
+SSE = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem OMP_NUM_THREADS=2
+
+unit-elsewhere: $(VENV)/test.stamp  ## tests of float results as on processors with AVX2 and with SSE 4 alone
+	$(AVX2) $(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS) $(ELSEWHERE_TESTS)
+	$(SSE) $(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS) $(ELSEWHERE_TESTS)
+
 bench: $(VENV)/test.stamp  ## the table of speed and memory
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
@@ -47,7 +60,7 @@ docs: $(VENV)/docs.stamp  ## the documentation as a site in site/
 	@echo "site/index.html"
 
 clean:  ## remove the environment and everything made
-	rm -rf $(VENV) build dist site demo .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site demo .numba-avx2 .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:

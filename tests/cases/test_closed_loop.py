@@ -136,7 +136,7 @@ def test_processes_do_not_matter(tmp_path, results, outcome):
             assert np.array_equal(mine[column], theirs[column], equal_nan=column not in (
                 "scheme", "considered", "slow"))  # fmt: skip
         # Matrix products of other numbers of rows round in another way.
-        assert again.scores[name] == pytest.approx(outcome.scores[name], rel=1e-6)
+        assert again.scores[name] == pytest.approx(outcome.scores[name], rel=1e-4)
 
 
 def test_the_same_viewers_under_every_arm(outcome):

@@ -515,12 +515,8 @@ def test_failure_01_stored_predictions_are_those_of_the_model_that_serves(make, 
     def insert(self, data):
         serving = deployment.publication("default").current()
         h = len(attached) % 5
-        fresh = serving.networks()[h].probabilities(self.samples["x"])
-        np.testing.assert_allclose(self.samples["yhat"], fresh, atol=1e-5)
-        fresh = serving.networks()[h].probabilities(self.reference["x"])
-        np.testing.assert_allclose(self.reference["yhat"], fresh, atol=1e-5)
-        fresh = serving.networks()[h].probabilities(data["x"])
-        np.testing.assert_allclose(data["yhat"], fresh, atol=1e-5)
+        for columns in (self.samples, self.reference, data):
+            check_predictions(columns, serving.networks()[h])
         attached.append(self.model == serving.digests[h])
         return original(self, data)
 
@@ -578,6 +574,36 @@ def test_failure_02_damaged_predictions_are_refused(make):
     snapshot.write(folder, module._KIND, arrays, found.documents)
     with pytest.raises(DamagedError, match=r"differ by up to .* from those of the model they name"):
         run(deployment, [2])
+
+
+def test_failure_02_predictions_of_another_processor_are_sound(make):
+    """Single precision sums differ with the processor, the more the larger the weights are."""
+    deployment = make(variants={"default": Variant(puffer_policy(batch_size=16), threshold=1.0)})
+    run(deployment, [0])
+    publication = deployment.publication("default")
+    networks = [
+        Network(tuple(6 * array for array in network.weights), network.moments)
+        for network in publication.current().networks()
+    ]
+    deployment.configure(
+        settings(gate=Gate(loss=99, tail=99), variants=deployment.settings.variants)
+    )
+    publication.publish(Ttp(tuple(networks)), "large")
+    run(deployment, [1])
+    furthest = 0.0
+    for h, network in enumerate(networks):
+        folder = deployment.folder / "variants" / "default" / str(h)
+        found = snapshot.read(folder, module._KIND)
+        arrays = dict(found.arrays)
+        single, before = network.astype(np.float32), arrays["memory/column/yhat"]
+        x = arrays["memory/column/x"]
+        after = np.concatenate([single.probabilities(row[None]) for row in x])
+        furthest = max(furthest, float(np.abs(before - after).max()))
+        arrays["memory/column/yhat"] = after
+        snapshot.write(folder, module._KIND, arrays, found.documents)
+    assert furthest > 1e-6
+    (outcome,) = run(deployment, [2])
+    assert not outcome.attention or "rolled back" in outcome.attention[0]
 
 
 def test_failure_03_a_broken_network_does_not_get_through_the_gate(make, monkeypatch):

@@ -108,6 +108,34 @@ def test_fugu_feb_moments(feb):
     assert feb[0].dtype == np.float64
 
 
+def in_another_order(network, seed=0):
+    """The same network with its hidden units dealt out anew, so with other orders of sums."""
+    W1, b1, W2, b2, W3, b3 = network.weights
+    first, second = np.random.default_rng(seed).permuted(np.tile(np.arange(64), (2, 1)), axis=1)
+    weights = (W1[first], b1[first], W2[second][:, first], b2[second], W3[:, second], b3)
+    return Network(weights, network.moments)
+
+
+@pytest.mark.parametrize("factor", [1, 6])
+@pytest.mark.parametrize("inputs", [62, 17])
+def test_rounding_covers_orders_of_sums_and_nothing_else(factor, inputs):
+    rng = np.random.default_rng(3)
+    fresh = Network.fresh(1, Moments(9, np.full(inputs, 40.0), np.full(inputs, 7.0)))
+    network = Network(tuple(factor * array for array in fresh.weights), fresh.moments)
+    x = rng.normal(40, 7, (300, inputs)).astype(np.float32)
+    allowed = network.rounding(x)
+    exact = network.astype(np.float64).probabilities(x)
+    singly = np.concatenate([network.probabilities(row[None]) for row in x])
+    others = [in_another_order(network, seed).probabilities(x) for seed in range(9)]
+    assert any((found != others[0]).any() for found in others), "orders of sums differ"
+    for found in (singly, *others):
+        assert (np.abs(found - exact).max(axis=1) <= allowed).all()
+    assert allowed.max() < (3e-4 if factor == 1 else 5e-2)
+    assert (network.astype(np.float64).rounding(x) < 1e-6 * allowed).all()
+    elsewhere = np.abs(np.roll(exact, 1, axis=0) - exact).max(axis=1)
+    assert (elsewhere > allowed).mean() > 0.8, "predictions of other rows are told apart"
+
+
 def test_class_values():
     assert CLASS_VALUES[:3].tolist() == [0.125, 0.5, 1.0]
     assert CLASS_VALUES[20] == 10.0
@@ -464,9 +492,11 @@ def test_learner_annotates_and_comes_back(data):
         "loss": (np.float32, (500,)),
     }
     np.testing.assert_allclose(columns["yhat"].sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(columns["yhat"], learner.network.probabilities(x), rtol=1e-4)
+    off = np.abs(columns["yhat"] - learner.network.probabilities(x)).max(axis=1)
+    assert (off <= learner.network.rounding(x)).all()
+    # The exponential of a number near -100 is off by a hundred roundings of single precision.
     np.testing.assert_allclose(
-        np.exp(columns["logscore"]), columns["yhat"][np.arange(500), y], rtol=1e-4
+        np.exp(columns["logscore"]), columns["yhat"][np.arange(500), y], rtol=1e-4, atol=1e-30
     )
     assert sorted(learner.annotate({"x": x})) == ["yhat"]
     other.restore(learner.state())

@@ -57,7 +57,7 @@ def test_columns(fitted: TorchLearner) -> None:
     np.testing.assert_allclose(columns["yhat"].sum(axis=1), 1, atol=1e-5)
     assert columns["yhat"].min() > 0
     chosen = columns["yhat"][np.arange(5000), fresh["y_bin"]]
-    np.testing.assert_allclose(columns["logscore"], np.log(chosen), atol=1e-5)
+    np.testing.assert_allclose(columns["logscore"], np.log(chosen), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(columns["loss"], -columns["logscore"])
     without = fitted.annotate(fresh.select(["x"]))
     assert list(without) == ["yhat"]

@@ -92,9 +92,6 @@ _KIND = "memento-puffer-deployment"
 _BASE_KIND = "memento-puffer-base"
 _TRAINING_KIND = "memento-puffer-training"
 _FORMAT = "memento-puffer-deployment"
-# Of predictions in [0, 1]: precision and order of sums make less, another model far more.
-_STORED_TOLERANCE = 1e-5
-_PASS_TOLERANCE = 1e-3
 _ROWS_CHECKED = 2048
 _ROWS_SCORED = 20_000
 _PAST_TIMES = slice(6, 56, 7)  # of the inputs: transmission times of past chunks
@@ -147,7 +144,8 @@ def check_predictions(samples: Mapping[str, np.ndarray], network: Network) -> No
 
     Args:
         samples: Columns ``x`` and ``yhat``; up to 2,048 rows of them, evenly spread, are predicted
-            again in float64.
+            again in float64. They may differ by what single precision can make of these inputs and
+            weights, see ``Network.rounding``.
         network: What serves.
 
     Raises:
@@ -164,13 +162,22 @@ def check_predictions(samples: Mapping[str, np.ndarray], network: Network) -> No
     if not size:
         return
     rows = np.unique(np.linspace(0, size - 1, min(size, _ROWS_CHECKED)).astype(np.int64))
-    again = network.astype(np.float64).probabilities(samples["x"][rows])
-    off = float(np.abs(again - samples["yhat"][rows]).max())
-    if not off <= _PASS_TOLERANCE:
+    off, within = _differences(samples, network, rows)
+    if not (off <= within).all():
         raise ModelError(
-            f"predictions that are held differ by up to {off:.3g} from those of the model that "
-            "serves, so nothing is inserted; attach the model after loading the memory"
+            f"predictions that are held differ by up to {off.max():.3g} from those of the model "
+            "that serves, so nothing is inserted; attach the model after loading the memory"
         )
+
+
+def _differences(
+    samples: Mapping[str, np.ndarray], network: Network, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(n,)`` how far predictions are from those of the network, and how far they may be."""
+    x = samples["x"][rows]
+    again = network.astype(np.float64).probabilities(x)
+    off = np.abs(again - samples["yhat"][rows]).max(axis=1)
+    return off, network.astype(np.float32).rounding(x)
 
 
 def check_candidate(
@@ -1125,15 +1132,14 @@ def _attach(memory: Memory, learner: TtpLearner, network: Network, where: Path) 
     ):
         if samples is None or not samples.size:
             continue
-        fresh = learner.annotate({"x": samples["x"]})["yhat"]
         if memory.model == name and "yhat" in samples:
-            off = float(np.abs(fresh - samples["yhat"]).max())
-            if not off <= _STORED_TOLERANCE:
+            off, within = _differences(samples, network, np.arange(samples.size))
+            if not (off <= within).all():
                 raise DamagedError(
-                    f"{where}: predictions that were stored differ by up to {off:.3g} from those "
-                    "of the model they name; restore the folder from a copy"
+                    f"{where}: predictions that were stored differ by up to {off.max():.3g} from "
+                    "those of the model they name; restore the folder from a copy"
                 )
-        annotate(yhat=fresh)
+        annotate(yhat=learner.annotate({"x": samples["x"]})["yhat"])
     memory.model = name
     for samples in (memory.samples, memory.reference):
         if samples is not None and samples.size:
