@@ -21,12 +21,14 @@ ROOT = Path(memento.__file__).parent
 # A room imports from the lines above its own, so rooms of one line do not meet.
 LAYERS = [
     ["errors"],
-    ["files", "samples", "_kernels"],
+    ["arguments", "files", "guarded", "samples", "_kernels"],
     ["batching"],
     ["distances"],
     ["density"],
     ["coverage", "policies", "snapshot"],
+    ["contents"],
     ["memory"],
+    ["group"],
     ["learner", "retrain"],
     ["loop", "training"],
     ["testing"],

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
-import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import memento.memory
+import memento.contents
 from memento import (
     FIFO,
     Choice,
@@ -140,9 +137,9 @@ def test_a_view_of_a_lent_array_is_enough_to_protect_it():
     np.testing.assert_array_equal(view, [10, 13, 16, 19])
 
 
-def test_only_columns_in_use_are_copied():
+def test_only_large_columns_in_use_are_copied():
     """A full memory changes in place, unless somebody holds on to its arrays."""
-    memory = full()
+    memory = full(size=10_000)
     places = {name: array.ctypes.data for name, array in memory.samples.items()}
     memory.insert(x=np.zeros((10, 2)), y=np.zeros(10, int))
     assert {name: array.ctypes.data for name, array in memory.samples.items()} == places
@@ -316,7 +313,7 @@ def test_no_room_for_the_new_contents_leaves_everything(monkeypatch):
     def no_room(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(memory, "_room", no_room)
+    monkeypatch.setattr(memento.contents, "_room", no_room)
     with pytest.raises(MemoryError):
         memory.insert(x=np.zeros((2, 2)), y=[1, 2])
     monkeypatch.undo()
@@ -326,34 +323,23 @@ def test_no_room_for_the_new_contents_leaves_everything(monkeypatch):
 
 def test_an_interrupt_while_rows_are_moved_does_not_tear_the_memory(monkeypatch):
     """It is raised when the insert is complete: the same as without, generator included."""
-    memory, undisturbed = full(Reservoir()), full(Reservoir())
-    fresh = {"x": np.zeros((50, 2)), "y": np.zeros(50, int)}
+    memory, undisturbed = full(Reservoir(), 10_000), full(Reservoir(), 10_000)
+    fresh = {"x": np.zeros((5000, 2)), "y": np.zeros(5000, int)}
     undisturbed.insert(fresh)
-    move = memento.memory._move
+    apply, interrupts = memento.contents.Overwrite.apply, []
 
-    def interrupted(*arguments):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        move(*arguments)
+    def interrupted(overwrite):
+        apply(overwrite)
+        if len(interrupts) < 3:
+            interrupts.append(overwrite)
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(memento.memory, "_move", interrupted)
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            memory.insert(fresh)
-    finally:
-        signal.signal(signal.SIGINT, old)
+    monkeypatch.setattr(memento.contents.Overwrite, "apply", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        memory.insert(fresh)
+    assert len(interrupts) == 3
     assert memory.inserts == 2
     assert state_of(memory) == state_of(undisturbed)
-
-
-def test_without_threads_it_works_as_well(monkeypatch):
-    def no_thread(self):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", no_thread)
-    memory = full()
-    assert len(memory) == 100
 
 
 # ------------------------------------------------------------------- annotations, the reference

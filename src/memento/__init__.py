@@ -29,9 +29,10 @@ from memento.distances import (
     Wasserstein,
     named_distances,
 )
+from memento.group import Group
 from memento.learner import Checkpointable, Learner
 from memento.loop import Step, log_scores, run, table
-from memento.memory import Group, Memory, Report
+from memento.memory import Memory, Report
 from memento.policies import (
     FIFO,
     Choice,

@@ -1,7 +1,8 @@
 """Moving rows of a column, also within the column itself.
 
-Rows are moved as machine words, whatever they hold. Row numbers ascend, so row ``rows[i] >= i`` is
-read no later than place ``i`` is written: going forwards never overwrites what is still needed.
+Rows are moved as machine words, whatever they hold. Within a column, row numbers ascend, so row
+``rows[i] >= i`` is read no later than place ``i`` is written: going forwards never overwrites what
+is still needed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,20 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def _move(source, rows, first, target, start):  # type: ignore[no-untyped-def]
+def _shift(words, rows, moved):  # type: ignore[no-untyped-def]
+    width = words.shape[1]
+    for i in range(rows.shape[0]):
+        r = rows[i]
+        if r != i:
+            for w in range(width):
+                words[i, w] = words[r, w]
+    moved[0] = 1
+
+
+@njit(cache=True, nogil=True)
+def _move(source, rows, target, start):  # type: ignore[no-untyped-def]
     width = source.shape[1]
-    for i in range(first, rows.shape[0]):
+    for i in range(rows.shape[0]):
         r = rows[i]
         for w in range(width):
             target[start + i, w] = source[r, w]
@@ -54,6 +66,20 @@ def gather_rows(
         _gather(_words(first), _words(second), rows, _words(target))
 
 
+def shift_rows(
+    column: npt.NDArray[Any], rows: npt.NDArray[np.int64], moved: npt.NDArray[np.uint8]
+) -> None:
+    """``column[i] = column[rows[i]]`` for all i, in place.
+
+    Args:
+        column: (n, ...) C-contiguous, of any type without Python objects.
+        rows: (m,) ascending.
+        moved: (1,) is 1 as soon as it is done; set within the loop, between which and its caller
+            an interrupt may come.
+    """
+    _shift(_words(column), rows, moved)
+
+
 def move_rows(
     source: npt.NDArray[Any],
     rows: npt.NDArray[np.int64],
@@ -65,16 +91,11 @@ def move_rows(
     Args:
         source: (n, ...) C-contiguous, of any type without Python objects.
         rows: (m,) ascending.
-        target: (>= start + m, ...) C-contiguous, of the same type; with start 0 it may
-            be the source.
+        target: (>= start + m, ...) C-contiguous, of the same type, and another array.
         start: the first place to write to.
     """
-    first = 0
-    if source is target:  # what is in its place already stays there
-        away = np.flatnonzero(rows != np.arange(len(rows)))
-        first = int(away[0]) if len(away) else len(rows)
-    if first < len(rows) and source[:1].nbytes:
-        _move(_words(source), rows, first, _words(target), start)
+    if source[:1].nbytes:
+        _move(_words(source), rows, _words(target), start)
 
 
 def _words(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

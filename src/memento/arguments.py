@@ -1,0 +1,193 @@
+"""Checks of arguments: what is wrong is refused where it is given, with its name and its value.
+
+    check(policy, batch_size=whole(), temperature=number(least=0, infinite=True))
+
+A check looks at the type before it compares, so that no value, of whatever type, ends in an error
+of Python or numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from memento.errors import SettingError
+
+__all__ = [
+    "Expected",
+    "check",
+    "flag",
+    "generator",
+    "instance",
+    "number",
+    "one_of",
+    "optional",
+    "require",
+    "shown",
+    "text",
+    "whole",
+]
+
+# Whole numbers go into arrays of int64.
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an argument has to be.
+
+    Attributes:
+        words: For the message.
+        holds: Whether a value, of any type, is so.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def require(name: str, value: Any, expected: Expected) -> None:
+    """Raise if a value is not what is expected.
+
+    Raises:
+        SettingError: With the name, the value and the expectation.
+
+    Example:
+        >>> require("days", 3, whole())
+        >>> require("days", "3", whole())
+        Traceback (most recent call last):
+        memento.errors.SettingError: days is '3'; expected a whole number above 0
+    """
+    if not expected.holds(value):
+        raise SettingError(f"{name} is {shown(value)}; expected {expected.words}")
+
+
+def check(owner: Any, **expected: Expected) -> None:
+    """Raise if an attribute of an object is not what is expected; see `require`."""
+    for name, what in expected.items():
+        require(name, getattr(owner, name), what)
+
+
+def whole(least: int = 1, most: int = _LARGEST, words: str | None = None) -> Expected:
+    """Whole numbers between two bounds, which are included; True is none.
+
+    Example:
+        >>> [whole().holds(value) for value in (3, np.int64(3), 0, 3.0, True, "3", 10**30)]
+        [True, True, False, False, False, False, False]
+    """
+
+    def holds(value: Any) -> bool:
+        return _is_whole(value) and least <= int(value) <= most
+
+    if words is None:
+        words = f"a whole number {'above 0' if least == 1 else f'from {least}'}"
+        words += f" to {most:,}" if most < _LARGEST else ""
+    return Expected(words, holds)
+
+
+def number(
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float | None = None,
+    infinite: bool = False,
+    words: str,
+) -> Expected:
+    """Real numbers, NaN excluded.
+
+    Args:
+        least: Smallest that will do.
+        most: Largest that will do.
+        above: Excluded lower bound.
+        infinite: Whether infinity will do.
+        words: What is expected, for the message.
+
+    Example:
+        >>> share = number(0, 1, words="a share in [0, 1]")
+        >>> [share.holds(value) for value in (0, 0.5, 1.5, math.nan, None, "0.5", 10**400)]
+        [True, True, False, False, False, False, False]
+    """
+
+    def holds(value: Any) -> bool:
+        if not (_is_whole(value) or isinstance(value, (float, np.floating))):
+            return False
+        try:
+            real = float(value)
+        except OverflowError:
+            return False
+        inside = least <= real <= most and (above is None or real > above)
+        return inside and (infinite or math.isfinite(real))
+
+    return Expected(words, holds)
+
+
+def flag() -> Expected:
+    """True or False."""
+    return Expected("True or False", lambda value: isinstance(value, (bool, np.bool_)))
+
+
+def text(words: str = "the name of a column") -> Expected:
+    """Strings that are not empty."""
+    return Expected(words, lambda value: isinstance(value, str) and bool(value))
+
+
+def one_of(options: Sequence[str]) -> Expected:
+    """One of a few strings."""
+    listed = ", ".join(map(repr, options))
+    return Expected(
+        f"one of {listed}", lambda value: isinstance(value, str) and value in tuple(options)
+    )
+
+
+def instance(kind: type | tuple[type, ...], words: str) -> Expected:
+    """Objects of a type."""
+    return Expected(words, lambda value: isinstance(value, kind))
+
+
+def optional(expected: Expected) -> Expected:
+    """The same, or None.
+
+    Example:
+        >>> optional(text()).words
+        'the name of a column, or None'
+    """
+    return replace(
+        expected,
+        words=f"{expected.words}, or None",
+        holds=lambda value: value is None or expected.holds(value),
+    )
+
+
+def generator(value: Any, name: str = "seed") -> np.random.Generator:
+    """The generator that an argument means: a seed, or a generator, which is used as it is.
+
+    Raises:
+        SettingError: It is neither.
+
+    Example:
+        >>> generator(3).random() == generator(np.random.default_rng(3)).random()
+        np.True_
+    """
+    words = "a whole number, 0 or more, or a numpy.random.Generator"
+    seeds = Expected(words, lambda seed: _is_whole(seed) and seed >= 0)
+    if isinstance(value, np.random.Generator):
+        return value
+    if not isinstance(value, (np.random.SeedSequence, np.random.BitGenerator)):
+        require(name, value, seeds)
+    return np.random.default_rng(value)
+
+
+def shown(value: Any) -> str:
+    """A value for a message: short, whatever it is."""
+    try:
+        written = repr(value)
+    except Exception:  # of an object's own, or an int of too many digits
+        return f"a {type(value).__name__} that cannot be printed"
+    return written if len(written) <= 200 else f"{written[:197]}..."
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
