@@ -22,34 +22,23 @@ longer than all the rest.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from numba import njit
-
-# When the files of this folder were last written, and their sizes.
-_WRITTEN = tuple(
-    (path.name, path.stat().st_mtime_ns, path.stat().st_size)
-    for path in sorted(Path(__file__).parent.glob("*.py"))
-)
 
 
 def kernel(**options: Any) -> Any:
     """Compile a function to machine code that is kept on disk and releases the interpreter's lock.
 
-    Numba keeps compiled code until the file of the function changes. The code holds copies of what
-    it calls, also from other files, so here it is kept until any file of the folder changes: a
-    kernel sum and its subtraction may live in two files, and have to be the same arithmetic.
-
     Args:
         options: further ones of ``numba.njit``, such as ``fastmath``.
     """
+    from numba import njit
 
     def compile_later(function: Any) -> Any:
-        compiled = njit(cache=True, nogil=True, **options)(function)
-        index = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-        if index is not None:  # not so when run uncompiled
-            index._source_stamp = (index._source_stamp, _WRITTEN)
+        compiled = njit(nogil=True, **options)(function)
+        if compiled is not function:  # not so when run uncompiled
+            from memento._kernels._cache import KernelCache
+
+            compiled._cache = KernelCache(function)
         return compiled
 
     return compile_later

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from memento._kernels import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _shift(words, rows, moved):  # type: ignore[no-untyped-def]
     width = words.shape[1]
     for i in range(rows.shape[0]):
@@ -25,7 +26,7 @@ def _shift(words, rows, moved):  # type: ignore[no-untyped-def]
     moved[0] = 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _move(source, rows, target, start):  # type: ignore[no-untyped-def]
     width = source.shape[1]
     for i in range(rows.shape[0]):
@@ -34,7 +35,7 @@ def _move(source, rows, target, start):  # type: ignore[no-untyped-def]
             target[start + i, w] = source[r, w]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _gather(first, second, rows, target):  # type: ignore[no-untyped-def]
     held = first.shape[0]
     width = target.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(WRONG_USE) from None
     del rich, typer
     debug = _debugging(arguments)
+    news = _show_news_of_kernels()
     try:
         application()([word for word in arguments if word != "--debug"], prog_name="memento")
     except MementoError as error:
@@ -94,6 +96,21 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _complain(f"unexpected error: {type(error).__name__}: {error}; see more with --debug")
         raise SystemExit(FAILED) from None
+    finally:
+        logging.getLogger(_KERNELS).removeHandler(news)
+
+
+_KERNELS = "memento._kernels"
+
+
+def _show_news_of_kernels() -> logging.Handler:
+    """Let a line on the terminal explain a first command that waits for the compiler."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("memento: %(message)s"))
+    logger = logging.getLogger(_KERNELS)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    return handler
 
 
 def _debugging(arguments: list[str]) -> bool:

@@ -358,7 +358,11 @@ def _changing(folder: Path) -> Iterator[Memory]:
             raise ForeignError(
                 f"{folder} holds no memory; make one in another folder with: memento memory init"
             )
-    with storage_errors("write", folder), snapshot.lock_of(folder) as lock:
+    with contextlib.ExitStack() as stack:
+        # Reading and writing name the folder in their errors themselves; what happens in between
+        # (the files of samples, a model, a full disk elsewhere) is no fault of it.
+        with storage_errors("lock", folder):
+            lock = stack.enter_context(snapshot.lock_of(folder))
         memory = Memory.load(folder)
         yield memory
         memory.save(folder, lock=lock)
