@@ -381,7 +381,7 @@ def test_policies_are_spaces():
 
 def test_what_is_refused():
     now, before = stream(20, 0), stream(20, 1)
-    with pytest.raises(SettingError, match="estimator is 'raw'; expected \"calibrated\" or"):
+    with pytest.raises(SettingError, match="estimator is 'raw'; expected one of 'calibrated'"):
         coverage_increase(now, before, space(), estimator="raw")
     with pytest.raises(SettingError, match="permutations is -1; expected 0 or more"):
         coverage_increase(now, before, space(), permutations=-1)

@@ -23,6 +23,7 @@ __all__ = [
     "flag",
     "generator",
     "instance",
+    "names",
     "number",
     "one_of",
     "optional",
@@ -159,6 +160,23 @@ def optional(expected: Expected) -> Expected:
         words=f"{expected.words}, or None",
         holds=lambda value: value is None or expected.holds(value),
     )
+
+
+def names(name: str, value: Any) -> tuple[str, ...]:
+    """Names of columns, given as one or several, in order.
+
+    Raises:
+        SettingError: It is something else.
+
+    Example:
+        >>> names("sort_by", "y"), names("sort_by", ["y", "x"])
+        (('y',), ('y', 'x'))
+    """
+    words = "the name of a column, or a list of such names"
+    several = (value,) if isinstance(value, str) else value
+    if not isinstance(several, (list, tuple)) or not all(map(text().holds, several)):
+        raise SettingError(f"{name} is {shown(value)}; expected {words}")
+    return tuple(several)
 
 
 def generator(value: Any, name: str = "seed") -> np.random.Generator:

@@ -12,13 +12,13 @@ changed. The calibrated estimator leaves that kernel out and says how large the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from memento import arguments
 from memento.batching import Batches, cut
 from memento.density import SampleSpace, cross_density, kernels
-from memento.errors import SettingError
 from memento.samples import Samples
 
 __all__ = ["CoverageIncrease", "coverage_increase"]
@@ -128,11 +128,12 @@ def coverage_increase(
         >>> round(float(rise), 2), rise.p_value < 0.05
         (0.69, True)
     """
-    if estimator not in ("calibrated", "plain"):
-        raise SettingError(f'estimator is {estimator!r}; expected "calibrated" or "plain"')
-    draws = 0 if permutations is None else permutations
-    if draws < 0:
-        raise SettingError(f"permutations is {permutations}; expected 0 or more")
+    arguments.require("policy", policy, arguments.instance(SampleSpace, "one with distances"))
+    arguments.require("estimator", estimator, arguments.one_of(get_args(Estimator)))
+    expected = arguments.optional(arguments.whole(0, words="0 or more"))
+    arguments.require("permutations", permutations, expected)
+    draws = permutations or 0
+    generator = arguments.generator(rng, "rng")
     now = Samples.borrow(samples)
     before = Samples.borrow(reference)
     if not before.size:
@@ -148,7 +149,6 @@ def coverage_increase(
     sizes = (len(pair[0]), len(pair[1]))
     if not draws:
         return CoverageIncrease(value, estimator=estimator, batches=sizes)
-    generator = np.random.default_rng(rng)
     null = np.empty(draws)
     for i in range(draws):
         # Permuting positions in the sorted order permutes samples, and needs no sorting again.

@@ -15,10 +15,11 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from memento import arguments
 from memento.batching import Batches, Missing, Remainder, cut, make_batches, sort_order
 from memento.distances import Distance, JensenShannon
 from memento.errors import SchemaError, SettingError
@@ -55,7 +56,7 @@ class SampleSpace:
         SettingError: A value is out of its range.
     """
 
-    distances: Sequence[Distance]
+    distances: Sequence[Distance] = ()
     batch_size: int = 256
     bandwidth: float | Sequence[float] = 0.1
     sort_by: Sequence[str] = ("y", "yhat", "x")
@@ -65,42 +66,43 @@ class SampleSpace:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        found = (self.distances,) if isinstance(self.distances, Distance) else self.distances
-        object.__setattr__(self, "distances", tuple(found))
-        names = (self.sort_by,) if isinstance(self.sort_by, str) else self.sort_by
-        object.__setattr__(self, "sort_by", tuple(names))
-        if not isinstance(self.bandwidth, (int, float, np.number)):
-            object.__setattr__(self, "bandwidth", tuple(self.bandwidth))
-        if not self.distances:
+        given = (self.distances,) if isinstance(self.distances, Distance) else self.distances
+        several = arguments.instance((list, tuple), "a list of distances")
+        arguments.require("distances", given, several)
+        if not given:
             raise SettingError("no distances; give at least one, such as JensenShannon.of_labels")
-        for distance in self.distances:
+        for distance in given:
             if not isinstance(distance, Distance):
                 raise SettingError(
-                    f"{distance!r} is not a Distance; wrap a function in memento.Custom"
+                    f"{arguments.shown(distance)} is not a Distance; wrap a function in "
+                    "memento.Custom"
                 )
-        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, (int, np.integer)):
-            raise SettingError(f"batch_size is {self.batch_size!r}; expected a whole number")
-        if self.batch_size < 1:
-            raise SettingError(f"batch_size is {self.batch_size}; it has to be at least 1")
-        widths = self._bandwidths()
-        if len(widths) != len(self.distances):
-            raise SettingError(
-                f"{len(widths)} bandwidths for {len(self.distances)} distances; give one for each"
-            )
-        if not all(width > 0 and math.isfinite(width) for width in widths):
-            raise SettingError(f"bandwidth is {self.bandwidth}; expected positive numbers")
-        for value, name, valid in (
-            (self.remainder, "remainder", ("drop", "keep")),
-            (self.missing, "missing", ("warn", "error", "skip")),
-            (self.precision, "precision", ("auto", "exact", "fast")),
-        ):
-            if value not in valid:
-                raise SettingError(f"{name} is {value!r}; expected one of {', '.join(valid)}")
+        object.__setattr__(self, "distances", tuple(given))
+        object.__setattr__(self, "sort_by", arguments.names("sort_by", self.sort_by))
+        widths: Any = self.bandwidth
+        if isinstance(widths, (list, tuple)) or (isinstance(widths, np.ndarray) and widths.ndim):
+            object.__setattr__(self, "bandwidth", tuple(widths))
+            if len(widths) != len(given):
+                raise SettingError(
+                    f"{len(widths)} bandwidths for {len(given)} distances; give one for each"
+                )
+        positive = arguments.number(above=0, words="a positive number, or one for each distance")
+        several_widths = self.bandwidth if isinstance(self.bandwidth, tuple) else (widths,)
+        for width in several_widths:
+            arguments.require("bandwidth", width, positive)
+        arguments.check(
+            self,
+            batch_size=arguments.whole(),
+            group_by=arguments.optional(arguments.text()),
+            remainder=arguments.one_of(get_args(Remainder)),
+            missing=arguments.one_of(get_args(Missing)),
+            precision=arguments.one_of(get_args(Precision)),
+        )
 
     def _bandwidths(self) -> tuple[float, ...]:
-        if isinstance(self.bandwidth, (int, float, np.number)):
-            return (float(self.bandwidth),) * len(self.distances)
-        return tuple(self.bandwidth)
+        if isinstance(self.bandwidth, tuple):
+            return tuple(map(float, self.bandwidth))
+        return (float(self.bandwidth),) * len(self.distances)  # type: ignore[arg-type]
 
     def present(self, parts: Sequence[Samples]) -> list[tuple[Distance, float]]:
         """The distances that these samples have the columns for, each with its bandwidth.

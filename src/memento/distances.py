@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from memento import arguments
 from memento.batching import Batches
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
@@ -142,6 +143,7 @@ class Distance(ABC):
         values = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
+            value = value.item() if isinstance(value, np.generic) else value
             values[field.name] = list(value) if isinstance(value, tuple) else value
         return {"kind": self.kind, **values}
 
@@ -264,8 +266,7 @@ class _OfLabels(JensenShannon):
     classes: int
 
     def __post_init__(self) -> None:
-        if self.classes < 1:
-            raise SettingError(f"classes is {self.classes}; it has to be at least 1")
+        arguments.check(self, column=arguments.text(), classes=arguments.whole())
 
     def __repr__(self) -> str:
         return f"JensenShannon.of_labels({self.column!r}, classes={self.classes})"
@@ -306,6 +307,9 @@ def _integers(labels: np.ndarray) -> np.ndarray:
 class _OfProbabilities(JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-probabilities"
     column: str
+
+    def __post_init__(self) -> None:
+        arguments.check(self, column=arguments.text())
 
     def __repr__(self) -> str:
         return f"JensenShannon.of_probabilities({self.column!r})"
@@ -389,17 +393,15 @@ class _OfValues(_OnGrid):
     points: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.bandwidth, str):
-            if self.bandwidth != "silverman":
-                raise SettingError(
-                    f'bandwidth is {self.bandwidth!r}; expected "silverman" or a positive number'
-                )
-        elif not self.bandwidth > 0:
-            raise SettingError(f"bandwidth is {self.bandwidth}; expected a positive number")
-        if not 0 < self.mass <= 1:
-            raise SettingError(f"mass is {self.mass}; expected a share in (0, 1]")
-        if self.points < 3:
-            raise SettingError(f"points is {self.points}; a grid has at least 3")
+        if not (isinstance(self.bandwidth, str) and self.bandwidth == "silverman"):
+            expected = arguments.number(above=0, words='"silverman" or a positive number')
+            arguments.check(self, bandwidth=expected)
+        arguments.check(
+            self,
+            column=arguments.text(),
+            mass=arguments.number(most=1, above=0, words="a share in (0, 1]"),
+            points=arguments.whole(3),
+        )
 
     def __repr__(self) -> str:
         grid = "None" if self.support is None else f"<{len(self.support)} points>"
@@ -471,6 +473,9 @@ class _OfDensities(_OnGrid):
     column: str
     support: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        arguments.check(self, column=arguments.text())
+
     def __repr__(self) -> str:
         return f"JensenShannon.of_densities({self.column!r}, support=<{len(self.support)} points>)"
 
@@ -502,11 +507,14 @@ def _check_width(column: str, rows: np.ndarray, support: tuple[float, ...]) -> N
 
 
 def _grid(support: Any) -> tuple[float, ...]:
-    grid = np.asarray(support, dtype=np.float64)
+    try:
+        grid = np.asarray(support, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        grid = np.empty(0)
     shaped = grid.ndim == 1 and len(grid) >= 3 and np.isfinite(grid).all()
     if not shaped or not np.all(np.diff(grid) > 0):
         raise SettingError(
-            f"support has the shape {grid.shape}; expected at least 3 increasing, finite numbers"
+            f"support is {arguments.shown(support)}; expected at least 3 increasing, finite numbers"
         )
     return tuple(grid.tolist())
 
@@ -613,8 +621,7 @@ class _W1OfValues(Wasserstein):
     levels: int
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise SettingError(f"levels is {self.levels}; it has to be at least 1")
+        arguments.check(self, column=arguments.text(), levels=arguments.whole())
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -639,6 +646,9 @@ class _W1OfCdfs(Wasserstein):
     column: str
     support: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        arguments.check(self, column=arguments.text())
+
     @property
     def axes(self) -> Mapping[str, int]:
         return {self.column: 1}
@@ -660,6 +670,9 @@ class _W2OfNormals(Wasserstein):
     kind: ClassVar[str] = "wasserstein-normals"
     mean: str
     std: str
+
+    def __post_init__(self) -> None:
+        arguments.check(self, mean=arguments.text(), std=arguments.text())
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -710,8 +723,8 @@ class Minkowski(Distance):
     p: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.p >= 1:
-            raise SettingError(f"p is {self.p}; the order of a norm is at least 1")
+        order = arguments.number(1, infinite=True, words="the order of a norm, at least 1")
+        arguments.check(self, column=arguments.text(), p=order)
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -747,6 +760,16 @@ class Custom(Distance):
     summary: Callable[[np.ndarray], Any]
     distance: Callable[[np.ndarray, np.ndarray], np.ndarray]
     sample_axes: int = 0
+
+    def __post_init__(self) -> None:
+        function = arguments.Expected("a function", callable)
+        arguments.check(
+            self,
+            column=arguments.text(),
+            summary=function,
+            distance=function,
+            sample_axes=arguments.whole(0),
+        )
 
     @property
     def axes(self) -> Mapping[str, int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
+from memento import arguments
 from memento.coverage import Estimator, coverage_increase
 from memento.density import SampleSpace
 from memento.errors import DomainError, SchemaError, SettingError
@@ -109,12 +111,15 @@ class OnCoverage(Trigger):
     permutations: int = 39
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise SettingError(f"threshold is {self.threshold}; expected a share from 0 to 1")
-        if not 0 < self.significance <= 1:
-            raise SettingError(f"significance is {self.significance}; expected a value in (0, 1]")
-        if self.estimator not in ("calibrated", "plain"):
-            raise SettingError(f'estimator is {self.estimator!r}; expected "calibrated" or "plain"')
+        space = arguments.instance(SampleSpace, "a SampleSpace, or a policy with distances")
+        arguments.check(
+            self,
+            threshold=arguments.number(0, 1, words="a share from 0 to 1"),
+            significance=arguments.number(most=1, above=0, words="a value in (0, 1]"),
+            space=arguments.optional(space),
+            estimator=arguments.one_of(get_args(Estimator)),
+            permutations=arguments.whole(0),
+        )
         if self._tests and self.permutations < (least := _least_permutations(self.significance)):
             raise SettingError(
                 f"{self.permutations} permutations cannot give a p-value of {self.significance} or "
@@ -169,8 +174,11 @@ class OnLoss(Trigger):
     column: str = "loss"
 
     def __post_init__(self) -> None:
-        if not self.increase > 0:
-            raise SettingError(f"increase is {self.increase}; expected a number above 0")
+        arguments.check(
+            self,
+            increase=arguments.number(above=0, words="a number above 0"),
+            column=arguments.text(),
+        )
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         held, reference = situation.memory.samples, situation.memory.reference
@@ -207,8 +215,7 @@ class OnCount(Trigger):
     samples: int
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise SettingError(f"samples is {self.samples}; expected at least 1")
+        arguments.check(self, samples=arguments.whole())
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         new = situation.memory.seen - situation.seen_at
@@ -231,8 +238,7 @@ class Every(Trigger):
     units: int = 1
 
     def __post_init__(self) -> None:
-        if self.units < 1:
-            raise SettingError(f"units is {self.units}; expected at least 1")
+        arguments.check(self, units=arguments.whole())
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         since = situation.unit - (situation.trained_at or 0)

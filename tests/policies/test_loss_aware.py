@@ -180,7 +180,7 @@ def test_without_losses_labels_can_be_balanced_alone():
 
 
 def test_bad_settings():
-    with pytest.raises(SettingError, match="missing='skip'; give 'error', 'equal' or 'random'"):
+    with pytest.raises(SettingError, match="missing is 'skip'; expected one of 'error', 'equal'"):
         LossAwareReservoir(missing="skip")
-    with pytest.raises(SettingError, match="scale='ranks'; give 'counts' or 'published'"):
+    with pytest.raises(SettingError, match="scale is 'ranks'; expected one of 'counts'"):
         LossAwareReservoir(scale="ranks")

@@ -168,7 +168,7 @@ def test_bad_columns(policy, columns, error, message):
         ({"temperature": math.nan}, "temperature is nan"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
-        ({"measure": "size"}, "measure is 'size'; expected one of value, negative"),
+        ({"measure": "size"}, "measure is 'size'; expected one of .value., .negative."),
         ({"remainder": "lose"}, "remainder is 'lose'"),
         ({"missing": "no"}, "missing is 'no'"),
     ],

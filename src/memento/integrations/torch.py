@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memento import arguments
 from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
 from memento.learner import labels_of
 from memento.samples import Samples
@@ -24,6 +25,9 @@ _ROWS = 4096  # per forward pass: larger ones fall out of the cache and are slow
 _CLIP = 10.0  # standard deviations; one absurd input must not dominate a prediction
 _EVIDENCE = 10.0  # nats over all held-out samples, before a calibration is believed
 _FLOORS = (1e-4, 1e-3, 1e-2, 0.02, 0.04, 0.08, 0.16)
+
+# The largest number below 1.
+_BELOW_1 = math.nextafter(1, 0)
 
 
 class TorchLearner:
@@ -101,18 +105,26 @@ class TorchLearner:
         seed: int = 0,
     ) -> None:
         _import_torch("TorchLearner")
-        for name, value, least in (
-            *(("classes", classes, 2), ("epochs", epochs, 1), ("batch_size", batch_size, 1)),
-            *(("threads", threads, 1), ("seed", seed, 0), ("weight_decay", weight_decay, 0)),
+        share = "a share of the samples, in (0, 1)"
+        for name, value, expected in (
+            ("classes", classes, arguments.whole(2)),
+            ("inputs", inputs, arguments.text()),
+            ("label", label, arguments.text()),
+            ("group", group, arguments.optional(arguments.text())),
+            ("epochs", epochs, arguments.whole()),
+            ("batch_size", batch_size, arguments.whole()),
+            ("learning_rate", learning_rate, arguments.number(above=0, words="a number above 0")),
+            ("weight_decay", weight_decay, arguments.number(0, words="0 or more")),
+            ("averaging", averaging, arguments.number(0, _BELOW_1, words="a number in [0, 1)")),
+            ("held_out", held_out, arguments.number(most=_BELOW_1, above=0, words=share)),
+            ("calibrate", calibrate, arguments.flag()),
+            ("warm_start", warm_start, arguments.flag()),
+            ("threads", threads, arguments.whole()),
+            ("seed", seed, arguments.whole(0)),
         ):
-            if not least <= value < math.inf:
-                raise SettingError(f"{name}={value}; give a number of at least {least}")
-        if not 0 < learning_rate < math.inf:
-            raise SettingError(f"learning_rate={learning_rate}; give a number above 0")
-        if not 0 <= averaging < 1:
-            raise SettingError(f"averaging={averaging}; give a number in [0, 1)")
-        if not 0 < held_out < 1:
-            raise SettingError(f"held_out={held_out} of the samples; give a number in (0, 1)")
+            arguments.require(name, value, expected)
+        if model is not None and not callable(model):
+            raise SettingError(f"model is {arguments.shown(model)}; expected a function, or None")
         EarlyStop(patience, min_delta)  # says what is wrong with them
         self.classes = classes
         self.model = model or _perceptron

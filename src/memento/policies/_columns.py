@@ -1,8 +1,6 @@
-"""What policies check about the columns they read and the numbers they are set to."""
+"""What policies check about the columns they read."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +8,7 @@ from memento.distances import check_finite
 from memento.errors import DomainError, SchemaError
 from memento.samples import Samples
 
-__all__ = ["flags", "labels", "numbers", "require", "whole"]
+__all__ = ["flags", "labels", "numbers", "require"]
 
 
 def require(samples: Samples, name: str, axes: int, kinds: str, expected: str) -> np.ndarray:
@@ -79,13 +77,3 @@ def flags(samples: Samples, name: str) -> np.ndarray:
         )
     found: np.ndarray = column != 0
     return found
-
-
-def whole(value: Any) -> bool:
-    """Whether a setting is a whole number above 0 (True is none).
-
-    Example:
-        >>> [whole(value) for value in (3, np.int64(3), 0, 3.0, True, "3")]
-        [True, True, False, False, False, False]
-    """
-    return isinstance(value, (int, np.integer)) and value is not True and bool(value >= 1)

@@ -6,24 +6,10 @@ import math
 
 import numpy as np
 
-from memento.errors import SettingError
-
-__all__ = ["check_temperature", "discards"]
+__all__ = ["discards"]
 
 # Scores up to this size leave a random term of order 1 enough digits to decide between equals.
 _FINE = 1e9
-
-
-def check_temperature(temperature: float) -> None:
-    """Raise if this is no temperature.
-
-    Raises:
-        SettingError: It is negative or NaN.
-    """
-    if not temperature >= 0:
-        raise SettingError(
-            f"temperature is {temperature}; expected 0 (always the largest metric) or more"
-        )
 
 
 def discards(

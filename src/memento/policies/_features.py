@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from memento.arguments import one_of
 from memento.distances import check_finite
-from memento.errors import SchemaError, SettingError
+from memento.errors import SchemaError
 from memento.policies._policy import everything
 from memento.samples import Samples
 
 __all__ = [
+    "MISSING_FEATURES",
     "Missing",
     "centred",
     "check_features",
-    "check_missing",
     "directions",
     "random_rows",
     "regions",
@@ -24,19 +25,10 @@ __all__ = [
 
 #: What to do while samples lack the column: refuse them, or keep a random sample.
 Missing = Literal["error", "random"]
+MISSING_FEATURES = one_of(get_args(Missing))
 
 # Rows that are converted at a time, so that no second copy of them all is needed.
 _ROWS = 1 << 14
-
-
-def check_missing(missing: str) -> None:
-    """Raise if this is no way to treat samples without features.
-
-    Raises:
-        SettingError: It is neither "error" nor "random".
-    """
-    if missing not in ("error", "random"):
-        raise SettingError(f"missing is {missing!r}; expected 'error' or 'random'")
 
 
 def check_features(samples: Samples, name: str, missing: str) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from memento.arguments import check, text
 from memento.policies._columns import labels
 from memento.policies._policy import Choice, Policy, State, column_of, everything
 from memento.samples import Samples
@@ -46,6 +47,9 @@ class ClassBalancedReservoir(Policy):
     kind: ClassVar[str] = "class-balanced-reservoir"
 
     label: str = "y"
+
+    def __post_init__(self) -> None:
+        check(self, label=text())
 
     def check(self, fresh: Samples) -> None:
         labels(fresh, self.label)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from memento.arguments import check, flag, text, whole
 from memento.distances import check_probabilities
-from memento.errors import SchemaError, SettingError
-from memento.policies._columns import require, whole
+from memento.errors import SchemaError
+from memento.policies._columns import require
 from memento.policies._policy import Choice, Policy, State, everything
 from memento.policies.fifo import newest
 from memento.samples import Samples
@@ -57,11 +58,9 @@ class QueryByCommittee(Policy):
     always_first: bool = False
 
     def __post_init__(self) -> None:
+        check(self, column=text(), always_first=flag())
         least = 2 if self.always_first else 1
-        if not whole(self.members) or self.members < least:
-            raise SettingError(
-                f"members is {self.members!r}; expected a whole number, at least {least}"
-            )
+        check(self, members=whole(least, words=f"a whole number, at least {least}"))
 
     def check(self, fresh: Samples) -> None:
         if self.column not in fresh:

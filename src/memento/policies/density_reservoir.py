@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from memento.arguments import check, number, optional, shown, text
 from memento.batching import Remainder
 from memento.density import SampleSpace
 from memento.distances import Distance
@@ -92,27 +93,24 @@ class DensityReservoir(SampleSpace, Policy):
     identify_by: str | None = None
 
     def __post_init__(self) -> None:
-        if self.distances or self.density is None:
+        without = isinstance(self.distances, (list, tuple)) and not self.distances
+        if self.density is None or not without:
             super().__post_init__()
         if self.remainder != "keep":
             raise SettingError(
-                f"remainder is {self.remainder!r}; a sample outside of all batches has no density, "
-                'so expected "keep"'
+                f"remainder is {shown(self.remainder)}; a sample outside of all batches has no "
+                'density, so expected "keep"'
             )
-        for value, name, valid, expected in (
-            (self.gamma, "gamma", self.gamma >= 0, "0 or more"),
-            (self.uniform, "uniform", 0 <= self.uniform <= 1, "a share in [0, 1]"),
-            (self.floor, "floor", self.floor > 0, "a density above 0"),
-            (self.exponent, "exponent", 0 <= self.exponent <= 1, "a number in [0, 1]"),
-            (
-                self.half_life,
-                "half_life",
-                self.half_life is None or self.half_life > 0,
-                "inserts, above 0, or None",
-            ),
-        ):
-            if not valid or (value is not None and not math.isfinite(value)):
-                raise SettingError(f"{name} is {value}; expected {expected}")
+        check(
+            self,
+            gamma=number(0, words="0 or more"),
+            uniform=number(0, 1, words="a share in [0, 1]"),
+            floor=number(above=0, words="a density above 0"),
+            exponent=number(0, 1, words="a number in [0, 1]"),
+            half_life=optional(number(above=0, words="inserts, above 0")),
+            density=optional(text()),
+            identify_by=optional(text()),
+        )
 
     def check(self, samples: Samples) -> None:
         if self.density is None:

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from memento.errors import SettingError
-from memento.policies._columns import labels, whole
+from memento.arguments import check, optional, text, whole
+from memento.policies._columns import labels
 from memento.policies._features import (
+    MISSING_FEATURES,
     Missing,
     centred,
     check_features,
-    check_missing,
     random_rows,
     regions,
 )
@@ -84,9 +84,9 @@ class FacilityLocation(Policy):
     missing: Missing = "error"
 
     def __post_init__(self) -> None:
-        check_missing(self.missing)
-        if not whole(self.region):
-            raise SettingError(f"region is {self.region!r}; expected a whole number above 0")
+        check(
+            self, features=text(), label=optional(text()), region=whole(), missing=MISSING_FEATURES
+        )
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.features, self.missing)

@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from memento.errors import SettingError
-from memento.policies._columns import whole
+from memento.arguments import check, number, text, whole
 from memento.policies._features import (
+    MISSING_FEATURES,
     Missing,
     check_features,
-    check_missing,
     directions,
     random_rows,
 )
@@ -77,11 +76,13 @@ class GradientSampleSelection(Policy):
     missing: Missing = "error"
 
     def __post_init__(self) -> None:
-        check_missing(self.missing)
-        if not whole(self.compared):
-            raise SettingError(f"compared is {self.compared!r}; expected a whole number above 0")
-        if not -1 < self.threshold <= 1:
-            raise SettingError(f"threshold is {self.threshold}; expected a cosine in (-1, 1]")
+        check(
+            self,
+            gradients=text(),
+            compared=whole(),
+            threshold=number(most=1, above=-1, words="a cosine in (-1, 1]"),
+            missing=MISSING_FEATURES,
+        )
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.gradients, self.missing)

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from memento.arguments import check, flag, optional, text
 from memento.policies._columns import labels
 from memento.policies._features import (
+    MISSING_FEATURES,
     Missing,
     centred,
     check_features,
-    check_missing,
     directions,
     random_rows,
 )
@@ -81,7 +82,13 @@ class Herding(Policy):
     missing: Missing = "error"
 
     def __post_init__(self) -> None:
-        check_missing(self.missing)
+        check(
+            self,
+            features=text(),
+            label=optional(text()),
+            normalise=flag(),
+            missing=MISSING_FEATURES,
+        )
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.features, self.missing)

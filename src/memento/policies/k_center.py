@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from memento.arguments import check, text
 from memento.policies._features import (
+    MISSING_FEATURES,
     Missing,
     centred,
     check_features,
-    check_missing,
     random_rows,
     regions,
 )
@@ -61,7 +62,7 @@ class KCenterGreedy(Policy):
     missing: Missing = "error"
 
     def __post_init__(self) -> None:
-        check_missing(self.missing)
+        check(self, features=text(), missing=MISSING_FEATURES)
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.features, self.missing)

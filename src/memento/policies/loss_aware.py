@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from memento.errors import SettingError
+from memento.arguments import check, one_of, text
 from memento.policies._columns import labels, numbers
 from memento.policies._features import random_rows
 from memento.policies._policy import Choice, Policy, State, column_of, everything
@@ -63,10 +63,13 @@ class LossAwareReservoir(Policy):
     scale: Literal["counts", "published"] = "counts"
 
     def __post_init__(self) -> None:
-        if self.missing not in ("error", "equal", "random"):
-            raise SettingError(f"missing={self.missing!r}; give 'error', 'equal' or 'random'")
-        if self.scale not in ("counts", "published"):
-            raise SettingError(f"scale={self.scale!r}; give 'counts' or 'published'")
+        check(
+            self,
+            label=text(),
+            loss=text(),
+            missing=one_of(("error", "equal", "random")),
+            scale=one_of(("counts", "published")),
+        )
 
     def check(self, fresh: Samples) -> None:
         labels(fresh, self.label)

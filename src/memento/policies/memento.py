@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from memento.arguments import check, flag, number
 from memento.batching import Batches
 from memento.density import Field, SampleSpace
 from memento.errors import SettingError
@@ -57,10 +58,11 @@ class Memento(SampleSpace, Policy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature >= 0:
-            raise SettingError(
-                f"temperature is {self.temperature}; expected 0 (always the densest) or more"
-            )
+        check(
+            self,
+            temperature=number(0, infinite=True, words="0 (always the densest) or more"),
+            fill=flag(),
+        )
 
     def check_capacity(self, capacity: int | None) -> None:
         if capacity is not None and capacity < self.batch_size and self.remainder == "drop":

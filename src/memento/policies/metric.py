@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from memento.arguments import check, flag, names, number, one_of, optional, text, whole
+from memento.arguments import require as require_argument
 from memento.batching import Missing, Remainder, make_batches
 from memento.distances import check_probabilities
 from memento.errors import SettingError
-from memento.policies._columns import flags, labels, numbers, require, whole
-from memento.policies._draw import check_temperature, discards
+from memento.policies._columns import flags, labels, numbers, require
+from memento.policies._draw import discards
 from memento.policies._policy import Choice, Policy, State, column_of, everything
 from memento.samples import Samples
 
@@ -67,22 +69,16 @@ class Metric(Policy):
     missing: Missing = "warn"
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        names = (self.sort_by,) if isinstance(self.sort_by, str) else self.sort_by
-        object.__setattr__(self, "sort_by", tuple(names))
-        size = self.batch_size
-        if size is not None and not whole(size):
-            raise SettingError(
-                f"batch_size is {size!r}; expected a whole number above 0, or None for single "
-                "samples"
-            )
-        for value, name, valid in (
-            (self.measure, "measure", get_args(Measure)),
-            (self.remainder, "remainder", get_args(Remainder)),
-            (self.missing, "missing", get_args(Missing)),
-        ):
-            if value not in valid:
-                raise SettingError(f"{name} is {value!r}; expected one of {', '.join(valid)}")
+        object.__setattr__(self, "sort_by", names("sort_by", self.sort_by))
+        check(
+            self,
+            column=text(),
+            measure=one_of(get_args(Measure)),
+            temperature=number(0, infinite=True, words="0 (always the largest metric) or more"),
+            batch_size=optional(whole()),
+            remainder=one_of(get_args(Remainder)),
+            missing=one_of(get_args(Missing)),
+        )
 
     @classmethod
     def of_loss(cls, column: str = "loss", *, temperature: float = 0.1, **batching: Any) -> Metric:
@@ -133,6 +129,7 @@ class Metric(Policy):
             temperature: As for the class.
             **batching: The arguments of the class from ``batch_size`` on.
         """
+        require_argument("keep", keep, flag())
         return cls(column, "unset" if keep else "set", temperature, **batching)
 
     def check(self, fresh: Samples) -> None:

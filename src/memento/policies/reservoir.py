@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from memento.errors import SettingError
+from memento.arguments import check, number
 from memento.policies._policy import Choice, Policy, State, extend_mark, take_marks
 from memento.samples import Samples
 
@@ -48,8 +48,7 @@ class Reservoir(Policy):
     forget: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.forget <= 1:
-            raise SettingError(f"forget is {self.forget}; expected a share in [0, 1]")
+        check(self, forget=number(0, 1, words="a share in [0, 1]"))
 
     def choose(
         self,

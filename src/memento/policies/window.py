@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from memento.arguments import check, number, optional, text, whole
 from memento.errors import DomainError, SchemaError, SettingError
-from memento.policies._columns import whole
 from memento.policies._policy import Choice, Policy, State, extend_mark, take_marks
 from memento.policies.reservoir import smallest
 from memento.samples import Samples
@@ -56,10 +56,13 @@ class DailyWindow(Policy):
     day: str | None = None
 
     def __post_init__(self) -> None:
-        if not whole(self.days):
-            raise SettingError(f"days is {self.days!r}; expected a whole number above 0")
-        if not 0 < self.decay <= 1:
-            raise SettingError(f"decay is {self.decay}; expected a share in (0, 1]")
+        check(
+            self,
+            # Longer windows are none: shares of so old days are 0.
+            days=whole(most=100_000),
+            decay=number(most=1, above=0, words="a share in (0, 1]"),
+            day=optional(text()),
+        )
 
     def quotas(self, capacity: int) -> np.ndarray:
         """``(days,)`` int64: most samples of each day back, the latest first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from memento.errors import SettingError
+from memento.arguments import number, require, whole
 
 __all__ = ["EarlyStop"]
 
@@ -35,10 +35,8 @@ class EarlyStop:
     """
 
     def __init__(self, patience: int = 50, min_delta: float = 1e-6) -> None:
-        if patience < 1:
-            raise SettingError(f"patience={patience}; give at least one epoch")
-        if not 0 <= min_delta < math.inf:
-            raise SettingError(f"min_delta={min_delta}; give a finite number of at least 0")
+        require("patience", patience, whole(words="at least one epoch"))
+        require("min_delta", min_delta, number(0, words="a finite number of at least 0"))
         self.patience = patience
         self.min_delta = min_delta
         self.best = math.inf

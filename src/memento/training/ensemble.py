@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from memento import arguments
 from memento.batching import make_batches
 from memento.errors import ModelError, SchemaError, SettingError
 from memento.learner import Checkpointable, Learner
@@ -78,20 +79,19 @@ class Ensemble:
         label: str = "y_bin",
         prediction: str = "yhat",
     ) -> None:
+        arguments.require("keep_first", keep_first, arguments.flag())
         least = 2 if keep_first else 1
-        for name, value, low in (
-            ("members", members, least),
-            ("sketch", sketch, 0),
-            ("prototypes", prototypes, 1),
+        for name, value, expected in (
+            ("members", members, arguments.whole(least)),
+            ("sketch", sketch, arguments.whole(0)),
+            ("prototypes", prototypes, arguments.whole()),
+            ("committee", committee, arguments.one_of(get_args(Committee))),
+            ("bandwidth", bandwidth, arguments.number(most=1, above=0, words="a number in (0, 1]")),
+            ("label", label, arguments.text()),
+            ("prediction", prediction, arguments.text()),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise SettingError(f"{name}={value!r}; give a whole number of at least {low}")
-        if committee not in get_args(Committee):
-            raise SettingError(
-                f"committee={committee!r}; give one of {', '.join(get_args(Committee))}"
-            )
-        if not 0 < bandwidth <= 1:
-            raise SettingError(f"bandwidth={bandwidth}; give a number in (0, 1]")
+            arguments.require(name, value, expected)
+        inputs = arguments.names("inputs", inputs)
         if not isinstance(learner, Checkpointable):
             raise SettingError(
                 f"{type(learner).__name__} has no state() and restore(), so its earlier models "

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from memento.arguments import number, require, text
 from memento.errors import SchemaError, SettingError
 from memento.learner import Checkpointable, Learner
 from memento.samples import Samples
@@ -60,8 +61,9 @@ class JustTrainTwice:
         label: str = "y_bin",
         prediction: str = "yhat",
     ) -> None:
-        if not 1 <= factor < math.inf:
-            raise SettingError(f"factor={factor}; give a finite number of at least 1")
+        require("factor", factor, number(1, words="a finite number of at least 1"))
+        require("label", label, text())
+        require("prediction", prediction, text())
         if not isinstance(learner, Checkpointable):
             raise SettingError(
                 f"{type(learner).__name__} has no state() and restore(), so it cannot start twice "
