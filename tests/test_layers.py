@@ -131,6 +131,8 @@ def _module(dotted: str, root: Path = ROOT) -> str:
 def _room(module: str) -> str:
     """The entry of the table that a module belongs to: cases.puffer.ttp -> cases.puffer."""
     parts = module.split(".")
+    if module == "__main__":  # `python -m memento` is the command line
+        return "cli"
     return ".".join(parts[:2]) if parts[0] == "cases" else parts[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from memento.cli import ui
 from memento.cli.signals import terminated_like_interrupted
 from memento.errors import SettingError
 from memento.files import storage_errors
@@ -107,7 +104,7 @@ def simulate(
             f"that, up to {longest:,.0f}"
         )
     network = case.Network(messages=messages, end=seconds, start_window=start_window)
-    with _stoppable(), _progress() as bar:
+    with _stoppable(), ui.Progress(width=32) as bar:
         task = bar.add_task("simulate", total=len(chosen) * len(numbers))
 
         def progress(done: int, total: int, last: str) -> None:
@@ -211,7 +208,7 @@ def replay_(
     if chosen == []:
         raise SettingError(f"--memories {memories!r}; give some of {','.join(case.MEMORIES)}")
     numbers = run_numbers(seeds, "--seeds")
-    with _stoppable(), _progress() as bar:
+    with _stoppable(), ui.Progress(width=32) as bar:
         task = bar.add_task("replay", total=None)
 
         def progress(done: int, total: int, last: str) -> None:
@@ -238,7 +235,7 @@ def replay_(
             for t, v, b, u, h in zip(*(judged[c].tolist() for c in judged), strict=True)
         ],
     )
-    Console(stderr=True).print(f"tables and figures are in {out}")
+    ui.say(f"tables and figures are in {out}", err=True)
     _end(
         as_json,
         {
@@ -402,7 +399,7 @@ def tune(
 
 
 def _search(search: Search, source: Path, out: Path, trials: int) -> Tuned:
-    with _stoppable(), _progress() as bar:
+    with _stoppable(), ui.Progress(width=32) as bar:
         line = bar.add_task(search.task, total=trials)
 
         def progress(done: int, total: int, trial: Trial | None) -> None:
@@ -429,30 +426,13 @@ def _stoppable() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            Console(stderr=True).print("stopped; the same command goes on from here")
+            ui.say("stopped; the same command goes on from here", err=True)
             raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
 
 
-def _progress() -> Progress:
-    # On standard error, so that --json leaves standard output to programs.
-    return Progress(
-        TextColumn("{task.description:32s}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-
-
 def _show(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    table = Table(show_edge=False, pad_edge=False)
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console = Console(stderr=True)
-    console.print(table)
-    console.print()
+    ui.print_table(header, rows, err=True, right=range(1, len(header)))
+    ui.say("", err=True)
 
 
 def _rows(table: Samples) -> list[dict[str, Any]]:
@@ -470,4 +450,4 @@ def _cell(value: object) -> str:
 
 def _end(as_json: bool, result: Mapping[str, Any]) -> None:
     if as_json:
-        typer.echo(json.dumps(result))
+        ui.print_json(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import statistics
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memento.errors import MissingExtraError, SettingError
+from memento.cli import ui
+from memento.errors import SettingError
 from memento.files import atomic_write, storage_errors
 
 if TYPE_CHECKING:
@@ -77,13 +77,10 @@ def demo(
     if retrain not in ("coverage", "always"):
         raise SettingError(f'--retrain is {retrain!r}; expected "coverage" or "always"')
     files = [*(traces or []), *(more or [])]
-    for package, extra in (("polars", "telemetry"), ("matplotlib", "figures")):
-        if importlib.util.find_spec(package) is None:  # now, rather than after minutes of work
-            raise MissingExtraError(package, extra, "memento demo")
     with storage_errors("make the folder", out):
         out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="memento-demo-") as name, _progress() as bar:
+    with tempfile.TemporaryDirectory(prefix="memento-demo-") as name, ui.Progress() as bar:
         folder, report = Path(name), _reporter(bar)
         loop = _loop(files, days, viewers, judges, capacity, retrain, seed)
         sizes = loop.prepare(folder, workers=workers, report=report)
@@ -111,7 +108,7 @@ def demo(
             }
             for name, row in tables["static"].items()
         }
-        typer.echo(json.dumps({"arms": arms}))
+        ui.print_json({"arms": arms})
 
 
 def _loop(
@@ -141,20 +138,6 @@ def _loop(
         capacity=20_000 if capacity is None else capacity,
         trigger=OnCoverage(0.05) if retrain == "coverage" else Every(1),
         seed=seed,
-    )
-
-
-def _progress() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    # On standard error, so that --json leaves standard output to programs.
-    return Progress(
-        TextColumn("{task.description:20s}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
     )
 
 
@@ -388,18 +371,9 @@ def _steps(results: Mapping[str, ArmResult]) -> dict[str, list[Any]]:
 
 
 def _show(facts: str, parts: Sequence[Table], out: Path, seconds: float) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(stderr=True)
-    console.print(facts)
+    ui.say(facts, err=True)
     for part in parts:
-        shown = Table(show_edge=False, pad_edge=False)
-        for i, name in enumerate(part.header):
-            shown.add_column(name, justify="left" if i == 0 or name == "on days" else "right")
-        for row in part.rows:
-            shown.add_row(*row)
-        console.print(shown)
-        console.print(part.caption, style="dim")
-        console.print()
-    console.print(f"{seconds:.0f} s; the report is in {out / 'report.html'}")
+        plain = [i for i, name in enumerate(part.header) if i and name != "on days"]
+        ui.print_table(part.header, part.rows, err=True, right=plain)
+        ui.say(f"{part.caption}\n", err=True)
+    ui.say(f"{seconds:.0f} s; the report is in {out / 'report.html'}", err=True)

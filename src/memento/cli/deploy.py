@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memento.cli import ui
 from memento.errors import LockedError, MementoError, SettingError
 from memento.files import storage_errors
 
@@ -128,7 +128,12 @@ def run(
     now = dt.datetime.now(dt.UTC).date() if today is None else day_of(today, "--today")
     deployment = Deployment(state)
     source = DayFolders(days, deployment.settings.cc)
-    with _busy(), _progress() as tell:
+    with _busy(), ui.Progress(transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def tell(text: str, share: float) -> None:
+            bar.update(task, description=text, completed=share)
+
         outcome = deployment.run(
             source,
             today=now,
@@ -145,18 +150,18 @@ def run(
         "failure": None if outcome.failure is None else _failure(outcome.failure),
     }
     if as_json:
-        typer.echo(json.dumps(facts))
+        ui.print_json(facts)
     else:
         for document in outcome.days:
-            typer.echo(_line(document))
+            ui.say(_line(document))
     _call(outcome.attention)
     if outcome.failure is not None:
         if _debugging():
             raise outcome.failure
-        typer.echo(f"memento: error: {facts['failure']}", err=True)
+        ui.say(f"memento: error: {facts['failure']}", err=True)
         raise typer.Exit(FAILED)
     if outcome.waiting is not None:
-        typer.echo(
+        ui.say(
             f"memento: the data of {outcome.waiting - dt.timedelta(days=1)} is not there yet; run "
             "again later",
             err=True,
@@ -183,7 +188,7 @@ def status(
     serving = {name: _serving(deployment, name) for name in deployment.settings.variants}
     failures = deployment.failures()
     if as_json:
-        typer.echo(json.dumps({"days": documents, "serving": serving, "failures": failures}))
+        ui.print_json({"days": documents, "serving": serving, "failures": failures})
         return
     _show(documents, serving, failures)
 
@@ -277,7 +282,7 @@ def record(
         plain = [
             {name: None if value != value else value for name, value in row.items()} for row in rows
         ]
-        typer.echo(json.dumps({"published": published, "rows": plain}))
+        ui.print_json({"published": published, "rows": plain})
         return
     _show_record(rows)
 
@@ -314,7 +319,7 @@ def _busy() -> Iterator[None]:
     try:
         yield
     except LockedError as error:
-        typer.echo(f"memento: {error}", err=True)
+        ui.say(f"memento: {error}", err=True)
         raise typer.Exit(BUSY) from None
 
 
@@ -334,23 +339,11 @@ def _debugging() -> bool:
 
 def _call(attention: Sequence[str]) -> None:
     for sentence in attention:
-        typer.echo(f"memento: attention: {sentence}", err=True)
+        ui.say(f"memento: attention: {sentence}", err=True)
 
 
 def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
-    typer.echo(json.dumps(facts) if as_json else text)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Any]:
-    """A bar on the error stream; nothing where nobody looks."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda text, share: bar.update(task, description=text, completed=share)
+    ui.print_json(facts) if as_json else ui.say(text)
 
 
 def _line(document: Mapping[str, Any]) -> str:
@@ -384,15 +377,15 @@ def _show(
             cells.append("" if variant is None else _cell(variant))
         data = ", ".join(document["data_days"]) or document["status"]
         rows.append([document["day"], data, *cells])
-    _table(["day", "data", *serving], rows)
-    typer.echo("coverage increase of each horizon; * trained, ! refused by the gate")
+    ui.print_table(["day", "data", *serving], rows)
+    ui.say("coverage increase of each horizon; * trained, ! refused by the gate")
     for name, version in serving.items():
-        typer.echo(f"{name}: {version or 'nothing'} serves")
+        ui.say(f"{name}: {version or 'nothing'} serves")
     for day, failure in failures.items():
-        typer.echo(f"{day} failed {failure['attempts']} times: {failure['error']}")
+        ui.say(f"{day} failed {failure['attempts']} times: {failure['error']}")
     for document in documents[-1:]:
         for sentence in document["attention"]:
-            typer.echo(f"attention: {sentence}")
+            ui.say(f"attention: {sentence}")
 
 
 def _cell(variant: Mapping[str, Any]) -> str:
@@ -413,18 +406,4 @@ def _show_record(rows: Sequence[Mapping[str, Any]]) -> None:
         numbers = [f"{row[name]:.3f}" for name in names[4:]]
         texts = [str(row[name]) for name in names[:4]]
         cells.append([*texts, *numbers, f"{row['total_coverage']:.1f}"])
-    _table([*names, "total coverage"], cells)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    table = Table(*(Column(name, overflow="fold") for name in header), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():  # lines for programs are whole, however wide
-        console.width = 10_000
-    console.print(table)
+    ui.print_table([*names, "total coverage"], cells)

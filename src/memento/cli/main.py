@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import sys
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
+from memento.cli import packages
 from memento.errors import MementoError
 
 if TYPE_CHECKING:
@@ -14,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["application", "main"]
 
 FAILED, WRONG_USE = 1, 2
+_HELP = "Keeps the samples of a stream that matter and says when to retrain."
+_INSTALL = 'pip install "memento-replay[cli]"'
 
 
 def application() -> typer.Typer:
@@ -25,9 +32,8 @@ def application() -> typer.Typer:
 
     app = typer.Typer(
         name="memento",
-        help="Keeps the samples of a stream that matter and says when to retrain.",
+        help=_HELP,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -73,19 +79,16 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         import rich
-        import typer
+        from typer.main import get_command
     except ModuleNotFoundError as error:
-        print(
-            f"the command line needs the package {error.name!r}, which is not installed: "
-            'pip install "memento-replay[cli]"',
-            file=sys.stderr,
-        )
-        raise SystemExit(WRONG_USE) from None
-    del rich, typer
+        raise SystemExit(_without_commands(arguments, error.name)) from None
+    del rich
     debug = _debugging(arguments)
     news = _show_news_of_kernels()
     try:
-        application()([word for word in arguments if word != "--debug"], prog_name="memento")
+        with _warnings_in_a_line():
+            command = _checking(get_command(application()))
+            command([word for word in arguments if word != "--debug"], prog_name="memento")
     except MementoError as error:
         if debug:
             raise
@@ -113,6 +116,62 @@ def _show_news_of_kernels() -> logging.Handler:
     return handler
 
 
+def _without_commands(arguments: list[str], package: str | None) -> int:
+    """What can be said where only the library is installed; returns the exit code."""
+    import memento
+
+    if "--version" in arguments:
+        print(f"memento {memento.__version__}")
+        return 0
+    if {"--help", "-h"} & {*arguments}:
+        groups = dict.fromkeys(name.split()[0] for name in packages.COMMANDS)
+        print(
+            f"memento {memento.__version__}: {_HELP}\n\n"
+            f"The commands ({', '.join(groups)}) come with the extra 'cli': {_INSTALL}\n"
+            "The library is complete without them: import memento"
+        )
+        return 0
+    print(
+        f"memento: the command line needs the package {package!r}, which is not installed: "
+        f"{_INSTALL}",
+        file=sys.stderr,
+    )
+    return WRONG_USE
+
+
+def _checking(command: Any, words: str = "") -> Any:
+    """A command of Click's that asks for the packages it needs before it begins."""
+    for name, inner in getattr(command, "commands", {}).items():
+        _checking(inner, f"{words} {name}".strip())
+    if words in packages.COMMANDS:
+        command.callback = _after_check(words, command.callback)
+    return command
+
+
+def _after_check(words: str, callback: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(callback)
+    def checked(*values: Any, **options: Any) -> Any:
+        packages.require(words, options)
+        return callback(*values, **options)
+
+    return checked
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Warnings of the library as lines for users: without the place in our code."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        _complain(f"warning: {message}")
+
+    before = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
 def _debugging(arguments: list[str]) -> bool:
     import os
 
@@ -120,4 +179,6 @@ def _debugging(arguments: list[str]) -> bool:
 
 
 def _complain(message: str) -> None:
-    print(f"memento: {message}", file=sys.stderr)
+    from memento.cli.ui import say
+
+    say(f"memento: {message}", err=True)

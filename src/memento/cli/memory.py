@@ -7,19 +7,15 @@ generation under the folder's lock. So whatever fails, the folder is as it was.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from memento import snapshot
-from memento.cli import models, settings, tables
+from memento.cli import models, settings, tables, ui
 from memento.density import SampleSpace
 from memento.errors import (
     DamagedError,
@@ -179,7 +175,7 @@ def insert(
     with _changing(folder) as memory:
         target = _target(memory, predictions) if predictor else None
         if predictor is None and memory.model is not None:
-            _warn(
+            ui.warn(
                 "the predictions held were made with --model; those of this insert come from its "
                 "files, and the two should be of one model"
             )
@@ -263,7 +259,7 @@ def status(
         trigger = OnCoverage(threshold, significance, permutations=permutations)
         facts |= _decision(memory, trigger, required=decide)
     if as_json:
-        _print_json(facts)
+        ui.print_json(facts)
     else:
         _show(facts, memory)
     if decide and facts["decision"]["due"]:
@@ -525,25 +521,13 @@ def _problems(memory: Memory) -> Iterator[str]:
 
 
 def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
-    if as_json:
-        _print_json(facts)
-    else:
-        typer.echo(text)
-
-
-def _print_json(facts: Mapping[str, Any]) -> None:
-    typer.echo(json.dumps(facts))
-
-
-def _warn(message: str) -> None:
-    typer.echo(f"memento: warning: {message}", err=True)
+    ui.print_json(facts) if as_json else ui.say(text)
 
 
 @contextlib.contextmanager
 def _progress(what: str, total: int | None = None) -> Iterator[Any]:
-    """A bar on the error stream while something takes time; nothing where nobody looks."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    """A bar; work that is done at once, as most of it is, says nothing where nobody looks."""
+    with ui.Progress(transient=True, after=5.0) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 
@@ -553,28 +537,26 @@ def _described(column: np.ndarray) -> str:
 
 
 def _show(facts: Mapping[str, Any], memory: Memory) -> None:
-    console = Console()
-    table = Table(show_header=False, box=None, pad_edge=False)
     limit = "no limit" if memory.capacity is None else f"{memory.capacity:,}"
-    table.add_row(
-        "held", f"{len(memory):,} of {limit}; {memory.seen:,} seen in {memory.inserts:,} inserts"
-    )
-    table.add_row("policy", repr(memory.policy))
-    table.add_row("columns", ", ".join(f"{n}: {kind}" for n, kind in facts["columns"].items()))
+    held = f"{len(memory):,} of {limit}; {memory.seen:,} seen in {memory.inserts:,} inserts"
+    rows: list[tuple[object, object]] = [
+        ("held", held),
+        ("policy", repr(memory.policy)),
+        ("columns", ", ".join(f"{name}: {kind}" for name, kind in facts["columns"].items())),
+    ]
     if facts["weight"] is not None:
-        table.add_row("weight", f"{facts['weight']:,.0f} in total")
-    for group in _grouped(facts["ages"], len(memory)):
-        table.add_row(*group)
+        rows.append(("weight", f"{facts['weight']:,.0f} in total"))
+    rows += _grouped(facts["ages"], len(memory))
     for name, counts in facts["composition"].items():
         shown = "  ".join(f"{label}: {count:,}" for label, count in enumerate(counts) if count)
-        table.add_row(f"{name} ({sum(1 for c in counts if c)} of {len(counts)})", shown)
-    table.add_row(
-        "trained on", "nothing yet" if facts["trained"] is None else f"{facts['trained']:,}"
+        rows.append((f"{name} ({sum(1 for c in counts if c)} of {len(counts)})", shown))
+    rows.append(
+        ("trained on", "nothing yet" if facts["trained"] is None else f"{facts['trained']:,}")
     )
     if facts.get("decision"):
-        due = "[bold]due[/bold]" if facts["decision"]["due"] else "not due"
-        table.add_row("retraining", f"{due}: {facts['decision']['reason']}")
-    console.print(table, soft_wrap=True)
+        due = "due" if facts["decision"]["due"] else "not due"
+        rows.append(("retraining", f"{due}: {facts['decision']['reason']}"))
+    ui.print_table((), rows)
 
 
 def _grouped(ages: Sequence[Mapping[str, int]], size: int) -> Iterator[tuple[str, str]]:

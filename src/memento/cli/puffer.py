@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,20 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
-from memento.cli import deploy
+from memento.cli import deploy, ui
 from memento.cli.replay import replay as replay_command
 from memento.errors import DamagedError, ForeignError, SettingError, StorageError
 from memento.files import storage_errors
@@ -105,7 +93,7 @@ def download(
         raise SettingError(f"--wait is {wait}; give hours of at least 0")
     chosen = [k.strip() for k in kinds.split(",")] if kinds else list(case.DEFAULT_KINDS)
     chosen += [case.MODEL] if models and case.MODEL not in chosen else []
-    with _progress(DownloadColumn(), TransferSpeedColumn()) as bar:
+    with ui.Progress(DownloadColumn(), TransferSpeedColumn()) as bar:
         tasks: dict[str, Any] = {}
 
         def progress(done: int, total: int | None, label: str) -> None:
@@ -224,7 +212,7 @@ def simulate(
         _schemes(schemes, model or ()), population=source, paired=paired, seed=seed
     )
     facts: dict[str, Any] = {}
-    with _progress() as bar:
+    with ui.Progress() as bar:
         for name in names:
             number = _number(name, first)
             task = bar.add_task(name, total=1000)
@@ -243,7 +231,7 @@ def simulate(
                 facts[name]["calibration"] = _columns(calibration.calibrate(to / name).table)
     if calibrate:
         for name in names:
-            Console(stderr=True).print(f"[bold]{name}[/bold]")
+            ui.say(name, err=True)
             _show_columns(facts[name]["calibration"])
     _end(as_json, {"days": facts})
 
@@ -354,7 +342,7 @@ def features(
         _show(("day", "file", "found", "count"), rows)
     for name, day in present:
         if not _has_settings(day):
-            _warn(f"{name}: no logs/expt_settings, so no stream has a scheme; analyses need it")
+            ui.warn(f"{name}: no logs/expt_settings, so no stream has a scheme; analyses need it")
     _end(as_json, {"days": found})
 
 
@@ -409,7 +397,7 @@ def train(
         )
     places = _stored(days, source, skip_missing)
     networks, facts = [], []
-    with _writable("write the model", to.parent), _progress() as bar:
+    with _writable("write the model", to.parent), ui.Progress() as bar:
         for horizon in range(5):
             task = bar.add_task(f"horizon {horizon}: samples", total=len(places))
             network = base[horizon] if base is not None else None
@@ -557,7 +545,7 @@ def analyze(
         tables = analysis.gather(parts)
         shown = write_report(out, tables, reference, np.random.default_rng(seed))
     _show_columns(shown)
-    Console(stderr=True).print(f"the report is in {out / 'report.html'}")
+    ui.say(f"the report is in {out / 'report.html'}", err=True)
     _end(as_json, {"schemes": _rows(shown), "report": str(out / "report.html")})
 
 
@@ -661,26 +649,11 @@ def _writable(what: str, folder: Path) -> Iterator[None]:
         yield
 
 
-def _warn(message: str) -> None:
-    Console(stderr=True).print(f"warning: {message}", markup=False, highlight=False)
-
-
-def _progress(*columns: ProgressColumn) -> Progress:
-    # On standard error, so that --json leaves standard output to programs.
-    return Progress(
-        TextColumn("{task.description:22s}"),
-        BarColumn(),
-        *(columns or (MofNCompleteColumn(),)),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-
-
 def _step(
     what: str, items: Sequence[T], name: Callable[[T], str]
 ) -> Iterator[tuple[T, Callable[[float], None]]]:
     """Each item, and what to call with the share of it that is done; a bar names it."""
-    with _progress() as bar:
+    with ui.Progress() as bar:
         task = bar.add_task(what, total=len(items))
         for done, item in enumerate(items):
             bar.update(task, description=f"{name(item)}: {what}", completed=done)
@@ -692,25 +665,20 @@ def _step(
         bar.update(task, completed=len(items))
 
 
-def _advancer(bar: Progress, task: Any, name: str) -> Callable[[str, float], None]:
+def _advancer(bar: ui.Progress, task: Any, name: str) -> Callable[[str, float], None]:
     def update(what: str, share: float) -> None:
         bar.update(task, description=f"{name}: {what}", completed=round(1000 * share))
 
     return update
 
 
-def _advance(bar: Progress, task: Any, features: Features) -> Features:
+def _advance(bar: ui.Progress, task: Any, features: Features) -> Features:
     bar.advance(task)
     return features
 
 
 def _show(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    table = Table(show_edge=False, pad_edge=False)
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console(stderr=True).print(table)
+    ui.print_table(header, rows, err=True, right=range(1, len(header)))
 
 
 def _columns(table: Samples | Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -745,4 +713,4 @@ def _number_or_blank(value: float | None) -> str:
 
 def _end(as_json: bool, result: Mapping[str, Any]) -> None:
     if as_json:
-        typer.echo(json.dumps(result, default=str))
+        ui.print_json(result)

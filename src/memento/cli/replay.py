@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from memento.cli import ui
 from memento.errors import SchemaError, SettingError, StorageError
 from memento.files import storage_errors
 
@@ -156,7 +156,7 @@ def replay(
     needing = {n: one for n, one in chosen.items() if "stalled" in case.extra_columns(one.policy)}
     stalls = _with_stalls(stored, next(iter(needing))) if needing else {}
     tables: dict[str, dict[str, Samples]] = {}
-    with puffer._progress() as bar:
+    with ui.Progress() as bar:
         for name, one in chosen.items():
             task = bar.add_task(name, total=len(stored))
 
@@ -186,15 +186,13 @@ def replay(
     )
     _note_untrained(chosen, tables)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "out": str(out),
-                    "capacity": capacity,
-                    "improvement": {n: puffer._rows(table) for n, table in compared.items()},
-                    "trained": {n: _trained(t["steps"]) for n, t in tables.items()},
-                }
-            )
+        ui.print_json(
+            {
+                "out": str(out),
+                "capacity": capacity,
+                "improvement": {n: puffer._rows(table) for n, table in compared.items()},
+                "trained": {n: _trained(t["steps"]) for n, t in tables.items()},
+            }
         )
 
 
@@ -389,7 +387,7 @@ def _note_untrained(
             why += f"--freeze-after {one.freeze_after} comes before; give a larger one"
         else:
             why += f"{days} are replayed; give more days or a smaller --interval"
-        typer.echo(f"memento: {name} {what}: {why}", err=True)
+        ui.say(f"memento: {name} {what}: {why}", err=True)
 
 
 def _trained(steps: Samples) -> list[str]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from memento.cli import ui
 from memento.errors import SettingError
 
 if TYPE_CHECKING:
@@ -49,17 +47,22 @@ def report(
     """
     made = open_report(folder)
     path = _page(made, out)
-    with _progress() as tell:
+    with ui.Progress(width=32) as bar:
+        task = bar.add_task("figures", total=None)
+
+        def tell(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name[:32] or "figures")
+
         made.write(path, tell)
     charts = sum(len(section.charts) for section in made.sections)
     tables = sum(len(section.listings) for section in made.sections)
     remark = f"; not there: {', '.join(made.missing)}" if made.missing else ""
-    typer.echo(
+    ui.say(
         f"{path}: {len(made.sections)} sections, {charts} figures, {tables} tables{remark}",
         err=True,
     )
     if as_json:
-        typer.echo(json.dumps({**made.document(), "out": str(path)}))
+        ui.print_json({**made.document(), "out": str(path)})
 
 
 def open_report(folder: str | Path) -> Report:
@@ -120,24 +123,3 @@ def _page(made: Report, out: Path | None) -> Path:
             f"{path} was not written by memento report; give another name with --out, or remove it"
         )
     return path
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    # On standard error, so that --json leaves standard output to programs.
-    with Progress(
-        TextColumn("{task.description:32s}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        task: Any = bar.add_task("figures", total=None)
-
-        def tell(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name[:32] or "figures")
-
-        yield tell

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memento.cli import packages, ui
 from memento.cli.signals import terminated_like_interrupted
 from memento.errors import SettingError
 
@@ -97,7 +96,7 @@ def run(
         debug=verbose > 1,
     )
     for note in plan.notes:
-        typer.echo(f"memento: {note}", err=True)
+        ui.say(f"memento: {note}", err=True)
     if listing:
         _list(plan, as_json)
         return
@@ -108,6 +107,8 @@ def run(
         with _Screen(plan, verbose) as screen:
             try:
                 pending = [job for job in plan.jobs.values() if not job.settled(job.status())]
+                for name in dict.fromkeys(job.experiment.group for job in pending):
+                    packages.require_group(name)
                 with (
                     _executor(plan, given, jobs, slurm, scheduler, verbose)
                     if pending
@@ -177,21 +178,14 @@ class _Screen:
     """What runs where, on standard error: live on a terminal, line by line elsewhere."""
 
     def __init__(self, plan: Plan, verbose: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeElapsedColumn as Elapsed
+        from rich.progress import MofNCompleteColumn, TextColumn
 
         self._plan = plan
         self._verbose = verbose
-        self._console = Console(stderr=True, highlight=False)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+        self._bars = ui.Progress(
             MofNCompleteColumn(),
-            Elapsed(),
-            TextColumn("[dim]{task.fields[where]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            TextColumn("{task.fields[where]}", style="dim", markup=False),
+            stages=False,  # `show` says them
         )
         self._total = self._bars.add_task("experiments", total=len(plan.jobs), where="")
         self._tasks: dict[str, Any] = {}
@@ -211,7 +205,7 @@ class _Screen:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._bars.say(text)
 
     def show(self, event: Event) -> None:
         if event.kind == "started":
@@ -232,7 +226,7 @@ class _Screen:
         found = self._plan.jobs[key].status()
         if found.state == "running":
             done, total, note = found.progress or (0, None, "")
-            where = f"{found.where}  {note}"
+            where = ui.visible(f"{found.where}  {note}")
             self._bars.update(self._tasks[key], completed=done, total=total, where=where)
             self._tail(key, found)
 
@@ -276,9 +270,9 @@ def _list_groups(known: Registry, listing: bool, as_json: bool) -> None:
         )
     counts = {name: len(known.group(name)) for name in known.groups}
     if as_json:
-        typer.echo(json.dumps({"groups": counts}))
+        ui.print_json({"groups": counts})
         return
-    _table(["group", "experiments"], [[name, str(count)] for name, count in counts.items()])
+    ui.print_table(["group", "experiments"], [[name, str(count)] for name, count in counts.items()])
 
 
 def _list(plan: Plan, as_json: bool) -> None:
@@ -290,16 +284,16 @@ def _list(plan: Plan, as_json: bool) -> None:
         for key, why in obstacles(plan).items()
     }
     if as_json:
-        typer.echo(json.dumps(_document(plan, rows, reasons)))
+        ui.print_json(_document(plan, rows, reasons))
         return
-    _table(
+    ui.print_table(
         ["experiment", "state", "time", "where and why"],
         [
             [key, found.state, _seconds(found), reasons.get(key) or _remark(found)]
             for key, found in rows.items()
         ],
     )
-    typer.echo(_counted([found.state for found in rows.values()]))
+    ui.say(_counted([found.state for found in rows.values()]))
 
 
 def _dry_run(
@@ -326,11 +320,11 @@ def _dry_run(
         would[key] = {"where": place.describe(job), "why": "; ".join(why)}
         rows.append([key, would[key]["where"], would[key]["why"]])
     if as_json:
-        typer.echo(json.dumps({"would_run": would, "of": len(plan.jobs)}))
+        ui.print_json({"would_run": would, "of": len(plan.jobs)})
         return
     if rows:
-        _table(["experiment", "would run on", "because"], rows)
-    typer.echo(f"{len(rows)} of {len(plan.jobs)} experiments would run")
+        ui.print_table(["experiment", "would run on", "because"], rows)
+    ui.say(f"{len(rows)} of {len(plan.jobs)} experiments would run")
 
 
 def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole: bool) -> None:
@@ -342,11 +336,11 @@ def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole
             row["state"] = reports[f"{row['group']}/{row['name']}"].state
             row["ran"] = reports[f"{row['group']}/{row['name']}"].ran
         document["counts"] = _counts([report.state for report in reports.values()])
-        typer.echo(json.dumps(document))
+        ui.print_json(document)
     else:
         ran = sum(report.ran for report in reports.values())
         states = [report.state for report in reports.values()]
-        typer.echo(f"{_counted(states)}; {ran} run now")
+        ui.say(f"{_counted(states)}; {ran} run now")
     for key, report in reports.items():
         asked = plan.jobs[key].experiment
         left_out = whole and asked.optional and report.state == "missing" and asked.absent()
@@ -400,17 +394,3 @@ def _remark(found: Status) -> str:
         done, total, note = found.progress or (0, 0, "")
         parts = [found.where, f"{done:g} of {total:g} {note}".strip() if total else ""]
     return "; ".join(part for part in parts if part)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    import shutil
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(text.replace("[", "\\[") for text in row))
-    # Piped into a program, lines are whole, however wide.
-    wide = os.isatty(1)
-    Console(width=shutil.get_terminal_size().columns if wide else 400, highlight=False).print(table)

@@ -1,0 +1,5 @@
+"""`python -m memento` is the command `memento`."""
+
+from memento.cli.main import main
+
+main()

@@ -1,0 +1,183 @@
+"""What all commands show: words of the user's as they are, tables, and how far the work is.
+
+Names of columns, files, schemes and experiments are the user's. They are never read as markup, and
+characters that would steer a terminal are shown as escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+from rich import progress
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Progress", "cell", "print_json", "print_table", "say", "visible", "warn"]
+
+# Control characters but for tab and newline, marks that reorder text, and halves of surrogate
+# pairs, which stand for bytes of file names that are no text.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_WIDE = 10_000  # columns where no terminal sets a limit: lines for programs are whole
+
+
+def visible(text: object) -> str:
+    r"""Text in which nothing steers a terminal.
+
+    Example:
+        >>> visible("\x1b]0;title\x07 of [bold]")
+        '\\x1b]0;title\\x07 of [bold]'
+    """
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def cell(value: object, style: str = "") -> Text:
+    """What stands in one cell of a table, on one line and without markup."""
+    return Text(visible(value).replace("\t", "\\t").replace("\n", "\\n"), style)
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line."""
+    typer.echo(visible(text), err=err)
+
+
+def warn(text: object) -> None:
+    """Print a warning on the error stream."""
+    say(f"memento: warning: {text}", err=True)
+
+
+def print_json(facts: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line."""
+    typer.echo(json.dumps(facts, default=str))
+
+
+def print_table(
+    header: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    *,
+    err: bool = False,
+    right: Collection[int] = (),
+) -> None:
+    """Print a table, in whole lines where no terminal sets a width.
+
+    Args:
+        header: Names of the columns; empty for none.
+        rows: Their cells: anything that is text, or `rich.text.Text`.
+        err: On the error stream, which leaves standard output to programs.
+        right: Columns to align to the right.
+    """
+    rows = list(rows)
+    table = Table(box=None, pad_edge=False, show_header=bool(header))
+    for i, name in enumerate(header or ("",) * max(map(len, rows), default=0)):
+        table.add_column(cell(name), justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
+    console = Console(stderr=err, highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
+
+
+class Progress(progress.Progress):
+    """How far the work is, on the error stream: bars on a terminal, and plain lines elsewhere.
+
+    A line is said for every stage that begins (a task that is new or has another description), but
+    not more than one a second; and one every 20 s while nothing else is, so that a log never looks
+    as if the work hung.
+
+    Args:
+        *columns: Behind the description and the bar; by default the count and the time.
+        width: Of the description.
+        transient: Whether bars go when they are done.
+        after: Seconds from which on lines are said: those of work that is mostly short.
+        stages: Whether the beginning of a stage is said.
+    """
+
+    every = 20.0
+
+    def __init__(
+        self,
+        *columns: progress.ProgressColumn,
+        width: int = 22,
+        transient: bool = False,
+        after: float = 0.0,
+        stages: bool = True,
+    ) -> None:
+        console = Console(stderr=True, highlight=False)
+        super().__init__(
+            progress.TextColumn(f"{{task.description:{width}s}}", markup=False),
+            progress.BarColumn(),
+            *(columns or (progress.MofNCompleteColumn(),)),
+            progress.TimeElapsedColumn(),
+            console=console,
+            transient=transient,
+            disable=not console.is_terminal,
+        )
+        self._started = time.monotonic()
+        self._next = self._started + after  # before this no stage is said
+        self._last = self._next  # when something was said
+        self._stages = stages
+        self._current: progress.TaskID | None = None
+        self._done = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    def start(self) -> None:  # noqa: D102
+        super().start()
+        if self.disable:
+            self._watch = threading.Thread(target=self._remind, daemon=True)
+            self._watch.start()
+
+    def stop(self) -> None:  # noqa: D102
+        self._done.set()
+        if self._watch is not None:
+            self._watch.join()
+        super().stop()
+
+    def add_task(self, description: str, *args: Any, **kwargs: Any) -> progress.TaskID:  # noqa: D102
+        task = super().add_task(visible(description), *args, **kwargs)
+        self._begin(task)
+        return task
+
+    def update(self, task_id: progress.TaskID, **changes: Any) -> None:  # noqa: D102
+        before = self._description(task_id)
+        if changes.get("description") is not None:
+            changes["description"] = visible(changes["description"])
+        super().update(task_id, **changes)
+        self._current = task_id
+        if self._description(task_id) != before:
+            self._begin(task_id)
+
+    def say(self, text: object) -> None:
+        """Print a line, above the bars if there are any."""
+        self._last = time.monotonic()
+        self.console.print(Text(visible(text)), soft_wrap=True)
+
+    def _description(self, task: progress.TaskID) -> str:
+        found = self._tasks.get(task)
+        return "" if found is None else found.description
+
+    def _begin(self, task: progress.TaskID) -> None:
+        self._current = task
+        now = time.monotonic()
+        if self.disable and self._stages and now >= self._next and self._description(task):
+            self._next = now + 1
+            self.say(f"memento: {self._description(task)}")
+
+    def _remind(self) -> None:
+        while not self._done.wait(min(1.0, self.every)):
+            if time.monotonic() - self._last >= self.every:
+                self.say(f"memento: {self._state()}")
+
+    def _state(self) -> str:
+        task = None if self._current is None else self._tasks.get(self._current)
+        name = task.description if task is not None and task.description else "still at work"
+        share = f", {task.percentage:.0f} %" if task is not None and task.total else ""
+        return f"{name}{share}, {time.monotonic() - self._started:,.0f} s so far"
