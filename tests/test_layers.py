@@ -21,6 +21,9 @@ ROOT = Path(memento.__file__).parent
 # A room imports from the lines above its own, so rooms of one line do not meet.
 LAYERS = [
     ["errors"],
+    ["casting"],
+    ["arrow"],
+    ["columns"],
     ["arguments", "files", "guarded", "samples", "_kernels"],
     ["batching"],
     ["distances"],
@@ -78,7 +81,8 @@ HEAVY = {
 }
 LAZILY = {
     "torch": ["cli/*.py"],
-    "pyarrow": ["cli/*.py"],
+    "pandas": ["samples.py"],
+    "pyarrow": ["cli/*.py", "arrow.py"],
     "onnxruntime": ["cli/models.py"],
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -13,7 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from memento import Samples
-from memento.errors import SchemaError
+from memento.errors import (
+    ColumnTypeError,
+    MissingExtraError,
+    RowError,
+    SchemaError,
+    SettingError,
+)
 
 KINDS = {
     "float": np.array([0.5, np.nan, -0.0]),
@@ -186,6 +194,55 @@ def test_tensors_with_gradients():
     assert samples["x"].shape == (2, 3)
 
 
+class Speaks:
+    """What another library's table or column may show of itself, and nothing else."""
+
+    def __init__(self, source, *names):
+        for name in names:
+            setattr(self, name, getattr(source, name))
+
+
+STREAM, ARRAY = "__arrow_c_stream__", "__arrow_c_array__"
+WIDE = {"y": [0, 1, 2], "x": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}
+
+
+def wide_dataset():
+    import pyarrow.dataset
+
+    return pyarrow.dataset.dataset(pa.table(WIDE))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        lambda: Speaks(pa.table(WIDE), STREAM),
+        lambda: Speaks(pa.table(WIDE).to_batches()[0], ARRAY),
+        lambda: Speaks(pl.DataFrame(WIDE), STREAM),
+        lambda: Speaks(pl.DataFrame(WIDE), STREAM, "columns", "dtypes"),  # as DuckDB's relations
+        lambda: pa.table(WIDE).to_reader(),
+        lambda: wide_dataset(),
+        lambda: wide_dataset().scanner(),
+        lambda: {
+            "y": Speaks(pa.array(WIDE["y"]), ARRAY),
+            "x": Speaks(pa.chunked_array([WIDE["x"]]), STREAM),
+        },
+    ],
+)
+def test_whatever_speaks_arrow(source):
+    samples = Samples(source())
+    assert samples["y"].tolist() == WIDE["y"]
+    assert samples["x"].tolist() == WIDE["x"]
+
+
+def test_arrow_without_pyarrow(monkeypatch):
+    source = Speaks(pa.table(WIDE), STREAM)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"reading a Speaks.*memento-replay\[cli\]"):
+        Samples(source)
+    with pytest.raises(MissingExtraError, match="pyarrow"):
+        Samples(y=[1]).to_arrow()
+
+
 def test_empty_tables():
     for source in (pd.DataFrame(PLAIN)[:0], pl.DataFrame(PLAIN)[:0], pa.table(PLAIN)[:0]):
         samples = Samples(source)
@@ -224,6 +281,12 @@ def test_empty_tables():
         ([1, 2, 3], "cannot read columns from list"),
         (np.zeros(3), "cannot read columns from ndarray"),
         ("file.csv", "cannot read columns from str"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "'a' is given twice"),
+        (pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), "'a' is given twice"),
+        (pd.DataFrame([[1, 2]]), "called 0; names are non-empty strings"),
+        (pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([("a", "b")])), "called .'a', 'b'."),
+        (pl.LazyFrame({"a": [1]}), "cannot read columns from LazyFrame"),
+        ((name for name in "ab"), "cannot read columns from generator"),
     ],
 )
 def test_what_cannot_be_samples(data, message):
@@ -244,11 +307,80 @@ def test_parts_that_do_not_match():
     assert Samples.concat([]).size == 0
 
 
+def test_parts_of_several_types():
+    big = 2**53 + 1
+    joined = Samples.concat([Samples(id=np.array([big])), Samples(id=np.array([1], np.uint64))])
+    assert joined["id"].tolist() == [big, 1]
+    joined = Samples.concat([Samples(id=[1]), Samples(id=np.array([2**63], np.uint64))])
+    assert joined["id"].tolist() == [1, 2**63]
+    joined = Samples.concat([Samples(id=[1, 2]), Samples(id=[0.5])])
+    assert joined["id"].tolist() == [1, 2, 0.5]
+    with pytest.raises(ColumnTypeError, match=f"'id' is int64 and float64.*{big}"):
+        Samples.concat([Samples(id=np.array([big])), Samples(id=[0.5])])
+    with pytest.raises(ColumnTypeError, match="'id' is int64 and <U1"):
+        Samples.concat([Samples(id=[1]), Samples(id=["a"])])
+
+
 def test_a_column_that_is_not_there():
     with pytest.raises(KeyError, match="no column 'z'; there are"):
         Samples(x=[1])["z"]
     with pytest.raises(IndexError):
         Samples(x=[1]).take([1])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[3], [-4], [0.5], [[0]], [True], None, 1, slice(0, 2), "a", [1, None], [[1], [2, 3]], [2**63]],
+)
+def test_rows_that_are_not_there(rows):
+    with pytest.raises(RowError, match=r"of 3;|give"):
+        Samples(x=[1, 2, 3]).take(rows)
+
+
+def test_chunks_of_no_rows():
+    with pytest.raises(SettingError, match="chunks of 0 rows"):
+        list(Samples(x=[1]).chunks(0))
+
+
+# ----------------------------------------------------------------------------------------- ways out
+
+
+def test_out_to_other_libraries():
+    samples = Samples({**PLAIN, "image": np.arange(12.0, dtype="f4").reshape(3, 2, 2)})
+    assert samples.to_arrow().schema.field("x").type == pa.float64()
+    assert samples.to_arrow()["image"].to_pylist() == samples["image"].tolist()
+    for there in (samples.to_arrow(), pa.table(samples), pl.DataFrame(samples), samples):
+        back = Samples(there)
+        for name, expected in samples.items():
+            assert back[name].dtype.kind == expected.dtype.kind
+            np.testing.assert_array_equal(back[name], expected)
+    frame = samples.to_pandas()
+    assert frame.columns.tolist() == list(samples)
+    assert frame["image"].tolist() == samples["image"].tolist()
+    assert frame["time"].tolist() == [pd.Timestamp(day) for day in PLAIN["time"]]
+    np.testing.assert_array_equal(Samples(frame)["image"], samples["image"])
+
+
+def test_no_array_of_a_table():
+    """pandas would ask for one, and show the names of the columns as data."""
+    for make in (pd.DataFrame, np.asarray):
+        with pytest.raises(SchemaError, match=r"samples\.to_pandas\(\)"):
+            make(Samples(y=[1]))
+
+
+def test_pandas_of_odd_columns():
+    samples = Samples({name: KINDS[name] for name in ("structured", "complex", "bytes", "nothing")})
+    frame = samples.to_pandas()
+    assert frame["structured"].tolist() == KINDS["structured"].tolist()
+    assert frame["complex"].tolist() == KINDS["complex"].tolist()
+    assert frame["nothing"].tolist() == [[], [], []]
+    assert len(Samples().to_pandas()) == 0
+
+
+def test_pandas_is_not_needed_otherwise(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match=r"to_pandas\(\) needs .*pip install pandas"):
+        Samples(y=[1]).to_pandas()
 
 
 # -------------------------------------------------------------------------------------- round trips

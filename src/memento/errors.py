@@ -5,6 +5,8 @@ Each message says what was found, what was expected and what to change.
     MementoError
     ├── InputError (also a ValueError)      what the caller handed in
     │   ├── SchemaError                     columns missing, of other lengths, types or widths
+    │   │   └── ColumnTypeError             a type that cannot be held, alone or beside what is held
+    │   ├── RowError (also an IndexError)   rows that are not there
     │   ├── DomainError                     values: NaN, negative probabilities, labels out of range
     │   └── SettingError                    an argument of a policy, a distance or a memory
     ├── StorageError (also an OSError)      a folder or file
@@ -19,6 +21,7 @@ Each message says what was found, what was expected and what to change.
 from __future__ import annotations
 
 __all__ = [
+    "ColumnTypeError",
     "DamagedError",
     "DomainError",
     "ForeignError",
@@ -27,6 +30,7 @@ __all__ = [
     "MementoError",
     "MissingExtraError",
     "ModelError",
+    "RowError",
     "SchemaError",
     "SettingError",
     "SpaceError",
@@ -44,6 +48,33 @@ class InputError(MementoError, ValueError):
 
 class SchemaError(InputError):
     """Columns are missing, differ in length, or have another type or width than before."""
+
+
+class ColumnTypeError(SchemaError):
+    """A column's type cannot be held, or not beside the one that is held without changing values.
+
+    Args:
+        column: The column's name.
+        found: What was found.
+        remedy: What a caller in Python can do about it.
+
+    Attributes:
+        column: As given.
+        found: As given: for those who know another remedy, such as an option.
+    """
+
+    def __init__(self, column: str, found: str, remedy: str) -> None:
+        super().__init__(f"{found}; {remedy}")
+        self.column = column
+        self.found = found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        remedy = str(self).removeprefix(f"{self.found}; ")
+        return ColumnTypeError, (self.column, self.found, remedy)
+
+
+class RowError(InputError, IndexError):
+    """Rows are asked for that are not there, or in a form that names no rows."""
 
 
 class DomainError(InputError):
@@ -79,10 +110,10 @@ class ModelError(MementoError):
 
 
 class MissingExtraError(MementoError, ImportError):
-    """An optional dependency is not installed; the message says which extra brings it."""
+    """An optional dependency is not installed; the message says what brings it."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        wanted = package if extra is None else f'"memento-replay[{extra}]"'
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f'pip install "memento-replay[{extra}]"'
+            f"{purpose} needs the package {package!r}, which is not installed: pip install {wanted}"
         )

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from memento.errors import SchemaError
+from memento import arrow
+from memento.casting import common_type
+from memento.columns import as_column
+from memento.errors import (
+    ColumnTypeError,
+    MementoError,
+    MissingExtraError,
+    RowError,
+    SchemaError,
+    SettingError,
+)
 
 __all__ = ["Samples"]
 
@@ -21,14 +31,22 @@ class Samples(Mapping[str, np.ndarray]):
     ``(n, 62)`` inputs or ``(n, 28, 28)`` images.
 
     Args:
-        data: A mapping of names to array-likes, a pandas or polars DataFrame, an Arrow table, or
-            another ``Samples``; array-likes include torch tensors, Series and Arrow columns.
+        data: A mapping of names to array-likes, a pandas or polars DataFrame, an Arrow table,
+            anything with ``__arrow_c_stream__`` or ``__arrow_c_array__`` (DuckDB's relations,
+            readers of batches), a dataset of pyarrow's, or another ``Samples``; array-likes include
+            torch tensors, Series and Arrow columns.
         **columns: Further columns by name.
 
-    The data is copied: neither changes to the caller's arrays nor to these can reach the other.
+    The data is copied: neither changes to the caller's arrays nor to these can reach the other. No
+    value changes on the way: what has no exact place is refused. Times with a zone are kept as
+    instants in UTC, lists of one length are further axes. NaN and NaT are values; what is missing
+    otherwise (None, nulls, masks) is refused.
 
     Raises:
-        SchemaError: Columns differ in length, a column has no rows axis, or holds Python objects.
+        SchemaError: Columns differ in length, a name stands there twice, a column has no rows axis,
+            has missing values, or holds Python objects.
+        ColumnTypeError: It is a SchemaError as well: numpy has no type that keeps the values.
+        MissingExtraError: Data that speaks only Arrow, and pyarrow is not installed.
 
     Example:
         >>> samples = Samples(y=[0, 1, 1], name=["a", "b", "c"])
@@ -54,10 +72,12 @@ class Samples(Mapping[str, np.ndarray]):
         arrays: dict[str, np.ndarray] = {}
         for name, values in (*_items(data), *columns.items()):
             if not isinstance(name, str) or not name:
-                raise SchemaError(f"a column is called {name!r}; names are non-empty strings")
+                raise SchemaError(
+                    f"a column is called {name!r}; names are non-empty strings, so rename it"
+                )
             if name in arrays:
-                raise SchemaError(f"column {name!r} is given twice; give it once")
-            arrays[name] = _frozen(_array(name, values))
+                raise SchemaError(f"column {name!r} is given twice; rename one or drop it")
+            arrays[name] = _frozen(as_column(name, values))
         sizes = {name: len(array) for name, array in arrays.items()}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{name}: {size:,}" for name, size in sizes.items())
@@ -71,8 +91,11 @@ class Samples(Mapping[str, np.ndarray]):
     def concat(cls, parts: Sequence[Samples]) -> Samples:
         """One after the other; all parts need the same columns.
 
+        Types may differ as long as one holds all values exactly.
+
         Raises:
-            SchemaError: A column is missing somewhere, or differs in its trailing shape.
+            SchemaError: A column is missing somewhere, or differs in its trailing shape, or no type
+                holds all its values.
 
         Example:
             >>> Samples.concat([Samples(y=[1]), Samples(y=[2, 3])])["y"]
@@ -95,7 +118,8 @@ class Samples(Mapping[str, np.ndarray]):
                 raise SchemaError(
                     f"column {name!r} has rows of the shapes {sorted(shapes)}; use one shape"
                 )
-            joined[name] = np.concatenate([part[name] for part in parts])
+            arrays = [part[name] for part in parts]
+            joined[name] = np.concatenate(arrays, dtype=common_type(name, arrays), casting="unsafe")
         return cls.borrow(joined)
 
     @property
@@ -132,11 +156,33 @@ class Samples(Mapping[str, np.ndarray]):
 
         Args:
             rows: Integers in ``[-size, size)`` or a boolean mask of shape ``(size,)``.
+
+        Raises:
+            RowError: They are something else; also an ``IndexError``.
         """
-        rows = np.asarray(rows)
-        if rows.size == 0 and rows.dtype != bool:
-            rows = rows.astype(np.int64)
+        rows = self._checked_rows(rows)
         return Samples.borrow({name: array[rows] for name, array in self._columns.items()})
+
+    def _checked_rows(self, rows: Any) -> np.ndarray:
+        try:
+            rows = np.asarray(rows)
+        except ValueError:
+            rows = np.empty((0, 0), object)
+        if rows.size == 0 and rows.ndim == 1 and rows.dtype != bool:
+            return rows.astype(np.int64)
+        if rows.ndim != 1 or rows.dtype.kind not in "biu":
+            raise RowError(
+                f"rows of type {rows.dtype} and shape {rows.shape}; give a list of row numbers, or "
+                f"a mask of shape ({self._size},)"
+            )
+        if rows.dtype == bool and len(rows) != self._size:
+            raise RowError(f"a mask of {len(rows):,} values for {self._size:,} rows; give one each")
+        if rows.dtype != bool and (int(rows.max()) >= self._size or int(rows.min()) < -self._size):
+            raise RowError(
+                f"rows from {rows.min():,} to {rows.max():,} of {self._size:,}; count from 0 to "
+                f"{self._size - 1:,}, or from -1 backwards"
+            )
+        return rows
 
     def rows(self, start: int, stop: int) -> Samples:
         """The rows from ``start`` up to ``stop``, without copying."""
@@ -149,6 +195,8 @@ class Samples(Mapping[str, np.ndarray]):
             >>> [chunk.size for chunk in Samples(y=range(5)).chunks(2)]
             [2, 2, 1]
         """
+        if size < 1:
+            raise SettingError(f"chunks of {size} rows; give a size of at least 1")
         for start in range(0, self._size, size):
             yield self.rows(start, start + size)
 
@@ -168,6 +216,59 @@ class Samples(Mapping[str, np.ndarray]):
         """
         return Samples.borrow({**self._columns, **Samples.borrow(data, **columns)})
 
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table``; columns of shape ``(n, k)`` are lists of a fixed size.
+
+        Raises:
+            ColumnTypeError: Arrow has no such type (complex numbers, structures).
+            MissingExtraError: pyarrow is not installed.
+
+        Example:
+            >>> Samples(y=[0, 1], x=[[0.5, 1.5], [2.5, 3.5]]).to_arrow().schema.names
+            ['y', 'x']
+        """
+        return arrow.to_table(self._columns)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``; columns of shape ``(n, k)`` hold a list in each row.
+
+        Raises:
+            ColumnTypeError: pandas has no such type.
+            MissingExtraError: pandas is not installed.
+
+        Example:
+            >>> Samples(y=[0, 1], x=[[0.5, 1.5], [2.5, 3.5]]).to_pandas()["x"].tolist()
+            [[0.5, 1.5], [2.5, 3.5]]
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("pandas", None, "to_pandas()") from error
+        made = {}
+        for name, array in self._columns.items():
+            listed = array.ndim > 1 or array.dtype.names
+            try:
+                made[name] = pd.Series(array.tolist(), dtype=object) if listed else array
+                pd.Series(made[name][:1])
+            except Exception as error:
+                raise ColumnTypeError(
+                    name,
+                    f"column {name!r} of type {array.dtype} has no type of pandas' that keeps it",
+                    "convert it first, or leave it out with samples.without(...)",
+                ) from error
+        return pd.DataFrame(made)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The columns as an Arrow stream, as `to_arrow`: polars, DuckDB and others read it."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Refused: `pandas.DataFrame` asks for it, and would show the names as data."""
+        raise SchemaError(
+            "samples are a table, not an array; take samples[name], or samples.to_pandas(), "
+            "to_arrow() or polars.DataFrame(samples)"
+        )
+
 
 def _frozen(array: np.ndarray) -> np.ndarray:
     """A view that refuses to be written to; the array itself stays as it is."""
@@ -176,106 +277,48 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _items(data: Any) -> Iterable[tuple[str, Any]]:
+def _items(data: Any) -> Iterable[tuple[Any, Any]]:
     """Names and columns of any table-like, recognised by what it can do, not by its type.
 
-    So neither pandas nor polars nor pyarrow has to be imported, or even installed.
+    So neither pandas nor polars has to be imported, or even installed; pyarrow only where what
+    comes speaks nothing but Arrow.
     """
     if data is None:
         return ()
     if isinstance(data, Samples):
         return data.items()
-    if hasattr(data, "column_names") and hasattr(data, "column"):  # Arrow table or record batch
+    try:
+        found = _columns(data)
+    except (MementoError, MemoryError):
+        raise
+    except Exception as error:  # whatever a foreign library raises about its own table
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SchemaError(
+            f"cannot read columns from {type(data).__name__}: {reason}; {_TABLES}"
+        ) from error
+    if found is None:
+        raise SchemaError(f"cannot read columns from {type(data).__name__}; {_TABLES}")
+    return found
+
+
+_TABLES = "give a mapping of names to arrays, a DataFrame, an Arrow table, or columns by keyword"
+
+
+def _columns(data: Any) -> list[tuple[Any, Any]] | None:
+    if hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas; names may stand there twice
+        return [(name, data.iloc[:, i]) for i, name in enumerate(data.columns)]
+    if hasattr(data, "get_columns"):  # polars
+        return [(column.name, column) for column in data.get_columns()]
+    if hasattr(data, "to_table") and not isinstance(data, Mapping):  # a dataset of pyarrow's
+        data = data.to_table()
+    if not hasattr(data, "column_names") and (
+        hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")
+    ):
+        data = arrow.table_of(data)
+    if hasattr(data, "column_names") and hasattr(data, "column"):  # a table or a batch of pyarrow's
         return [(name, data.column(i)) for i, name in enumerate(data.column_names)]
-    if hasattr(data, "columns") and hasattr(data, "dtypes"):  # pandas or polars DataFrame
-        return [(name, data[name]) for name in data.columns]
     if isinstance(data, Mapping):
-        return data.items()
+        return list(data.items())
     if isinstance(data, np.ndarray) and data.dtype.names:
         return [(name, data[name]) for name in data.dtype.names]
-    raise SchemaError(
-        f"cannot read columns from {type(data).__name__}; give a mapping of names to arrays, a "
-        "DataFrame, an Arrow table, or columns by keyword"
-    )
-
-
-def _array(name: str, values: Any) -> np.ndarray:
-    if hasattr(values, "detach"):  # torch tensor
-        values = values.detach().cpu().numpy()
-    elif hasattr(values, "combine_chunks"):  # Arrow chunked array
-        values = values.combine_chunks()
-        if hasattr(values, "chunks"):
-            values = values.chunk(0) if values.num_chunks else values.to_pylist()
-    if missing := _missing(values):
-        raise SchemaError(
-            f"column {name!r} has {missing:,} missing values of {len(values):,}; "
-            "fill or drop them first"
-        )
-    if hasattr(values, "buffers") and hasattr(values, "type"):  # Arrow array
-        values = _arrow(name, values)
-    elif not isinstance(values, np.ndarray) and hasattr(values, "to_numpy"):
-        values = values.to_numpy()  # pandas or polars Series
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise SchemaError(
-            f"column {name!r} is ragged: its rows differ in shape; pad them or split the column"
-        ) from error
-    if array.ndim == 0:
-        raise SchemaError(f"column {name!r} is a single value; give one value for every row")
-    if array.dtype.hasobject:
-        array = _without_objects(name, array)
-    return array
-
-
-def _missing(values: Any) -> int:
-    """How many values of a column are missing, where its library tells that apart from NaN."""
-    nulls = getattr(values, "null_count", 0)
-    if nulls or callable(nulls):
-        return (
-            int(nulls()) if callable(nulls) else int(nulls)
-        )  # polars has a method, Arrow a number
-    if hasattr(values, "isna") and not isinstance(values.dtype, np.dtype):  # pandas' own types
-        return int(values.isna().sum())
-    return 0
-
-
-def _arrow(name: str, values: Any) -> np.ndarray:
-    """An Arrow array as numpy; lists of equal length become further axes."""
-    kind = str(values.type)
-    if kind.startswith(("list", "large_list", "fixed_size_list")):
-        lengths = np.unique(np.asarray(values.value_lengths()))
-        if len(lengths) > 1:
-            raise SchemaError(
-                f"column {name!r} is ragged: lists of {lengths.min()} to {lengths.max()} values; "
-                "pad them or split the column"
-            )
-        if values.flatten().null_count:
-            raise SchemaError(f"column {name!r} has missing values in its lists; fill them first")
-        inner = _arrow(name, values.flatten())
-        width = int(lengths[0]) if len(lengths) else 0
-        return inner.reshape(len(values), width, *inner.shape[1:])
-    if kind.startswith("dictionary"):
-        values = values.dictionary_decode()
-    return np.asarray(values.to_numpy(zero_copy_only=False))
-
-
-def _without_objects(name: str, array: np.ndarray) -> np.ndarray:
-    """Python strings become numpy strings, equal-shaped rows an axis; anything else is refused."""
-    flat = array.reshape(-1)
-    if all(isinstance(value, str) for value in flat):
-        return array.astype(str)
-    if all(isinstance(value, (list, tuple, np.ndarray)) for value in flat) and array.ndim == 1:
-        try:
-            stacked = np.asarray([np.asarray(value) for value in flat])
-        except ValueError as error:
-            raise SchemaError(
-                f"column {name!r} is ragged: its rows differ in shape; pad them or split the column"
-            ) from error
-        if not stacked.dtype.hasobject:
-            return stacked
-    kinds = sorted({type(value).__name__ for value in flat[:1000]})
-    raise SchemaError(
-        f"column {name!r} holds Python objects ({', '.join(kinds)}), which cannot be stored; "
-        "convert it to numbers, strings or datetimes"
-    )
+    return None
