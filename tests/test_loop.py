@@ -30,6 +30,7 @@ from memento import (
     JensenShannon,
     Memento,
     Memory,
+    OnArrivals,
     OnCount,
     OnCoverage,
     OnLoss,
@@ -124,6 +125,7 @@ def arm(name):
         "reservoir": (Reservoir(), OnLoss(0.05)),
         "fifo": (FIFO(), Every(2)),
         "by count": (Reservoir(forget=0.2), OnCount(100)),
+        "arrivals": (Memento(**SPACE), OnArrivals(run_length=3, draws=99)),
     }[name]
     return Memory(96, policy, seed=5), Softmax(seed=7), trigger
 
@@ -459,10 +461,126 @@ def test_structured_log(caplog):
         json.dumps(record.step)
 
 
+# ----------------------------------------------------------------------------------------- arrivals
+
+
+def test_arrivals_are_the_default_and_some_enter_late():
+    memory = Memory(10_000, FIFO())
+    steps = list(run(raw(4), memory, Softmax()))
+    assert steps[0].decision.reason == "nothing was trained yet"
+    assert "chance" in steps[2].decision.reason or "changed" in steps[2].decision.reason
+    assert [step.offered for step in steps] == [48] * 4
+    # Of 48 rows 9 are held back; of these 2 or 3 for good.
+    assert 4 * 48 - len(memory) in range(9 + 3 * 2, 9 + 3 * 3 + 1)
+    assert {name for step in steps[1:] for name in step.decision.figures} >= {"new", "worse"}
+    assert "figure_z_newness" in table(steps)
+
+
+def test_arrivals_are_predicted_by_the_deployed_model():
+    """Of everything that is kept: as if all were predicted anew."""
+    seen = []
+
+    class Looking(OnArrivals):
+        def _decide(self, situation, rng):
+            parts = (situation.arrivals.unit, situation.arrivals.reference)
+            seen.append([part.samples for part in (*parts, situation.arrivals.history)])
+            return Decision(len(seen) % 2 == 0, "every second unit")
+
+    learner = Softmax()
+    for step in run(raw(6), Memory(96, FIFO()), learner, Looking()):
+        if seen and not step.trained:
+            for samples in seen[-1]:
+                if samples.size:
+                    expected = learner.annotate(samples.select(["x", "y_bin"]))
+                    for column, values in expected.items():
+                        np.testing.assert_array_equal(samples[column], values)
+    assert len(seen) == 5
+
+
+def test_a_bad_unit_holds_nothing_back():
+    memory, good = Memory(96, FIFO()), raw(2)
+    bad = [*good, ("bad", good[1][1].with_columns(y_bin=np.full(48, CLASSES)))]
+    steps = run(bad, memory, Softmax(), OnArrivals(draws=99))
+    next(steps)
+    before = next(steps)
+    held = fingerprint(memory)
+    with pytest.raises(DomainError, match="has the label 5"):
+        list(steps)
+    assert before.name == good[1][0]
+    assert fingerprint(memory) == held
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["trees", "linear"])
+def test_false_alarms_of_the_whole_loop(learner):
+    """60 quiet units, three seeds, sessions as clusters: at a run length of 200 at most one alarm.
+
+    Without a change 0.3 alarms are expected at most, so two or more have a probability below 4 %.
+    """
+    sklearn = pytest.importorskip("sklearn")
+    assert sklearn
+    alarms = 0
+    for seed in range(3):
+        steps = run(
+            sessions(seed, 21),
+            Memory(1500, Reservoir(), seed=seed),
+            learner_of(learner, seed),
+            OnArrivals(cluster="session"),
+            rng=seed,
+        )
+        alarms += sum(step.decision.due for step in list(steps)[1:])
+    assert alarms <= 1
+
+
+@pytest.mark.parametrize("learner", ["trees", "linear"])
+def test_a_new_minority_is_seen(learner):
+    """15 % of 300 sessions mean something else from the fourth unit on: due there or one later."""
+    pytest.importorskip("sklearn")
+    for seed in range(3):
+        steps = run(
+            sessions(seed, 6, new_at=4),
+            Memory(1500, Reservoir(), seed=seed),
+            learner_of(learner, seed),
+            OnArrivals(cluster="session"),
+            rng=seed,
+        )
+        due = [step.unit for step in steps if step.decision.due]
+        assert due in ([0, 4], [0, 5])
+
+
+def sessions(seed, units, *, new_at=None, count=300, rows=5, classes=4):
+    """Units of sessions whose rows are alike; from ``new_at`` on 15 % of them have other labels."""
+    rng = np.random.default_rng(seed)
+    centre = rng.normal(size=(classes, 4)) * 1.5
+    for unit in range(units):
+        session = np.repeat(np.arange(count), rows)
+        y = rng.integers(0, classes, len(session))
+        x = centre[y] + rng.normal(size=(count, 4))[session] + rng.normal(size=(len(y), 4))
+        if new_at is not None and unit >= new_at:
+            moved = (rng.random(count) < 0.15)[session]
+            x, y = np.where(moved[:, None], x + 4, x), np.where(moved, (y + 1) % classes, y)
+        yield str(unit), {"x": x, "y": y, "session": session + unit * count}
+
+
+def learner_of(kind, seed):
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    from memento.integrations.sklearn import SklearnLearner
+
+    estimator = {
+        "trees": RandomForestClassifier(10, min_samples_leaf=5, random_state=seed),
+        "linear": LogisticRegression(max_iter=200),
+    }[kind]
+    return SklearnLearner(estimator, label="y", classes=4)
+
+
 # ------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("name", ["memento", "density reservoir", "reservoir", "fifo", "by count"])
+@pytest.mark.parametrize(
+    "name", ["memento", "density reservoir", "reservoir", "fifo", "by count", "arrivals"]
+)
 def test_resume_at_every_step(tmp_path, name):
     """One run straight through without checkpoints, one that starts anew at every single step."""
     assert_resumes(tmp_path, lambda: arm(name), raw(7))

@@ -24,6 +24,7 @@ from memento import (
     Samples,
     Unbounded,
 )
+from memento.arrivals import Arrivals
 from memento.errors import (
     DamagedError,
     DomainError,
@@ -668,3 +669,22 @@ def test_a_folder_from_before_units_loads():
     memory = Memory.restore(arrays, {**documents, "memory": older})
     assert memory.units == {}
     assert memory.reference_model is None
+
+
+def test_what_came_in_lately_is_saved_with_the_memory(tmp_path):
+    memory = Memory(5, FIFO())
+    memory.recent = Arrivals(cluster="c")
+    rng = np.random.default_rng(0)
+    for start in (0, 20):
+        for part in memory.recent.arrive(Samples(c=np.arange(start, start + 20)), rng):
+            memory.insert(part)
+    memory.recent.evidence = 1.5
+    memory.save(tmp_path / "m")
+    loaded = Memory.load(tmp_path / "m").recent
+    assert loaded is not None
+    assert loaded.evidence == 1.5
+    assert loaded.cluster == "c"
+    (arrays, document), (again, document_again) = memory.recent.dump(), loaded.dump()
+    assert document == document_again
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, again[name])

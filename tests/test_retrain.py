@@ -17,6 +17,7 @@ from memento import (
     Memento,
     Memory,
     Never,
+    OnArrivals,
     OnCount,
     OnCoverage,
     OnLoss,
@@ -26,16 +27,27 @@ from memento import (
     Trigger,
     coverage_increase,
 )
+from memento.arrivals import Arrivals, Clusters
 from memento.errors import DomainError, SchemaError, SettingError
 
 SPACE = SampleSpace([JensenShannon.of_labels("y", 6)], batch_size=4, sort_by=["y"])
 POLICY = Memento(SPACE.distances, batch_size=4, sort_by=["y"])
-TRIGGERS = [OnCoverage(), OnLoss(), OnCount(10), Every(3), Never()]
+TRIGGERS = [OnArrivals(draws=99), OnCoverage(), OnLoss(), OnCount(10), Every(3), Never()]
 
 
-def decide(trigger, memory, *, unit=1, trained_at=0, seen_at=0, seed=0):
-    situation = Situation(memory, unit, trained_at, seen_at)
+def decide(trigger, memory, *, unit=1, trained_at=0, seen_at=0, seed=0, arrivals=None):
+    if arrivals is None:
+        arrivals = arrived(Samples(y=[0, 1], loss=[1.0, 1.0]), Samples(y=[0, 1], loss=[1.0, 1.0]))
+    situation = Situation(memory, unit, trained_at, seen_at, arrivals)
     return trigger.decide(situation, np.random.default_rng(seed))
+
+
+def arrived(before, now):
+    """Arrivals with a reference and a newest unit; each row is a cluster."""
+    arrivals = Arrivals()
+    arrivals.reference = Clusters(before, np.linspace(0, 0.4, before.size))
+    arrivals.unit = Clusters(now, np.linspace(0.5, 0.9, now.size))
+    return arrivals
 
 
 def moved(before, now, policy=POLICY):
@@ -53,6 +65,9 @@ def labels(*values):
 
 def losses(*values):
     return Samples(loss=np.array(values, float))
+
+
+HELD = Memory(4, FIFO())
 
 
 # ------------------------------------------------------------------------------------- all triggers
@@ -148,36 +163,41 @@ def test_never():
     ],
 )
 def test_on_loss(then, now, value, due):
-    decision = decide(OnLoss(0.25), moved(losses(*then), losses(*now), FIFO()))
+    decision = decide(OnLoss(0.25), HELD, arrivals=arrived(losses(*then), losses(*now)))
     assert decision.due is due
     assert decision.value == pytest.approx(value)
     assert decision.threshold == 0.25
     assert decision.reason == (
-        f"mean loss {np.mean(now):.4g} against {np.mean(then):.4g} at training: {value:+.1%} "
-        "(threshold +25.0%)"
+        f"mean loss {np.mean(now):.4g} on arrivals against {np.mean(then):.4g} on those since the "
+        f"training: {value:+.1%} (threshold +25.0%)"
     )
 
 
 def test_on_loss_of_another_column():
-    memory = moved(Samples(error=[1.0], loss=[1.0]), Samples(error=[3.0], loss=[1.0]), FIFO())
-    assert decide(OnLoss(column="error"), memory).due
-    assert not decide(OnLoss(), memory).due
+    arrivals = arrived(Samples(error=[1.0], loss=[1.0]), Samples(error=[3.0], loss=[1.0]))
+    assert decide(OnLoss(column="error"), HELD, arrivals=arrivals).due
+    assert not decide(OnLoss(), HELD, arrivals=arrivals).due
 
 
 @pytest.mark.parametrize("where", ["neither", "now", "then"])
 def test_on_loss_without_losses(where):
-    memory = moved(labels(1), losses(1) if where == "now" else labels(1), FIFO())
-    if where == "then":
-        memory.annotate_reference(losses(1))
+    then, now = (losses(1) if where == side else labels(1) for side in ("then", "now"))
     with pytest.raises(SchemaError, match=r"'loss' is missing .* have the learner annotate it"):
-        decide(OnLoss(), memory)
+        decide(OnLoss(), HELD, arrivals=arrived(then, now))
 
 
-def test_on_loss_without_a_reference():
-    memory = Memory(4, FIFO())
-    memory.insert(losses(1))
-    with pytest.raises(SchemaError, match="'loss' is missing in the memory or its reference"):
-        decide(OnLoss(), memory)
+def test_on_loss_right_after_a_training():
+    arrivals = arrived(Samples(), losses(1, 3))
+    decision = decide(OnLoss(), HELD, arrivals=arrivals)
+    assert decision.due is False
+    assert "mean loss 2 on the first arrivals since the training" in decision.reason
+
+
+@pytest.mark.parametrize("trigger", [OnLoss(), OnArrivals()], ids=repr)
+def test_triggers_that_compare_arrivals_say_so_where_none_were_kept(trigger):
+    situation = Situation(HELD, 1, 0)
+    with pytest.raises(SettingError, match=r"no arrivals were kept; use it in memento.run, or"):
+        trigger.decide(situation, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +206,87 @@ def test_on_loss_without_a_reference():
 def test_on_loss_that_is_no_number(then, now):
     """Never due for a reason that nobody sees: a loss that is NaN compares as not larger."""
     with pytest.raises(DomainError, match=r"column 'loss' has a mean of .* finite losses"):
-        decide(OnLoss(), moved(losses(*then), losses(*now), FIFO()))
+        decide(OnLoss(), HELD, arrivals=arrived(losses(*then), losses(*now)))
+
+
+def test_on_loss_leaves_out_what_waits_for_its_label():
+    arrivals = arrived(losses(1, np.nan, 1), losses(np.nan, 1))
+    assert decide(OnLoss(), HELD, arrivals=arrivals).value == 0
+
+
+# ----------------------------------------------------------------------------------------- arrivals
+
+
+def predicted(rng, size, *, classes=3, new=0.0, sharp=2.0):
+    """Labels, predictions and losses; a share of the labels is one more than the model knows."""
+    y = rng.integers(0, classes, size)
+    logits = rng.normal(size=(size, classes + 1)) - 8 * (np.arange(classes + 1) == classes)
+    logits[np.arange(size), y] += sharp
+    yhat = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y[rng.random(size) < new] = classes
+    return Samples(y=y, yhat=yhat, loss=-np.log(yhat[np.arange(size), y]))
+
+
+SEEN = SampleSpace([JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels("y", 4)])
+
+
+def test_on_arrivals_without_a_change():
+    """False alarms: of 40 units at a run length of 20 at most 2 would be expected; 8 have p < 1e-3.
+
+    Each unit is compared alone, from evidence 0, so an alarm needs e(p) >= 20: p < 0.0011.
+    """
+    rng = np.random.default_rng(1)
+    trigger = OnArrivals(run_length=20, draws=1999, space=SEEN)
+    due = [
+        decide(trigger, HELD, arrivals=arrived(predicted(rng, 600), predicted(rng, 300))).due
+        for _ in range(40)
+    ]
+    assert sum(due) <= 2
+
+
+def test_on_arrivals_of_a_new_label():
+    rng = np.random.default_rng(2)
+    trigger = OnArrivals(space=SEEN)
+    arrivals = arrived(predicted(rng, 2000), predicted(rng, 1500, new=0.02))
+    decision = decide(trigger, HELD, arrivals=arrivals)
+    assert decision.due is True
+    assert decision.value == arrivals.evidence >= 200 == decision.threshold
+    assert decision.p_value == 1 / 19_999
+    assert decision.figures["labels"] == 1
+    assert "there are labels that were not there before (3)" in decision.reason
+    assert "once in 200 units or more seldom" in decision.reason
+
+
+def test_on_arrivals_of_larger_losses():
+    rng = np.random.default_rng(3)
+    arrivals = arrived(predicted(rng, 2000), predicted(rng, 1500, sharp=1.0))
+    decision = decide(OnArrivals(space=SEEN), HELD, arrivals=arrivals)
+    assert decision.due is True
+    assert decision.figures["worse"] > 0.1
+    assert "large losses are" in decision.reason
+
+
+def test_on_arrivals_of_a_change_that_does_no_harm():
+    """Better predicted than before and nothing that the history lacks: reported, and no more."""
+    rng = np.random.default_rng(4)
+    arrivals = arrived(predicted(rng, 2000), predicted(rng, 1500, sharp=4.0))
+    trigger = OnArrivals(space=SEEN, effect=1.0)
+    decision = decide(trigger, HELD, arrivals=arrivals)
+    assert decision.due is False
+    assert decision.reason.startswith("arrivals have changed, but it does no harm")
+    assert arrivals.renew
+    assert arrivals.evidence == 0
+
+
+@pytest.mark.parametrize("sides", [(1, 5), (5, 1)])
+def test_on_arrivals_with_too_few_to_tell(sides):
+    rng = np.random.default_rng(5)
+    arrivals = arrived(*(predicted(rng, size) for size in sides))
+    arrivals.evidence = 3.0
+    decision = decide(OnArrivals(space=SEEN), HELD, arrivals=arrivals)
+    assert decision.due is False
+    assert "too few to tell" in decision.reason
+    assert arrivals.evidence == 3.0
 
 
 # ----------------------------------------------------------------------------------------- coverage

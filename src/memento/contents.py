@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from memento.arrivals import Arrivals
 from memento.policies._policy import State
 from memento.samples import Samples
 
@@ -81,6 +82,7 @@ class Contents:
         model: Digest of the model that made the predictions held.
         reference_model: The same of the predictions in the reference.
         units: Names of inserted units, and with which insert each came.
+        recent: What came in lately, kept apart for a trigger.
         origin: Folder that it was loaded from or saved to, and the generation there.
     """
 
@@ -95,6 +97,7 @@ class Contents:
     model: str | None = None
     reference_model: str | None = None
     units: Mapping[str, int] = field(default_factory=dict)
+    recent: Arrivals | None = None
     origin: tuple[Path, int] | None = None
 
     def held(self) -> Samples:

@@ -1,7 +1,8 @@
 """The day of a model that learns continually: the only place that owns the order of things.
 
-For every unit of the stream (a day, say): annotate what came in with the current model, insert it,
-decide, train if due and annotate everything held again, evaluate on the next unit, save.
+For every unit of the stream (a day, say): annotate what came in with the current model, keep aside
+what a trigger compares later units with, insert the rest, decide, train if due and annotate
+everything held again, evaluate on the next unit, save.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memento import snapshot
+from memento.arrivals import Arrivals
 from memento.errors import ForeignError, SchemaError, SettingError
 from memento.learner import Checkpointable, Learner, digest_of_state
-from memento.memory import Memory
-from memento.retrain import Decision, Situation, Trigger
+from memento.memory import Memory, Report
+from memento.retrain import Decision, OnArrivals, Situation, Trigger
 from memento.samples import Samples
 
 __all__ = ["Step", "log_scores", "run", "table"]
@@ -62,13 +64,15 @@ class Step:
     restored: bool = field(default=False, compare=False)
 
     def row(self) -> dict[str, Any]:
-        """This step as one flat row; scores are named ``score_...``."""
+        """This step as one flat row; scores are named ``score_...``, figures ``figure_...``."""
         row = asdict(self)
         decision, scores = row.pop("decision"), row.pop("scores")
+        figures = decision.pop("figures")
         del row["restored"]
         return {
             **row,
             **decision,
+            **{f"figure_{name}": value for name, value in figures.items()},
             **{f"score_{name}": value for name, value in scores.items()},
         }
 
@@ -97,7 +101,7 @@ def run(
     stream: Iterable[tuple[str, Any]],
     memory: Memory,
     learner: Learner,
-    trigger: Trigger,
+    trigger: Trigger | None = None,
     *,
     scores: Scores = log_scores,
     weighted: bool = True,
@@ -114,7 +118,8 @@ def run(
             from a checkpoint it is read from the start again; what was done before is skipped.
         memory: Receives the samples.
         learner: Trained on the memory's content.
-        trigger: Decides when.
+        trigger: Decides when; `OnArrivals()` if left out. Where it compares arrivals, some of each
+            unit's samples enter the memory one unit late, or never (see `memento.arrivals`).
         scores: From annotated samples of the next unit to named numbers.
         weighted: Whether to train with `Memory.weights`, where the policy states them.
         freeze_after: Leave memory and model alone after so many units, and only evaluate.
@@ -147,6 +152,11 @@ def run(
         >>> [step.trained for step in steps]
         [True, False, True]
     """
+    if not isinstance(memory, Memory):
+        raise SettingError(f"memory is {memory!r}; expected one memento.Memory")
+    trigger = OnArrivals() if trigger is None else trigger
+    if not isinstance(trigger, Trigger):
+        raise SettingError(f"trigger is {trigger!r}; expected a Trigger, such as OnArrivals()")
     loop = _Loop(memory, learner, trigger, scores, weighted, freeze_after, rng)
     loop.saved = checkpoint is not None
     if freeze_after is not None and freeze_after < 0:
@@ -157,6 +167,8 @@ def run(
             f"{type(learner).__name__} has no state() and restore(), so it cannot be saved; give "
             "it both, or run without checkpoint"
         )
+    if folder is not None and hasattr(learner, "check_checkpoint"):
+        learner.check_checkpoint()
     if folder is not None and snapshot.exists(folder):
         loop.restore(folder)
     done = len(loop.steps)
@@ -248,6 +260,7 @@ class _Loop:
         self.weighted = weighted
         self.freeze_after = freeze_after
         self.rng = np.random.default_rng(rng)
+        self.arrivals: Arrivals | None = trigger.keeps()
         self.trained_at: int | None = None
         self.seen_at = 0
         self.steps: list[Step] = []
@@ -261,16 +274,32 @@ class _Loop:
             held = len(self.memory)
             decision = Decision(False, f"frozen after {self.freeze_after} units")
             return Step(unit, name, fresh.size, 0, held, decision, False, frozen=True)
-        report = self.memory.insert(self._annotated(fresh))
-        situation = Situation(self.memory, unit, self.trained_at, self.seen_at)
+        kept = self._insert(self._annotated(fresh)).kept
+        label = getattr(self.learner, "label", "y")
+        situation = Situation(
+            self.memory, unit, self.trained_at, self.seen_at, self.arrivals, label
+        )
         decision = _without_numpy(self.trigger.decide(situation, self.rng))
         if decision.due and not len(self.memory):
             decision = replace(decision, due=False, reason="the memory is empty")
+        if decision.due and not _labelled(self.memory.samples, label):
+            decision = replace(decision, due=False, reason="no sample held has its label yet")
         if decision.due:
             self._train(unit)
-        return Step(
-            unit, name, report.offered, report.kept, len(self.memory), decision, decision.due
-        )
+        return Step(unit, name, fresh.size, kept, len(self.memory), decision, decision.due)
+
+    def _insert(self, samples: Samples) -> Report:
+        """Insert a unit, or what a trigger leaves of it and has left of the one before."""
+        if self.arrivals is None or not samples.size:
+            return self.memory.insert(samples)
+        # Checked as a whole, so that a unit which is refused leaves nothing behind.
+        self.memory.check(samples)
+        reports = [
+            self.memory.insert(part)
+            for part in self.arrivals.arrive(samples, self.rng)
+            if part.size
+        ]
+        return Report(*(sum(n) for n in zip(*map(astuple, reports), strict=True)))
 
     def evaluate(self, unit: int, following: tuple[str, Any]) -> Exception | None:
         """Give a step the scores of the current model on the next unit.
@@ -308,6 +337,8 @@ class _Loop:
         # what is held now, so it is annotated with it.
         self.memory.annotate(self.learner.annotate(self.memory.samples))
         self.memory.mark_trained()
+        if self.arrivals is not None:
+            self.arrivals.trained(self._annotated)
         self.memory.model = None
         if self.saved and isinstance(self.learner, Checkpointable):
             self.memory.model = digest_of_state(self.learner.state())
@@ -327,6 +358,9 @@ class _Loop:
         documents = {f"memory/{name}": document for name, document in documents.items()}
         if isinstance(self.learner, Checkpointable) and self.learner.trained:
             arrays |= {f"learner/{name}": array for name, array in self.learner.state().items()}
+        if self.arrivals is not None:
+            kept, documents["arrivals"] = self.arrivals.dump()
+            arrays |= {f"arrivals/{name}": array for name, array in kept.items()}
         documents["loop"] = {
             "settings": self._settings(),
             "trained_at": self.trained_at,
@@ -353,6 +387,9 @@ class _Loop:
                 self.memory.policy,
             )
         )
+        if self.arrivals is not None:
+            kept = snapshot.with_prefix(found.arrays, "arrivals/")
+            self.arrivals = Arrivals.restore(kept, found.documents["arrivals"])
         self.trained_at, self.seen_at = loop["trained_at"], loop["seen_at"]
         self.rng = snapshot.generator_from(loop["generator"])
         self.steps = [
@@ -367,7 +404,19 @@ class _Loop:
 def _without_numpy(decision: Decision) -> Decision:
     """With numbers that JSON knows, whatever a trigger computed with."""
     numbers = (decision.value, decision.threshold, decision.noise, decision.p_value)
-    return Decision(bool(decision.due), decision.reason, *map(float, numbers))
+    figures = {name: float(value) for name, value in decision.figures.items()}
+    value, threshold, noise, p_value = map(float, numbers)
+    return Decision(bool(decision.due), decision.reason, value, threshold, noise, p_value, figures)
+
+
+def _labelled(samples: Samples, label: str) -> bool:
+    """Whether any sample has its label; also where nobody says which column that is."""
+    if label not in samples:
+        return True
+    column = samples[label]
+    if column.dtype.kind == "f":
+        return not np.isnan(column).all()
+    return column.dtype.kind not in "US" or bool((column != "").any())
 
 
 def table(steps: Sequence[Step]) -> Samples:

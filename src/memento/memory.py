@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from memento import arguments, snapshot
+from memento.arrivals import Arrivals
 from memento.contents import Change, Column, Contents, taken_rows
 from memento.errors import ForeignError, SchemaError, SettingError, StorageError
 from memento.files import Lock
@@ -135,6 +136,15 @@ class Memory(Guarded):
     @reference_model.setter
     def reference_model(self, digest: str | None) -> None:
         self._become(reference_model=digest)
+
+    @property
+    def recent(self) -> Arrivals | None:
+        """What came in lately, set and used by the caller for a trigger; saved with the memory."""
+        return self._now().recent
+
+    @recent.setter
+    def recent(self, arrivals: Arrivals | None) -> None:
+        self._become(recent=arrivals)
 
     def __len__(self) -> int:
         return self._now().size
@@ -371,12 +381,15 @@ class Memory(Guarded):
             "reference_model": now.reference_model,
             "units": dict(now.units),
         }
-        generator = snapshot.generator_document(now.rng)
-        return arrays, {
+        documents = {
             "memory": contents,
             "policy": self._policy.settings(),
-            "generator": generator,
+            "generator": snapshot.generator_document(now.rng),
         }
+        if now.recent is not None:
+            recent, documents["recent"] = now.recent.dump()
+            arrays |= {f"recent/{name}": array for name, array in recent.items()}
+        return arrays, documents
 
     @classmethod
     def restore(
@@ -410,8 +423,13 @@ class Memory(Guarded):
         reference = None
         if contents["trained"]:
             reference = Samples.borrow(snapshot.with_prefix(arrays, "reference/"))
+        recent = None
+        if "recent" in documents:
+            kept = snapshot.with_prefix(arrays, "recent/")
+            recent = Arrivals.restore(kept, documents["recent"])
         memory._contents = Contents(
             rng=rng,
+            recent=recent,
             columns=columns,
             size=contents["size"],
             arrivals=arrays["arrivals"],

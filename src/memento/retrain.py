@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import get_args
 
 import numpy as np
 
 from memento import arguments
+from memento.arrivals import Arrivals
 from memento.coverage import Estimator, coverage_increase
 from memento.density import SampleSpace
+from memento.distances import Distance, JensenShannon
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.memory import Memory
+from memento.newness import Comparison, compare, e_value, excess, new_share, unseen_labels
+from memento.samples import Samples
 
 __all__ = [
     "Decision",
     "Every",
     "Never",
+    "OnArrivals",
     "OnCount",
     "OnCoverage",
     "OnLoss",
@@ -36,12 +43,17 @@ class Situation:
         unit: Units of the stream (days, say) before this one.
         trained_at: Unit of the last training; None before the first.
         seen_at: Samples that the memory had seen at the last training.
+        arrivals: The newest unit and what it can be compared with, for triggers that keep them.
+        label: Column of the labels; where the memory's policy has no distances, triggers compare
+            by it.
     """
 
     memory: Memory
     unit: int = 0
     trained_at: int | None = None
     seen_at: int = 0
+    arrivals: Arrivals | None = None
+    label: str = "y"
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class Decision:
         threshold: What it was compared with; NaN if nothing was.
         noise: 95 % quantile of ``value`` if nothing has changed; NaN if unknown.
         p_value: Probability of such a value if nothing has changed; NaN if unknown.
+        figures: Further numbers by name, for tables and logs.
     """
 
     due: bool
@@ -63,6 +76,7 @@ class Decision:
     threshold: float = float("nan")
     noise: float = float("nan")
     p_value: float = float("nan")
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Trigger(ABC):
@@ -71,11 +85,15 @@ class Trigger(ABC):
     All triggers are due when nothing was trained yet; subclasses say when they are due again.
     """
 
+    def keeps(self) -> Arrivals | None:
+        """Where arrivals are kept for this trigger, empty; None: it needs none."""
+        return None
+
     def decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         """Look at a situation.
 
         Args:
-            situation: It is not changed.
+            situation: It is not changed, except for ``evidence`` and ``renew`` of its arrivals.
             rng: For triggers that draw at random.
         """
         if situation.trained_at is None:
@@ -162,12 +180,215 @@ def _least_permutations(significance: float) -> int:
 
 
 @dataclass(frozen=True)
+class OnArrivals(Trigger):
+    """Due when arrivals differ from earlier ones in a way that costs something.
+
+    Every unit is compared with earlier arrivals that the deployed model was not trained on either
+    (see `memento.arrivals`): are there new regions of labels and predictions, labels that were not
+    there, or more large losses? One exact permutation test answers; its p-values are gathered over
+    units as e-values in a Shiryaev-Roberts sum ``R <- (1 + R) e(p)``, which is 0 at each training
+    (see `memento.newness`). If nothing changes, R reaches ``run_length`` on average not before so
+    many units. Retraining is due when it does *and* the change matters: it is new beside the whole
+    history, or it is predicted worse. A change that does no harm is reported, and what came with it
+    is then what later units are compared with.
+
+    The price: of every unit a fifth of the clusters (``witnesses``) enters the memory one unit
+    late, a quarter of these never.
+
+    Args:
+        run_length: Units, above 1: without a change a false alarm comes on average not earlier.
+        cluster: Column that says what belongs together (sessions, customers, days): rows of one
+            cluster are alike, so that the cluster counts as one piece of evidence. None: rows are
+            independent. If they are not, this trigger raises false alarms.
+        effect: Least share of arrivals, in [0, 1], in regions that the history covers at less than
+            a quarter of their density.
+        worse: Least relative increase of how often losses are large (above the earlier 90 % or 95 %
+            quantile).
+        witnesses: Share of a unit's clusters held back, in [0, 1). 0 uses only units since the
+            training, and is blind for the first of them.
+        draws: Most permutations, the observation included; so many that the smallest p-value alone
+            can reach ``run_length``.
+        space: How arrivals are compared; the memory's policy if left out, or where it has no
+            distances, label and prediction.
+
+    Example:
+        >>> OnArrivals(cluster="session").run_length
+        200
+    """
+
+    run_length: float = 200
+    cluster: str | None = None
+    effect: float = 0.02
+    worse: float = 0.10
+    witnesses: float = 0.2
+    draws: int = 19_999
+    space: SampleSpace | None = None
+
+    def __post_init__(self) -> None:
+        arguments.check(
+            self,
+            run_length=arguments.number(above=1, words="a number of units above 1"),
+            effect=arguments.number(0, 1, words="a share from 0 to 1"),
+            worse=arguments.number(0, words="a relative increase, 0 or more"),
+            draws=arguments.whole(99),
+            space=arguments.optional(arguments.instance(SampleSpace, "a SampleSpace")),
+        )
+        self.keeps()
+
+    def keeps(self) -> Arrivals:
+        """Where arrivals are kept for this trigger, empty."""
+        return Arrivals(witnesses=self.witnesses, cluster=self.cluster)
+
+    def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
+        arrivals = situation.arrivals
+        if arrivals is None:
+            raise SettingError(
+                "OnArrivals compares what comes in, and no arrivals were kept; use it in "
+                "memento.run, or keep them with OnArrivals().keeps()"
+            )
+        unit, reference = arrivals.unit, arrivals.reference
+        if not unit.size:
+            return self._decision(arrivals, False, "no samples came")
+        if not reference.size:
+            return self._decision(
+                arrivals, False, "the first arrivals since the training: nothing to compare with"
+            )
+        sets = [unit.samples, reference.samples, arrivals.history.samples]
+        space = self.space or space_of(situation.memory, sets, situation.label)
+        found = compare(space, unit, reference, draws=self.draws, rng=rng)
+        if not found.z:
+            return self._decision(
+                arrivals, False, f"too few to tell ({_sides(found)}; expected 2 or more each)"
+            )
+        arrivals.evidence = min((1 + arrivals.evidence) * e_value(found.p_value), 1e30)
+        history = arrivals.history if arrivals.history.size else reference
+        new = new_share(space, unit.samples, history.samples, tolerance=_TOLERANCE, rng=rng)
+        worse = excess(unit.samples, reference.samples)
+        labels = unseen_labels(space, unit.samples, [reference.samples, history.samples])
+        changed = arrivals.evidence >= self.run_length
+        harm = bool(labels) or new >= self.effect or worse >= self.worse
+        decision = self._decision(
+            arrivals,
+            changed and harm,
+            self._sentence(found, arrivals.evidence, new, worse, labels, harm),
+            found,
+            {"new": new, "worse": worse, "labels": float(len(labels))},
+        )
+        if changed and not harm:
+            # Another stream, as well predicted: it is what later arrivals are compared with, or
+            # the first noise in the effect would be an alarm.
+            arrivals.evidence, arrivals.renew = 0.0, True
+        return decision
+
+    def _decision(
+        self,
+        arrivals: Arrivals,
+        due: bool,
+        reason: str,
+        found: Comparison | None = None,
+        effects: Mapping[str, float] | None = None,
+    ) -> Decision:
+        figures = dict(effects or {})
+        if found is not None:
+            figures |= {f"z_{name}": z for name, z in found.z.items()}
+            figures |= {
+                "draws": float(found.draws),
+                "clusters": float(found.clusters[0]),
+                "clusters_before": float(found.clusters[1]),
+            }
+        return Decision(
+            due,
+            reason,
+            arrivals.evidence,
+            float(self.run_length),
+            p_value=math.nan if found is None else found.p_value,
+            figures=figures,
+        )
+
+    def _sentence(
+        self,
+        found: Comparison,
+        evidence: float,
+        new: float,
+        worse: float,
+        labels: list[object],
+        harm: bool,
+    ) -> str:
+        """What was seen, how much of it is new, with what error rate."""
+        effects = [f"{max(new, 0):.1%} of the arrivals are new"]
+        if labels:
+            shown = ", ".join(map(str, labels[:3])) + (", ..." if len(labels) > 3 else "")
+            effects.append(f"there are labels that were not there before ({shown})")
+        if not math.isnan(worse):
+            more = "more" if worse >= 0 else "less"
+            effects.append(f"large losses are {abs(worse):.0%} {more} frequent than before")
+        seen = " and ".join([", ".join(effects[:-1]), effects[-1]] if effects[1:] else effects)
+        rate = (
+            f"p = {found.p_value:.2g} between {_sides(found)}; evidence {evidence:.3g} of "
+            f"{self.run_length:g}, which without a change is reached once in {self.run_length:g} "
+            "units or more seldom"
+        )
+        if evidence < self.run_length:
+            return f"no change that chance could not make: {seen} ({rate})"
+        if harm:
+            return f"arrivals have changed: {seen} ({rate})"
+        return f"arrivals have changed, but it does no harm: {seen} ({rate})"
+
+
+#: What the history covers at this part of the arrivals' density is no news: 1 / 4.
+_TOLERANCE = 4.0
+
+
+def _sides(found: Comparison) -> str:
+    return f"{found.clusters[0]:,} clusters that came and {found.clusters[1]:,} before"
+
+
+def space_of(memory: Memory, sets: Sequence[Samples], label: str = "y") -> SampleSpace:
+    """How a memory's samples are compared: by its policy, or by their label and prediction.
+
+    Args:
+        memory: Its policy is taken if it has distances.
+        sets: Where it has none, their columns say what label and prediction are.
+        label: Name of the column of labels; ``yhat`` holds predictions.
+
+    Raises:
+        SchemaError: There is neither.
+    """
+    policy = getattr(memory, "policy", None)
+    if isinstance(policy, SampleSpace) and policy.distances:
+        return policy
+    samples = sets[0]
+    distances: list[Distance] = []
+    values = "yhat" in samples and samples["yhat"].ndim == 1
+    if "yhat" in samples:
+        distances.append(
+            JensenShannon.of_values("yhat") if values else JensenShannon.of_probabilities("yhat")
+        )
+    if label in samples and samples[label].ndim == 1:
+        if values and samples[label].dtype.kind == "f":
+            distances.append(JensenShannon.of_values(label))
+        else:
+            classes = int(max(part[label].max() for part in sets if part.size)) + 1
+            distances.append(JensenShannon.of_labels(label, classes))
+    if not distances:
+        raise SchemaError(
+            f"there is neither a column {label!r} nor 'yhat' to compare arrivals by, only "
+            f"{sorted(samples)}; give OnArrivals(space=SampleSpace([...]))"
+        )
+    return SampleSpace(distances)
+
+
+@dataclass(frozen=True)
 class OnLoss(Trigger):
-    """Due when the model's mean loss on the memory exceeds that on its training set.
+    """Due when the model's mean loss on arrivals exceeds that on earlier ones.
+
+    Both are losses on samples that the model was not trained on: those of a unit, and those of all
+    units since the training. The first unit after a training is only compared with. There is no
+    test: noise alone can reach the increase where units are small.
 
     Args:
         increase: Least relative increase, above 0: 0.1 is 10 %.
-        column: Column of losses, by the current model, in what is held and in the reference.
+        column: Column of losses, by the deployed model.
     """
 
     increase: float = 0.1
@@ -180,28 +401,51 @@ class OnLoss(Trigger):
             column=arguments.text(),
         )
 
+    def keeps(self) -> Arrivals:
+        """Where arrivals are kept for this trigger, empty."""
+        return Arrivals(witnesses=0.0)
+
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
-        held, reference = situation.memory.samples, situation.memory.reference
-        if reference is None or self.column not in held or self.column not in reference:
-            raise SchemaError(
-                f"column {self.column!r} is missing in the memory or its reference; have the "
-                "learner annotate it"
+        arrivals = situation.arrivals
+        if arrivals is None:
+            raise SettingError(
+                "OnLoss compares the losses of what comes in, and no arrivals were kept; use it in "
+                "memento.run, or keep them with OnLoss().keeps()"
             )
-        now, then = float(held[self.column].mean()), float(reference[self.column].mean())
+        if not arrivals.unit.size:
+            return Decision(False, "no samples came", threshold=self.increase)
+        now = self._mean(arrivals.unit.samples)
+        if not arrivals.reference.size:
+            return Decision(
+                False,
+                f"mean loss {now:.4g} on the first arrivals since the training: later ones are "
+                "compared with it",
+                threshold=self.increase,
+            )
+        then = self._mean(arrivals.reference.samples)
         if np.isnan(now) or not np.isfinite(then):
             raise DomainError(
-                f"column {self.column!r} has a mean of {now:.4g} in the memory, of {then:.4g} in "
-                "its reference; expected finite losses"
+                f"column {self.column!r} has a mean of {now:.4g} in what came in, of {then:.4g} "
+                "before; expected finite losses"
             )
         # Losses are not negative; where there was none before, any is an infinite increase.
         value = (now - then) / then if then > 0 else (np.inf if now > 0 else 0.0)
         return Decision(
             value >= self.increase,
-            f"mean loss {now:.4g} against {then:.4g} at training: {value:+.1%} (threshold "
-            f"{self.increase:+.1%})",
+            f"mean loss {now:.4g} on arrivals against {then:.4g} on those since the training: "
+            f"{value:+.1%} (threshold {self.increase:+.1%})",
             value,
             self.increase,
         )
+
+    def _mean(self, samples: Samples) -> float:
+        if self.column not in samples:
+            raise SchemaError(
+                f"column {self.column!r} is missing in what came in; have the learner annotate it"
+            )
+        losses = samples[self.column]
+        known = losses[~np.isnan(losses)]  # labels may come later
+        return float(known.mean()) if len(known) else float(losses.mean())
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from memento.arrivals import Arrivals
 from memento.cases.puffer.deploy_settings import puffer_policy
 from memento.cases.puffer.features import HORIZONS, Features
 from memento.cases.puffer.schema import Day, polars
@@ -370,6 +371,10 @@ class OnAllowedDays(Trigger):
     trigger: Trigger
     space: SampleSpace
     notes: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
+
+    def keeps(self) -> Arrivals | None:
+        """See `Trigger.keeps`."""
+        return self.trigger.keeps()
 
     def decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         """See `Trigger.decide`."""

@@ -1,0 +1,266 @@
+"""Arrivals kept apart: earlier samples that the deployed model has never been trained on.
+
+Whether a stream has changed can only be told from samples that are alike in everything else. A
+model's predictions for what it was trained on are sharper, and its losses lower, than for anything
+new, so the content of a memory says nothing about what comes in. Therefore some samples are kept
+beside it:
+
+- the *reference*: what came in since the training, and before that the *witnesses* of the unit of
+  the training: a share of its clusters that enter the memory one unit late;
+- the *history*: a small part of the witnesses that never enters, a uniform sample of all units.
+
+A cluster is what belongs together (a session, a customer, a day): its rows are kept or left as one,
+since rows of one cluster resemble each other whether the stream changes or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from memento import arguments
+from memento.errors import SchemaError
+from memento.samples import Samples
+
+__all__ = ["Arrivals", "Clusters"]
+
+#: Of the witnesses this share never enters the memory.
+_NEVER = 0.25
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Samples in whole clusters.
+
+    Attributes:
+        samples: ``n`` rows.
+        key: ``(n,)`` float64 in [0, 1), one random number a cluster: rows of one cluster share it.
+    """
+
+    samples: Samples
+    key: np.ndarray
+
+    @classmethod
+    def none(cls) -> Clusters:
+        """No samples."""
+        return cls(Samples(), np.empty(0))
+
+    @property
+    def size(self) -> int:
+        """Rows."""
+        return self.samples.size
+
+    @property
+    def count(self) -> int:
+        """Clusters."""
+        return len(np.unique(self.key))
+
+    def take(self, rows: np.ndarray) -> Clusters:
+        """Some of the rows, copied; a mask or numbers."""
+        return Clusters(self.samples.take(rows), self.key[rows])
+
+    def at_most(self, rows: int) -> Clusters:
+        """The clusters with the smallest keys, as many as have ``rows`` rows in all.
+
+        Keys are random, so this is a uniform sample of clusters, also of a sample made so before.
+        """
+        if self.size <= rows:
+            return self
+        keys, counts = np.unique(self.key, return_counts=True)
+        fitting = int(np.searchsorted(np.cumsum(counts), rows, side="right"))
+        # One cluster compares with nothing, however large it is.
+        last = keys[min(max(fitting, 2), len(keys)) - 1]
+        return self.take(self.key <= last)
+
+    def joined(self, other: Clusters) -> Clusters:
+        """Both, as far as their columns agree; the newer of the two where they share none."""
+        if not self.size or not other.size:
+            return other if not self.size else self
+        names = [name for name in other.samples if name in self.samples]
+        parts = [part.samples.select(names) for part in (self, other)]
+        try:
+            samples = Samples.concat(parts)
+        except SchemaError:  # predictions have got wider, say: the older ones compare with nothing
+            return other
+        return Clusters(samples, np.concatenate([self.key, other.key]))
+
+    def annotated(self, annotate: Callable[[Samples], Samples]) -> Clusters:
+        """The same with columns by another model."""
+        return Clusters(annotate(self.samples), self.key) if self.size else self
+
+
+class Arrivals:
+    """What came in lately, and what it can be compared with.
+
+    Args:
+        witnesses: Share of each unit's clusters, in [0, 1), that enters the memory one unit late; a
+            quarter of these never does. 0 holds nothing back.
+        cluster: Column that says what belongs together; None: each row is a cluster of its own.
+        rows: Most rows of a unit, of the reference and of the history that are kept.
+
+    Attributes:
+        unit: The newest unit, or a sample of its clusters.
+        reference: Earlier arrivals that the deployed model was not trained on, predicted by it.
+        history: A uniform sample of earlier units that no model was ever trained on.
+        evidence: What a trigger has gathered since the training; its meaning is the trigger's.
+        renew: Whether the reference starts anew with the newest unit, when the next one comes.
+
+    Raises:
+        SettingError: A share outside of [0, 1), or too few rows.
+    """
+
+    def __init__(
+        self, *, witnesses: float = 0.2, cluster: str | None = None, rows: int = 20_000
+    ) -> None:
+        share = arguments.number(0, words="a share in [0, 1)")
+        arguments.require(
+            "witnesses",
+            witnesses,
+            replace(share, holds=lambda value: share.holds(value) and value < 1),
+        )
+        arguments.require("cluster", cluster, arguments.optional(arguments.text()))
+        arguments.require("rows", rows, arguments.whole(2))
+        self.witnesses = witnesses
+        self.cluster = cluster
+        self.rows = rows
+        self.unit = Clusters.none()
+        self.reference = Clusters.none()
+        self.history = Clusters.none()
+        self.evidence = 0.0
+        self.renew = False
+        self._witnesses = Clusters.none()
+        self._late = Samples()
+
+    def arrive(self, samples: Samples, rng: np.random.Generator) -> list[Samples]:
+        """Take note of a unit.
+
+        Args:
+            samples: The unit, predicted by the deployed model (where there is one).
+            rng: Says which clusters are held back.
+
+        Returns:
+            What enters the memory now: those held back from the unit before and most of this one,
+            as one set of samples where they have the same columns, else as two.
+
+        Raises:
+            SchemaError: The column of clusters is missing.
+        """
+        if not samples.size:
+            return [samples]
+        codes, count = self._codes(samples)
+        self._fold()
+        key = rng.random(count)
+        back, never = np.zeros(count, bool), np.zeros(count, bool)
+        held = int(self.witnesses * count)
+        if held:
+            chosen = rng.permutation(count)[:held]
+            back[chosen] = True
+            # On average exact, also where a quarter of the witnesses is less than one cluster.
+            never[chosen[: int(_NEVER * self.witnesses * count + rng.random())]] = True
+        whole = Clusters(samples, key[codes])
+        self.unit = whole.at_most(self.rows)
+        self._witnesses = whole.take(back[codes]).at_most(self.rows) if held else Clusters.none()
+        if never.any():
+            unseen = whole.take(never[codes])
+            self.history = self.history.joined(unseen).at_most(self.rows)
+        entering, late = samples, self._late
+        self._late = Samples()
+        if held:
+            entering = samples.take(~back[codes])
+            self._late = samples.take((back & ~never)[codes])
+        if not late.size:
+            return [entering]
+        if set(late) != set(entering):
+            return [late, entering]
+        try:
+            return [Samples.concat([late, entering])]
+        except SchemaError:
+            return [late, entering]
+
+    def trained(self, annotate: Callable[[Samples], Samples]) -> None:
+        """A model was trained on the memory: the witnesses of the newest unit are the reference.
+
+        Args:
+            annotate: Gives samples the columns of the new model.
+        """
+        self.reference = self._witnesses.annotated(annotate)
+        self.unit = self._witnesses = Clusters.none()
+        self.predict_again(annotate)
+        self.evidence, self.renew = 0.0, False
+
+    def predict_again(self, annotate: Callable[[Samples], Samples]) -> None:
+        """Bring everything kept up to the model that is deployed now.
+
+        Args:
+            annotate: Gives samples the columns of that model.
+        """
+        self.history = self.history.annotated(annotate)
+        self.unit = self.unit.annotated(annotate)
+        self._witnesses = self._witnesses.annotated(annotate)
+        if self._late.size:
+            self._late = annotate(self._late)
+
+    def _fold(self) -> None:
+        """The newest unit becomes part of the reference: no training came after it."""
+        if self.renew:
+            self.reference, self.renew = Clusters.none(), False
+        self.reference = self.reference.joined(self.unit).at_most(self.rows)
+        self.unit = Clusters.none()
+
+    def _codes(self, samples: Samples) -> tuple[np.ndarray, int]:
+        """``(n,)`` number of each row's cluster, and how many there are."""
+        if self.cluster is None:
+            return np.arange(samples.size), samples.size
+        if self.cluster not in samples:
+            raise SchemaError(
+                f"column {self.cluster!r}, which says what belongs together, is missing; there are "
+                f"{sorted(samples)}; give it, or leave cluster out if rows are independent"
+            )
+        _, codes = np.unique(samples[self.cluster], return_inverse=True)
+        codes = codes.reshape(-1)
+        return codes, int(codes.max()) + 1
+
+    def dump(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and a JSON document from which `restore` makes an equal object."""
+        arrays = {f"late/{name}": column for name, column in self._late.items()}
+        for part, clusters in self._parts().items():
+            arrays |= {f"{part}/{name}": column for name, column in clusters.samples.items()}
+            arrays[f"{part}-key"] = clusters.key
+        return arrays, {
+            "evidence": self.evidence,
+            "renew": self.renew,
+            "witnesses": self.witnesses,
+            "cluster": self.cluster,
+            "rows": self.rows,
+        }
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any]) -> Arrivals:
+        """What `dump` described."""
+        arrivals = cls(
+            witnesses=document["witnesses"], cluster=document["cluster"], rows=document["rows"]
+        )
+        arrivals.evidence, arrivals.renew = document["evidence"], document["renew"]
+
+        def columns(part: str) -> Samples:
+            start = f"{part}/"
+            return Samples.borrow(
+                {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
+            )
+
+        found = {part: Clusters(columns(part), arrays[f"{part}-key"]) for part in arrivals._parts()}
+        arrivals.unit, arrivals.reference = found["unit"], found["reference"]
+        arrivals.history, arrivals._witnesses = found["history"], found["witnesses"]
+        arrivals._late = columns("late")
+        return arrivals
+
+    def _parts(self) -> dict[str, Clusters]:
+        return {
+            "unit": self.unit,
+            "reference": self.reference,
+            "history": self.history,
+            "witnesses": self._witnesses,
+        }
