@@ -224,3 +224,49 @@ def test_any_list_is_kept_exactly_or_refused(values):
             continue
         assert value == kept or (value != value and kept != kept)
         assert isinstance(kept, str) == isinstance(value, str)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, None], [1.0, np.nan]),
+        ([None, None], [np.nan, np.nan]),
+        (["a", None], ["a", ""]),
+        ([[1, None], [2, 3]], [[1, np.nan], [2, 3]]),
+        (pd.Series([1, None], dtype="Int64"), [1.0, np.nan]),
+        (pd.Series(["a", None]), ["a", ""]),
+        (pd.Series([1, None], dtype=pd.ArrowDtype(pa.int64())), [1.0, np.nan]),
+        (pl.Series([1, None]), [1.0, np.nan]),
+        (pl.Series(["a", None]), ["a", ""]),
+        (pl.Series([None, None]), [np.nan, np.nan]),
+        (pa.array([1, None], pa.int8()), [1.0, np.nan]),
+        (pa.array(["a", None]).dictionary_encode(), ["a", ""]),
+        (pa.chunked_array([[True], [None]], pa.bool_()), [1.0, np.nan]),
+        (pa.nulls(2), [np.nan, np.nan]),
+        (np.ma.array([[1, 2], [3, 4]], mask=[[0, 1], [0, 0]]), [[1, np.nan], [3, 4]]),
+        (np.ma.array([1.5, 999], np.float32, mask=[0, 1]), np.array([1.5, np.nan], np.float32)),
+        ([np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1.0, 2.0])], [[1, np.nan], [1, 2]]),
+        ([dt.date(2024, 1, 1), None], np.array(["2024-01-01", "NaT"], "M8[D]")),
+    ],
+)
+def test_marked_as_missing(values, expected):
+    found = as_column("x", values, mark=True)
+    expected = np.asarray(expected)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([BIG, None], f"no mark for them that keeps the others .such as {BIG}"),
+        (pa.array([BIG, None]), f"no mark for them that keeps the others .such as {BIG}"),
+        ([1, "a", None], "Python objects"),
+        (pa.array([[1], None]), "missing values"),
+        (pa.array([[1, None]]), "missing values in its lists"),
+        ([[1, 2], None], "ragged"),
+    ],
+)
+def test_no_mark(values, message):
+    with pytest.raises(SchemaError, match=message):
+        as_column("x", values, mark=True)

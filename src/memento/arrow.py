@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from memento.casting import check_width, common_type, exactly
+from memento.casting import check_width, common_type, exactly, with_marks
 from memento.errors import ColumnTypeError, MementoError, MissingExtraError, SchemaError
 
 __all__ = ["array_of", "import_arrow", "is_time", "numpy_of", "refuse_nul", "table_of", "to_table"]
@@ -49,12 +49,13 @@ def array_of(values: Any) -> Any:
     return arrow.chunked_array(values)
 
 
-def numpy_of(name: str, values: Any) -> np.ndarray:
+def numpy_of(name: str, values: Any, *, mark: bool = False) -> np.ndarray:
     """An array of pyarrow, chunked or not, as one of numpy.
 
     Args:
         name: The column's, for messages.
         values: The array.
+        mark: Whether missing values are marked, see `memento.casting.with_marks`, not refused.
 
     Returns:
         ``(n, ...)``; lists of one length are further axes, times with a zone instants in UTC.
@@ -63,6 +64,12 @@ def numpy_of(name: str, values: Any) -> np.ndarray:
         ColumnTypeError: numpy has no such type.
         SchemaError: Missing values, or lists of several lengths.
     """
+    if values.null_count and mark and not import_arrow("reading").types.is_nested(values.type):
+        return with_marks(
+            name,
+            numpy_of(name, values.drop_null()),
+            np.asarray(values.is_null()),
+        )
     if values.null_count and not is_time(values.type):  # a time has a place for it, NaT
         raise SchemaError(
             f"column {name!r} has {values.null_count:,} missing values of {len(values):,}; "

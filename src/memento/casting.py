@@ -14,7 +14,7 @@ import numpy as np
 
 from memento.errors import ColumnTypeError
 
-__all__ = ["check_width", "common_type", "exactly", "type_for"]
+__all__ = ["check_width", "common_type", "exactly", "type_for", "with_marks"]
 
 # Texts of one column take the room of its longest. Beyond so many bytes, and so many times what
 # they hold, this is refused.
@@ -114,6 +114,42 @@ def type_for(name: str, held: np.ndarray, offered: np.ndarray) -> np.dtype[Any]:
         width = dtype.itemsize // (4 if dtype.kind == "U" else 1)
         check_width(name, width, held.size + offered.size, held.nbytes + offered.nbytes)
     return dtype
+
+
+def with_marks(name: str, known: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """A column with marks in the places of what is missing.
+
+    NaN among numbers, of which whole ones become float64; NaT among times; the empty text.
+
+    Args:
+        name: The column's, for messages.
+        known: The values that are not missing, in order.
+        missing: ``(n, ...)`` bool, with one False for each of them.
+
+    Raises:
+        ColumnTypeError: The type has no mark, or whole numbers would change.
+
+    Example:
+        >>> with_marks("y", np.array([3, 4]), np.array([False, True, False]))
+        array([ 3., nan,  4.])
+    """
+    dtype: np.dtype[Any] = known.dtype if known.size else np.dtype(float)
+    if dtype.kind in "biu":
+        dtype = np.dtype(float)
+    cast = exactly(known, dtype) if dtype.kind != "V" and known.ndim == 1 else None
+    if cast is None and known.size:
+        raise ColumnTypeError(
+            name,
+            f"column {name!r} of type {known.dtype} has {missing.sum():,} missing values of "
+            f"{missing.size:,}, and no mark for them that keeps the others{_hint([known])}",
+            "fill or drop them first",
+        )
+    column = np.zeros(missing.shape, dtype)  # of texts: empty ones
+    if dtype.kind in "fcmM":
+        column[missing] = np.nan if dtype.kind in "fc" else np.array("NaT", dtype)
+    if cast is not None and known.size:
+        column[~missing] = cast
+    return column
 
 
 def check_width(name: str, width: int, count: int, content: int) -> None:

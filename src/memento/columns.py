@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from memento import arrow
-from memento.casting import check_width, common_type
+from memento.casting import check_width, common_type, with_marks
 from memento.errors import ColumnTypeError, MementoError, SchemaError
 
 __all__ = ["as_column"]
@@ -24,12 +24,13 @@ _AS_TEXT = "no type of numbers keeps all of them; make them text"
 _RAGGED = "is ragged: its rows differ in shape; pad them or split the column"
 
 
-def as_column(name: str, values: Any) -> np.ndarray:
+def as_column(name: str, values: Any, *, mark: bool = False) -> np.ndarray:
     """A column as a numpy array, not copied where that can be.
 
     Args:
         name: The column's, for messages.
         values: An array-like: of numpy, a list, a Series, an Arrow array, a torch tensor.
+        mark: Whether missing values are marked, see `memento.casting.with_marks`, not refused.
 
     Returns:
         ``(n, ...)``, of a type that can be stored without pickling.
@@ -43,7 +44,7 @@ def as_column(name: str, values: Any) -> np.ndarray:
         (2, 2)
     """
     try:
-        array = _converted(name, values)
+        array = _converted(name, values, mark)
     except (MementoError, MemoryError):
         raise
     except Exception as error:  # whatever a foreign library raises about its own arrays
@@ -56,25 +57,27 @@ def as_column(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def _converted(name: str, values: Any) -> np.ndarray:
+def _converted(name: str, values: Any, mark: bool) -> np.ndarray:
     """An array of numpy's, by what the values can do, so that no library has to be imported."""
     if isinstance(values, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(values)
+        if mark and mask.dtype == bool and values.ndim and mask.any():
+            return with_marks(name, values.compressed(), mask)
         _refuse_missing(name, int(np.frombuffer(mask.tobytes(), bool).sum()), values.size)
         values = values.data
     if isinstance(values, np.ndarray):
-        return _storable(name, np.asarray(values))
+        return _storable(name, np.asarray(values), mark)
     if hasattr(values, "detach"):
         return _tensor(name, values)
     if hasattr(values, "type") and (hasattr(values, "buffers") or hasattr(values, "chunks")):
-        return arrow.numpy_of(name, values)
+        return arrow.numpy_of(name, values, mark=mark)
     if hasattr(values, "isna") and hasattr(values, "dtype"):
-        return _pandas(name, values)
+        return _pandas(name, values, mark)
     if callable(getattr(values, "null_count", None)) and hasattr(values, "to_numpy"):
-        return _polars(name, values)
+        return _polars(name, values, mark)
     if hasattr(values, "__arrow_c_array__") or hasattr(values, "__arrow_c_stream__"):
-        return arrow.numpy_of(name, arrow.array_of(values))
-    return _sequence(name, values)
+        return arrow.numpy_of(name, arrow.array_of(values), mark=mark)
+    return _sequence(name, values, mark)
 
 
 def _refuse_missing(name: str, missing: int, size: int) -> None:
@@ -91,12 +94,12 @@ def _refuse_type(name: str, what: str) -> NoReturn:
 # --- numpy's arrays, lists and objects -------------------------------------------------------
 
 
-def _storable(name: str, array: np.ndarray) -> np.ndarray:
+def _storable(name: str, array: np.ndarray, mark: bool) -> np.ndarray:
     """An array of numpy's, if it can be stored without pickling; objects become what they are."""
     if array.dtype.kind == "T":  # strings of any length
         array = array.astype(object)
     if array.dtype == object:
-        return _objects(name, array)
+        return _objects(name, array, mark)
     if array.dtype.hasobject or _foreign(array.dtype):
         _refuse_type(name, f"is of type {array.dtype}, which cannot be stored")
     return array
@@ -109,13 +112,13 @@ def _foreign(dtype: np.dtype[Any]) -> bool:
     return dtype.base.isbuiltin == 2
 
 
-def _sequence(name: str, values: Any) -> np.ndarray:
+def _sequence(name: str, values: Any, mark: bool) -> np.ndarray:
     """Lists, and what else numpy reads. Its choice of a type is not trusted with mixed lists."""
     if isinstance(values, (list, tuple)) and len(values):
         if isinstance(values[0], (str, bytes)):
-            return _objects(name, _object_array(values))
+            return _objects(name, _object_array(values), mark)
         if any(isinstance(value, np.ma.MaskedArray) for value in values):
-            return np.stack([_converted(name, value) for value in values])
+            return _objects(name, _object_array(values), mark)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -124,7 +127,7 @@ def _sequence(name: str, values: Any) -> np.ndarray:
         raise SchemaError(f"column {name!r} {_RAGGED}") from error
     if array.ndim and not hasattr(values, "__array__") and _doubtful(array):
         array = np.asarray(values, dtype=object)
-    return _storable(name, array)
+    return _storable(name, array, mark)
 
 
 def _doubtful(array: np.ndarray) -> bool:
@@ -141,7 +144,7 @@ def _object_array(values: Sequence[Any]) -> np.ndarray:
     return array
 
 
-def _objects(name: str, array: np.ndarray) -> np.ndarray:
+def _objects(name: str, array: np.ndarray, mark: bool) -> np.ndarray:
     """Python objects of one kind as what they are; lists of one shape become further axes."""
     flat = list(array.flat)
     kinds = set(map(type, flat))
@@ -157,15 +160,19 @@ def _objects(name: str, array: np.ndarray) -> np.ndarray:
     if numbers and np.timedelta64 not in kinds:  # which numpy counts among the integers
         return _numbers(name, flat).reshape(array.shape)
     if array.ndim == 1 and all_of(list, tuple):
-        return _sequence(name, flat)
-    if array.ndim == 1 and all_of(list, tuple, np.ndarray):
-        rows = [_converted(name, row) for row in flat]
+        return _sequence(name, flat, mark)
+    if array.ndim == 1 and all_of(list, tuple, np.ndarray) and not any(map(_is_missing, flat)):
+        rows = [_converted(name, row, mark) for row in flat]
         if len({row.shape for row in rows}) > 1:
             raise SchemaError(f"column {name!r} {_RAGGED}")
         return np.stack(rows, dtype=common_type(name, rows))
-    missing = [_is_missing(value) for value in flat]
-    if len({type(value) for value, gone in zip(flat, missing, strict=True) if not gone}) < 2:
-        _refuse_missing(name, sum(missing), len(flat))
+    known = [value for value in flat if not _is_missing(value)]
+    if len(known) < len(flat):
+        rest = _objects(name, _object_array(known), mark)  # says what is wrong with others
+        if mark:
+            missing = np.array([_is_missing(value) for value in flat])
+            return with_marks(name, rest, missing.reshape(array.shape))
+        _refuse_missing(name, len(flat) - len(known), len(flat))
     shown = ", ".join(sorted({kind.__name__ for kind in kinds})[:5])
     _refuse_type(name, f"holds Python objects ({shown}), which cannot be stored")
 
@@ -246,25 +253,32 @@ def _tensor(name: str, values: Any) -> np.ndarray:
     return np.asarray(values.resolve_conj().resolve_neg().numpy())
 
 
-def _pandas(name: str, values: Any) -> np.ndarray:
+def _pandas(name: str, values: Any, mark: bool) -> np.ndarray:
     """A Series, an index or an array of pandas."""
     dtype = values.dtype
     if hasattr(dtype, "pyarrow_dtype"):
-        return arrow.numpy_of(name, getattr(values, "array", values).__arrow_array__())
+        return arrow.numpy_of(name, getattr(values, "array", values).__arrow_array__(), mark=mark)
     if getattr(dtype, "tz", None) is not None:
         return np.asarray(values, dtype=f"M8[{dtype.unit}]")
     sparse = hasattr(dtype, "subtype") and hasattr(dtype, "fill_value")
     if not isinstance(dtype, np.dtype) and not sparse:
-        _refuse_missing(name, int(values.isna().sum()), len(values))
+        missing = np.asarray(values.isna())
+        if mark and missing.any():
+            return with_marks(name, _pandas(name, values.dropna(), mark), missing)
+        _refuse_missing(name, int(missing.sum()), len(values))
         if isinstance(numpy_type := getattr(dtype, "numpy_dtype", None), np.dtype):
             values = values.to_numpy(dtype=numpy_type)
-    return _storable(name, np.asarray(values))
+    return _storable(name, np.asarray(values), mark)
 
 
-def _polars(name: str, values: Any) -> np.ndarray:
+def _polars(name: str, values: Any, mark: bool) -> np.ndarray:
     """A Series of polars; nested ones through Arrow, as numpy would get NaN for nulls."""
     if values.dtype.is_nested():
-        return arrow.numpy_of(name, arrow.array_of(values))
+        return arrow.numpy_of(name, arrow.array_of(values), mark=mark)
+    if mark and values.null_count():
+        known = np.asarray(values.drop_nulls().to_numpy())
+        missing = np.asarray(values.is_null().to_numpy())
+        return with_marks(name, _storable(name, known, mark), missing)
     if not values.dtype.is_temporal():
         _refuse_missing(name, int(values.null_count()), len(values))
-    return _storable(name, np.asarray(values.to_numpy()))
+    return _storable(name, np.asarray(values.to_numpy()), mark)

@@ -69,6 +69,23 @@ class Samples(Mapping[str, np.ndarray]):
 
         Args and errors are those of the constructor.
         """
+        return cls._read(data, columns, mark=False)
+
+    @classmethod
+    def borrow_marked(cls, data: Any = None, /, **columns: Any) -> Samples:
+        """The same without copying, and with marks for what is missing instead of a refusal.
+
+        A missing number is NaN, and whole numbers are then float64; a missing time is NaT, a
+        missing text the empty one. Args and other errors are those of the constructor.
+
+        Example:
+            >>> Samples.borrow_marked(y=[1, None])["y"]
+            array([ 1., nan])
+        """
+        return cls._read(data, columns, mark=True)
+
+    @classmethod
+    def _read(cls, data: Any, columns: Mapping[str, Any], mark: bool) -> Samples:
         arrays: dict[str, np.ndarray] = {}
         for name, values in (*_items(data), *columns.items()):
             if not isinstance(name, str) or not name:
@@ -77,7 +94,7 @@ class Samples(Mapping[str, np.ndarray]):
                 )
             if name in arrays:
                 raise SchemaError(f"column {name!r} is given twice; rename one or drop it")
-            arrays[name] = _frozen(as_column(name, values))
+            arrays[name] = _frozen(as_column(name, values, mark=mark))
         sizes = {name: len(array) for name, array in arrays.items()}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{name}: {size:,}" for name, size in sizes.items())
