@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import naive
 from memento import Custom, JensenShannon, Minkowski, Samples, Wasserstein, make_batches
+from memento.batching import Batches
 from memento.distances import (
     Distance,
     distance_from_settings,
@@ -73,18 +74,31 @@ def test_negligible_probabilities_count_as_zero():
 
 
 @pytest.mark.parametrize("bandwidth", ["silverman", 0.25])
-def test_values(rng_of, bandwidth):
-    rng = rng_of(bandwidth)
-    batches = ragged(lambda n: rng.normal(0.3, 0.8, n))
-    batches += [np.full(6, 0.1), np.full(3, 99.0), np.array([0.2] * 5 + [1.0])]
+@pytest.mark.parametrize("grid", [GRID, np.linspace(-1, 2, 12)], ids=["uneven", "even"])
+@pytest.mark.parametrize("sizes", [(1, 5, 2, 17, 9), (9, 9, 9)], ids=["ragged", "equal"])
+def test_values(rng_of, bandwidth, grid, sizes):
+    rng = rng_of((bandwidth, len(grid), sizes))
+    batches = ragged(lambda n: rng.normal(0.3, 0.8, n), sizes)
+    if len(set(sizes)) > 1:
+        batches += [np.full(6, 0.1), np.full(3, 99.0), np.array([0.2] * 5 + [1.0])]
     width = None if bandwidth == "silverman" else bandwidth
-    densities = [naive.kde(batch, GRID, width) for batch in batches]
-    distance = JensenShannon.of_values("v", GRID, bandwidth)
+    densities = [naive.kde(batch, grid, width) for batch in batches]
+    distance = JensenShannon.of_values("v", grid, bandwidth)
+    summaries = distance.summarise(Batches.of(batches, {"v": 0}))
+    np.testing.assert_allclose(summaries, densities, rtol=1e-7, atol=1e-12)
     np.testing.assert_allclose(
         distance.matrix(batches),
-        naive.matrix(densities, densities, lambda p, q: naive.jensen_shannon(p, q, GRID)),
+        naive.matrix(densities, densities, lambda p, q: naive.jensen_shannon(p, q, grid)),
         atol=1e-9,
     )
+
+
+def test_densities_are_estimated_in_pieces(monkeypatch):
+    batches = np.random.default_rng(0).normal(size=(11, 20))
+    distance = JensenShannon.of_values("v", np.linspace(-3, 3, 32))
+    whole = distance.matrix(batches)
+    monkeypatch.setattr("memento.distances._ROWS", 4)
+    np.testing.assert_allclose(distance.matrix(batches), whole, atol=1e-9)
 
 
 def test_densities_of_values_integrate_to_one(rng_of):
