@@ -542,8 +542,8 @@ def _silverman(values: np.ndarray) -> np.ndarray:
         return np.zeros(len(values))
     ordered = np.sort(values, axis=1)
     low, lower, upper, high = (_quantile(ordered, level) for level in (0.01, 0.25, 0.75, 0.99))
-    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795)
-    spread = np.where(spread > 0, spread, (high - low) / 4.6526957)
+    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795003921634)
+    spread = np.where(spread > 0, spread, (high - low) / 4.6526957480816815)
     return np.asarray(spread * (size * 3 / 4) ** (-1 / 5))
 
 
