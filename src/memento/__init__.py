@@ -29,7 +29,7 @@ from memento.distances import (
     Wasserstein,
     named_distances,
 )
-from memento.group import Group
+from memento.group import Group, GroupReport
 from memento.learner import Checkpointable, Learner
 from memento.loop import Step, log_scores, run, table
 from memento.memory import Memory, Report
@@ -84,6 +84,7 @@ __all__ = [
     "FacilityLocation",
     "GradientSampleSelection",
     "Group",
+    "GroupReport",
     "Herding",
     "JensenShannon",
     "KCenterGreedy",

@@ -19,6 +19,7 @@ import numpy as np
 from memento.arrivals import Arrivals
 from memento.policies._policy import State
 from memento.samples import Samples
+from memento.schema import Schema
 
 __all__ = ["Change", "Column", "Contents", "Overwrite", "taken_rows"]
 
@@ -83,6 +84,9 @@ class Contents:
         reference_model: The same of the predictions in the reference.
         units: Names of inserted units, and with which insert each came.
         recent: What came in lately, kept apart for a trigger.
+        schema: What is known of the columns beyond their types.
+        keys: ``(size,)`` float64 of samples that wait, NaN for those that the policy has chosen;
+            None: none waits.
         origin: Folder that it was loaded from or saved to, and the generation there.
     """
 
@@ -98,6 +102,8 @@ class Contents:
     reference_model: str | None = None
     units: Mapping[str, int] = field(default_factory=dict)
     recent: Arrivals | None = None
+    schema: Schema = field(default_factory=Schema)
+    keys: np.ndarray | None = None
     origin: tuple[Path, int] | None = None
 
     def held(self) -> Samples:

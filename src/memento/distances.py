@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from memento import arguments
+from memento import arguments, missing
 from memento.batching import Batches
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
@@ -59,6 +59,16 @@ class Distance(ABC):
     def columns(self) -> tuple[str, ...]:
         """The columns that are read."""
         return tuple(self.axes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of the columns that hold labels, of which a batch should hold one only."""
+        return ()
+
+    @property
+    def appended(self) -> tuple[str, ...]:
+        """Columns whose rows may get longer, by zeros at the end: probabilities of new classes."""
+        return ()
 
     @abstractmethod
     def summarise(self, batches: Batches) -> np.ndarray:
@@ -143,10 +153,10 @@ class Distance(ABC):
     def settings(self) -> dict[str, Any]:
         """What `distance_from_settings` needs to make an equal distance; plain JSON values."""
         values = {}
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+        for setting in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, setting.name)
             value = value.item() if isinstance(value, np.generic) else value
-            values[field.name] = list(value) if isinstance(value, tuple) else value
+            values[setting.name] = list(value) if isinstance(value, tuple) else value
         return {"kind": self.kind, **values}
 
 
@@ -186,12 +196,13 @@ class JensenShannon(Distance):
     """
 
     @staticmethod
-    def of_labels(column: str, classes: int) -> JensenShannon:
-        """Of frequencies of integer labels.
+    def of_labels(column: str, classes: int | None = None) -> JensenShannon:
+        """Of frequencies of labels; missing ones (NaN, an empty text) are not counted.
 
         Args:
-            column: ``(n,)`` integers in ``[0, classes)``.
-            classes: How many classes there are, at least 1.
+            column: ``(n,)`` integers, bools or texts.
+            classes: Labels are integers in ``[0, classes)``, and others are refused. None: any
+                labels, those that the samples in question have; so new ones may come at any time.
         """
         return _OfLabels(column, classes)
 
@@ -265,44 +276,136 @@ class JensenShannon(Distance):
 class _OfLabels(JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-labels"
     column: str
-    classes: int
+    classes: int | None = None
+    #: Labels in ascending order, as `bind` finds them; None before it.
+    known: np.ndarray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        arguments.check(self, column=arguments.text(), classes=arguments.whole())
+        classes = arguments.optional(arguments.whole())
+        arguments.check(self, column=arguments.text(), classes=classes)
 
     def __repr__(self) -> str:
-        return f"JensenShannon.of_labels({self.column!r}, classes={self.classes})"
+        classes = "" if self.classes is None else f", classes={self.classes}"
+        return f"JensenShannon.of_labels({self.column!r}{classes})"
 
     @property
     def axes(self) -> Mapping[str, int]:
         return {self.column: 0}
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (self.column,)
+
     def check(self, samples: Samples) -> None:
-        super().check(samples)
+        if self.column not in samples:
+            raise SchemaError(f"column {self.column!r} is missing; there are {sorted(samples)}")
         labels = samples[self.column]
-        if labels.dtype.kind not in "biu":
+        if labels.ndim != 1:
             raise SchemaError(
-                f"column {self.column!r} is of type {labels.dtype}; labels are integers from 0 to "
-                f"{self.classes - 1}"
+                f"column {self.column!r} has the shape {labels.shape}; expected one label a sample"
             )
-        if len(labels) and (labels.min() < 0 or labels.max() >= self.classes):
-            bad = np.flatnonzero((labels < 0) | (labels >= self.classes))
-            raise DomainError(
-                f"column {self.column!r}: {len(bad):,} of {len(labels):,} labels are out of range, "
-                f"the first is {labels[bad[0]]} in row {bad[0]}; expected 0 to {self.classes - 1}"
+        kind = labels.dtype.kind
+        if kind == "f":
+            known = labels[~np.isnan(labels)]
+            if not (np.isfinite(known) & (known == np.trunc(known))).all():
+                raise SchemaError(
+                    f"column {self.column!r} is of type {labels.dtype} and holds fractions; labels "
+                    "are integers or texts. For numbers use JensenShannon.of_values"
+                )
+        elif kind in "US" and self.classes is not None:
+            raise SchemaError(
+                f"column {self.column!r} is of type {labels.dtype}; with classes={self.classes} "
+                f"labels are integers from 0 to {self.classes - 1}. Leave classes out, which takes "
+                "texts, or encode them: y = np.unique(y, return_inverse=True)[1]"
             )
+        elif kind not in "biuUS":
+            raise SchemaError(
+                f"column {self.column!r} is of type {labels.dtype}; expected integers, bools or "
+                "texts"
+            )
+        if self.classes is not None and len(labels):
+            self._check_range(labels, self.classes)
+
+    def _check_range(self, labels: np.ndarray, classes: int) -> None:
+        out = (labels < 0) | (labels >= classes)  # False for NaN
+        if not out.any():
+            return
+        bad = np.flatnonzero(out)
+        first = labels[bad[0]].item()
+        highest = int(labels[bad].max())
+        more = f"give classes={highest + 1}, or " if highest >= classes else ""
+        raise DomainError(
+            f"column {self.column!r}: {len(bad):,} of {len(labels):,} labels are out of range, the "
+            f"first is {first:g} in row {bad[0]}; expected 0 to {classes - 1}. For new classes "
+            f"{more}leave classes out, which takes any; a memory in use goes on with "
+            "memory.use(policy)"
+        )
+
+    def bind(self, parts: Sequence[Samples]) -> Distance:
+        if self.classes is not None or self.known is not None:
+            return self
+        different = {id(part): part[self.column] for part in parts if part.size}
+        found = [_distinct(labels) for labels in different.values()]
+        known = np.unique(np.concatenate(found)) if found else np.arange(1)
+        return replace(self, known=known if len(known) else np.arange(1))
 
     def summarise(self, batches: Batches) -> np.ndarray:
+        if self.classes is None and self.known is None:
+            return self.bind(batches.parts).summarise(batches)
         from memento._kernels import summaries
 
-        counts = np.zeros((len(batches), self.classes))
-        first, second = (_integers(half) for half in batches.halves(self.column))
-        summaries.label_frequencies(first, second, batches.order, batches.offsets, counts)
+        counts = np.zeros((len(batches), len(self._known())))
+        first, second = (self._codes(half) for half in batches.halves(self.column))
+        if not any(len(half) and half.min() < 0 for half in (first, second)):
+            summaries.label_frequencies(first, second, batches.order, batches.offsets, counts)
+            return counts
+        codes = np.concatenate([first, second])
+        weights = (codes >= 0).astype(np.float64)
+        codes = np.maximum(codes, 0)
+        summaries.label_frequencies(
+            codes, codes[:0], batches.order, batches.offsets, counts, weights
+        )
         return counts
 
+    def _codes(self, labels: np.ndarray) -> np.ndarray:
+        """Labels as numbers from 0, -1 for what is missing."""
+        if labels.dtype.kind == "b":
+            labels = labels.view(np.uint8)
+        known = self._known()
+        # Numbers 0, 1, 2 ... are their own codes, without a copy.
+        counted = known.dtype.kind in "iu" and known[0] == 0 and known[-1] == len(known) - 1
+        if counted and labels.dtype.kind in "iu":
+            return labels
+        codes = np.minimum(np.searchsorted(known, labels), len(known) - 1)
+        codes[known[codes] != labels] = -1
+        return codes
 
-def _integers(labels: np.ndarray) -> np.ndarray:
-    return labels.view(np.uint8) if labels.dtype == bool else labels
+    def _known(self) -> np.ndarray:
+        return np.arange(self.classes or 1) if self.known is None else self.known
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": self.kind, "column": self.column, "classes": self.classes}
+
+
+# Whole numbers within so wide a range are counted rather than sorted.
+_RANGE = 1 << 16
+
+
+def _distinct(labels: np.ndarray) -> np.ndarray:
+    """Labels that are there, ascending, without those missing."""
+    if labels.dtype.kind == "b":
+        labels = labels.view(np.uint8)
+    if labels.dtype.kind in "iu" and len(labels):
+        low = int(labels.min())
+        if int(labels.max()) - low < _RANGE:
+            return (
+                np.flatnonzero(np.bincount((labels - labels.dtype.type(low)).astype(np.int64)))
+                + low
+            )
+        return np.unique(labels)
+    known = labels[~missing.lacking(labels)]
+    found: np.ndarray = np.unique(known)
+    return found.astype(np.int64) if found.dtype.kind == "f" else found
 
 
 @dataclass(frozen=True, repr=False)
@@ -319,6 +422,10 @@ class _OfProbabilities(JensenShannon):
     @property
     def axes(self) -> Mapping[str, int]:
         return {self.column: 1}
+
+    @property
+    def appended(self) -> tuple[str, ...]:
+        return (self.column,)
 
     def _check_values(self, name: str, column: np.ndarray) -> None:
         check_probabilities(name, column)
@@ -542,8 +649,8 @@ def _silverman(values: np.ndarray) -> np.ndarray:
         return np.zeros(len(values))
     ordered = np.sort(values, axis=1)
     low, lower, upper, high = (_quantile(ordered, level) for level in (0.01, 0.25, 0.75, 0.99))
-    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795003921634)
-    spread = np.where(spread > 0, spread, (high - low) / 4.6526957480816815)
+    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795)
+    spread = np.where(spread > 0, spread, (high - low) / 4.6526957)
     return np.asarray(spread * (size * 3 / 4) ** (-1 / 5))
 
 

@@ -20,6 +20,10 @@ Each message says what was found, what was expected and what to change.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
+
 __all__ = [
     "ColumnTypeError",
     "DamagedError",
@@ -35,7 +39,20 @@ __all__ = [
     "SettingError",
     "SpaceError",
     "StorageError",
+    "warn",
 ]
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+
+
+def warn(message: str) -> None:
+    """Warn the caller of this package: the line that is named is the last one outside of it."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level += 1
+        frame = frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level + 1)
 
 
 class MementoError(Exception):

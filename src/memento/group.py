@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,18 +11,32 @@ import numpy as np
 
 from memento import arguments, snapshot
 from memento.contents import Change
-from memento.errors import SettingError
+from memento.errors import ForeignError, SchemaError, SettingError
 from memento.files import Lock
 from memento.guarded import Guarded, guarded, to_the_end
 from memento.memory import Memory, Report
 from memento.policies._policy import Policy
 from memento.samples import Samples
 
-__all__ = ["Group"]
+__all__ = ["Group", "GroupReport"]
 
 _KIND = "memento-group"
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class GroupReport(Report):
+    """What an insert into a group did; numbers kept and discarded are those of all memories.
+
+    Attributes:
+        memories: The report of each memory, by name; also ``report[name]``.
+    """
+
+    memories: Mapping[str, Report] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Report:
+        return self.memories[name]
 
 
 class Group(Guarded):
@@ -59,6 +73,40 @@ class Group(Guarded):
         self.shares = _shares(self.memories, weights)
         self._rng = arguments.generator(seed)
         self._changes: dict[str, Change] = {}  # on the way
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of the first memory that has distances, otherwise of the first."""
+        policies = [memory.policy for memory in self.memories.values()]
+        return next((p for p in policies if getattr(p, "distances", ())), policies[0])
+
+    @property
+    def seen(self) -> int:
+        """Samples offered so far to the memory that was offered most."""
+        return max(memory.seen for memory in self.memories.values())
+
+    @property
+    def inserts(self) -> int:
+        """Inserts so far, of the memory that had most."""
+        return max(memory.inserts for memory in self.memories.values())
+
+    @property
+    def model(self) -> str | None:
+        """Digest of the model that made the predictions held; None: unknown, or not one."""
+        models = {memory.model for memory in self.memories.values()}
+        return models.pop() if len(models) == 1 else None
+
+    @model.setter
+    def model(self, digest: str | None) -> None:
+        for memory in self.memories.values():
+            memory.model = digest
+
+    @property
+    @guarded
+    def reference(self) -> Samples | None:
+        """What was held at the last training, one memory after the other; None before the first."""
+        found = [m.reference for m in self.memories.values() if m.reference is not None]
+        return Samples.concat([part for part in found if part.size]) if found else None
 
     def __len__(self) -> int:
         return sum(len(memory) for memory in self.memories.values())
@@ -98,7 +146,7 @@ class Group(Guarded):
         )
 
     @guarded
-    def insert(self, data: Any = None, /, **columns: Any) -> dict[str, Report]:
+    def insert(self, data: Any = None, /, **columns: Any) -> GroupReport:
         """Offer new samples to every memory.
 
         Raises:
@@ -108,24 +156,101 @@ class Group(Guarded):
         for memory in self.memories.values():
             memory.check(fresh)
         if not fresh.size:
-            return dict.fromkeys(self.memories, Report(0, 0, 0))
+            return GroupReport(0, 0, 0, dict.fromkeys(self.memories, Report(0, 0, 0)))
 
-        def insert() -> dict[str, Report]:
+        def insert() -> GroupReport:
             made = {name: memory._insertion(fresh) for name, memory in self.memories.items()}
+            for name, (change, _) in made.items():
+                self.memories[name]._warn(change)
             self._take({name: change for name, (change, _) in made.items()})
-            return {name: report for name, (_, report) in made.items()}
+            reports = {name: report for name, (_, report) in made.items()}
+            kept = sum(report.kept for report in reports.values())
+            discarded = sum(report.discarded for report in reports.values())
+            return GroupReport(fresh.size, kept, discarded, reports)
 
         return self._all_locked(insert)
 
     @guarded
-    def annotate(self, predict: Callable[[Samples], Mapping[str, Any]]) -> None:
-        """Replace or add columns in every memory, for its samples and its reference.
+    def check(self, data: Any = None, /, **columns: Any) -> None:
+        """Raise what `insert` would raise about these samples, and change nothing."""
+        fresh = Samples.borrow(data, **columns)
+        for memory in self.memories.values():
+            memory.check(fresh)
+
+    @guarded
+    def label(self, ids: Any, data: Any = None, /, **columns: Any) -> int:
+        """Give samples what has become known of them, in every memory; as `Memory.label`.
+
+        Returns:
+            How many of the ids the memory holds that holds most of them.
+        """
+        given = Samples.borrow(data, **columns)
+
+        def label() -> int:
+            made = {name: memory._labelling(ids, given) for name, memory in self.memories.items()}
+            self._take({name: change for name, (change, _) in made.items()})
+            return max(found for _, found in made.values())
+
+        return self._all_locked(label)
+
+    @guarded
+    def annotate(self, data: Any = None, /, **columns: Any) -> None:
+        """Replace or add columns in every memory.
 
         Args:
-            predict: From samples to columns for them, as `Learner.annotate`. If it fails, nothing
-                is annotated.
-        """
+            data: Columns with a row for each of `samples`, in their order; or a function from
+                samples to columns for them, as `Learner.annotate`, which is asked for every
+                memory's samples and for its reference.
+            **columns: Columns by name, instead or in addition.
 
+        If it fails, nothing is annotated.
+
+        Raises:
+            SchemaError: Another number of rows.
+        """
+        if callable(data):
+            self._annotate_by(data)
+            return
+        fresh = Samples.borrow(data, **columns)
+        if fresh.size != len(self):
+            raise SchemaError(
+                f"{fresh.size:,} rows for {len(self):,} samples held; give one row for each, in "
+                "the order of group.samples"
+            )
+
+        def annotate() -> None:
+            sizes = [len(memory) for memory in self.memories.values()]
+            parts = self._parts(fresh, sizes)
+            self._take({name: self.memories[name]._annotation(part) for name, part in parts})
+
+        self._all_locked(annotate)
+
+    @guarded
+    def annotate_reference(self, data: Any = None, /, **columns: Any) -> None:
+        """Replace or add columns of every reference; rows are in the order of `reference`.
+
+        Raises:
+            SchemaError: There is no reference, or it has another number of rows.
+        """
+        fresh = Samples.borrow(data, **columns)
+        before = self.reference
+        if before is None or fresh.size != before.size:
+            raise SchemaError(
+                f"{fresh.size:,} rows for {0 if before is None else before.size:,} samples of the "
+                "reference; give one row for each, in the order of group.reference"
+            )
+        sizes = [0 if m.reference is None else m.reference.size for m in self.memories.values()]
+        for name, part in self._parts(fresh, sizes):
+            self.memories[name].annotate_reference(part)
+
+    def _parts(self, samples: Samples, sizes: Sequence[int]) -> Iterator[tuple[str, Samples]]:
+        """The rows of each memory that has some."""
+        ends = np.cumsum(sizes)
+        for name, size, end in zip(self.memories, sizes, ends, strict=True):
+            if size:
+                yield name, samples.rows(int(end) - size, int(end))
+
+    def _annotate_by(self, predict: Callable[[Samples], Mapping[str, Any]]) -> None:
         def annotate() -> None:
             changes = {}
             for name, memory in self.memories.items():
@@ -176,6 +301,11 @@ class Group(Guarded):
     @guarded
     def save(self, path: str | Path, *, lock: Lock | None = None) -> None:
         """Write all memories to one folder, at once; errors as for `Memory.save`."""
+        snapshot.write(Path(path), _KIND, *self.dump(), lock=lock)
+
+    @guarded
+    def dump(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON documents from which `restore` makes an equal group."""
         arrays: dict[str, np.ndarray] = {}
         documents: dict[str, Any] = {
             "group": {
@@ -187,21 +317,51 @@ class Group(Guarded):
             found, texts = memory.dump()
             arrays |= {f"{name}/{key}": array for key, array in found.items()}
             documents |= {f"{name}/{key}": text for key, text in texts.items()}
-        snapshot.write(Path(path), _KIND, arrays, documents, lock=lock)
+        return arrays, documents
 
     @classmethod
     def load(cls, path: str | Path, policies: Mapping[str, Policy] | None = None) -> Group:
         """Read a group that `save` wrote; arguments and errors as for `Memory.load`."""
         found = snapshot.read(Path(path), _KIND)
-        settings = found.documents["group"]
-        memories = {}
-        for name in settings["shares"]:
-            memories[name] = Memory.restore(
-                snapshot.with_prefix(found.arrays, f"{name}/"),
-                snapshot.with_prefix(found.documents, f"{name}/"),
+        return cls.restore(found.arrays, found.documents, policies)
+
+    @classmethod
+    def restore(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        documents: Mapping[str, Any],
+        policies: Mapping[str, Policy] | None = None,
+    ) -> Group:
+        """The group that `dump` described; arguments and errors as for `load`."""
+        settings = documents["group"]
+        memories = {
+            name: Memory.restore(
+                snapshot.with_prefix(arrays, f"{name}/"),
+                snapshot.with_prefix(documents, f"{name}/"),
                 (policies or {}).get(name),
             )
+            for name in settings["shares"]
+        }
         return cls(memories, settings["shares"], snapshot.generator_from(settings["generator"]))
+
+    @guarded
+    def resume(self, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any]) -> None:
+        """Become the group that `dump` described, which had this one's memories.
+
+        Raises:
+            ForeignError: Its memories have other names, capacities or policies.
+        """
+        names = list(documents.get("group", {}).get("shares", {}))
+        if names != list(self.memories):
+            raise ForeignError(
+                f"the saved group has the memories {names}, this one {list(self.memories)}; "
+                "make it with those that were saved"
+            )
+        policies = {name: memory.policy for name, memory in self.memories.items()}
+        found = Group.restore(arrays, documents, policies)
+        for name, memory in self.memories.items():
+            memory.adopt(found.memories[name])
+        self.shares, self._rng = found.shares, found._rng
 
     def _all_locked(self, action: Callable[[], _Result]) -> _Result:
         """Do something while no other thread can reach any of the memories."""

@@ -380,12 +380,9 @@ class _Loop:
                     f"{folder}: the run there has {name} = {loop['settings'].get(name)!r}, "
                     f"this one {value!r}; use the same settings, or another checkpoint folder"
                 )
-        self.memory.adopt(
-            Memory.restore(
-                snapshot.with_prefix(found.arrays, "memory/"),
-                snapshot.with_prefix(found.documents, "memory/"),
-                self.memory.policy,
-            )
+        self.memory.resume(
+            snapshot.with_prefix(found.arrays, "memory/"),
+            snapshot.with_prefix(found.documents, "memory/"),
         )
         if self.arrivals is not None:
             kept = snapshot.with_prefix(found.arrays, "arrivals/")

@@ -13,11 +13,12 @@ import numpy as np
 from memento import arguments, snapshot
 from memento.arrivals import Arrivals
 from memento.contents import Change, Column, Contents, taken_rows
-from memento.errors import ForeignError, SchemaError, SettingError, StorageError
+from memento.errors import ForeignError, SchemaError, SettingError, StorageError, warn
 from memento.files import Lock
 from memento.guarded import Guarded, guarded, to_the_end
 from memento.policies._policy import Choice, Policy, State, policy_from_settings
 from memento.samples import Samples
+from memento.schema import Plan, Schema
 
 __all__ = ["Memory", "Report"]
 
@@ -51,6 +52,9 @@ class Memory(Guarded):
         policy: Decides what stays, such as `Memento`.
         seed: Of the memory's own generator: an integer, or a ``numpy.random.Generator``, which then
             belongs to the memory.
+        ids: Column of integers or texts that tell samples apart. Samples that carry one may come
+            without labels (NaN, an empty text, or no such column): they wait, and `label` gives
+            them what comes later.
 
     Raises:
         SettingError: The capacity is not positive, or too small for the policy.
@@ -67,7 +71,12 @@ class Memory(Guarded):
     """
 
     def __init__(
-        self, capacity: int | None, policy: Policy, seed: int | np.random.Generator = 0
+        self,
+        capacity: int | None,
+        policy: Policy,
+        seed: int | np.random.Generator = 0,
+        *,
+        ids: str = "id",
     ) -> None:
         arguments.require("policy", policy, _POLICY)
         if capacity is not None:
@@ -81,7 +90,7 @@ class Memory(Guarded):
         super().__init__()
         self._capacity = capacity
         self._policy = policy
-        self._contents = Contents(arguments.generator(seed))
+        self._contents = Contents(arguments.generator(seed), schema=Schema(ids))
         self._change: Change | None = None  # on the way to the next contents
 
     @property
@@ -91,8 +100,23 @@ class Memory(Guarded):
 
     @property
     def policy(self) -> Policy:
-        """What decides which samples stay."""
+        """What decides which samples stay; see `use`."""
         return self._policy
+
+    @property
+    def ids(self) -> str:
+        """Column that tells samples apart, for `label`."""
+        return self._now().schema.ids
+
+    @property
+    def waiting(self) -> np.ndarray:
+        """``(len,)`` bool: samples that wait for something that the policy reads, or just got it.
+
+        They are no choice of the policy yet: it is offered them with the first insert after
+        their label has come.
+        """
+        now = self._now()
+        return np.zeros(now.size, bool) if now.keys is None else ~np.isnan(now.keys)
 
     @property
     def seen(self) -> int:
@@ -167,10 +191,19 @@ class Memory(Guarded):
         """``(len,)`` weights for training, or None if the policy cannot state any.
 
         Estimates of how many samples of the stream each sample stands for: 1 / its probability to
-        be held.
+        be held. Samples in `waiting` have the mean weight of the others.
         """
         now = self._now()
-        return self._policy.weights(now.state, now.size)
+        if now.keys is None:
+            return self._policy.weights(now.state, now.size)
+        chosen = np.flatnonzero(np.isnan(now.keys))
+        marks = {name: mark[chosen] for name, mark in now.state.marks.items()}
+        found = self._policy.weights(State(now.state.counters, marks), len(chosen))
+        if found is None:
+            return None
+        weights = np.full(now.size, found.mean() if len(found) else 1.0)
+        weights[chosen] = found
+        return weights
 
     @guarded
     def insert(self, data: Any = None, /, **columns: Any) -> Report:
@@ -183,8 +216,15 @@ class Memory(Guarded):
         Returns:
             What happened. No rows at all change nothing.
 
+        Columns may come later than the first samples: what is held counts as missing there (NaN,
+        NaT or an empty text), and the policy does without the column until `annotate` has filled it
+        or all that lacked it has gone. Samples with an id (see ``ids``) may lack what the policy
+        reads, a label that is late, and wait: of all that do a uniform random sample is held, in up
+        to half of the places, or more where the others do not fill the rest. Where a prediction has
+        more classes than those held, these get zeros appended.
+
         Raises:
-            SchemaError: Columns are missing or unknown, or of another type, width or length.
+            SchemaError: Columns are missing, or of another type, width or length.
             DomainError: Values that the policy cannot work with.
 
         If it raises, the memory is as it was; only an interrupt from the keyboard may be raised
@@ -195,6 +235,7 @@ class Memory(Guarded):
         if not fresh.size:
             return Report(0, 0, 0)
         change, report = self._insertion(fresh)
+        self._warn(change)
         self._take(change)
         return report
 
@@ -226,6 +267,7 @@ class Memory(Guarded):
         if not fresh.size:
             return Report(0, 0, 0)
         change, report = self._insertion(fresh)
+        self._warn(change)
         units = _remembered(now.units, dict.fromkeys(names, change.after.inserts))
         self._take(replace(change, after=replace(change.after, units=units)))
         return report
@@ -236,10 +278,8 @@ class Memory(Guarded):
 
         Args and errors are those of `insert`.
         """
-        fresh = Samples.borrow(data, **columns)
-        self._check_schema(fresh)
-        if fresh.size:
-            self._policy.check(fresh)
+        plan = self._plan(Samples.borrow(data, **columns))
+        plan.schema.check(plan.fresh, self._policy)
 
     def merge(self, other: Memory) -> None:
         """Take in what another memory holds, of a stream that shares no sample with this one's.
@@ -274,11 +314,11 @@ class Memory(Guarded):
             if not theirs.size:
                 self._become(seen=seen, units=units)
                 return
-            self._check_schema(samples)
+            plan = self._plan(samples)
             choice = self._policy.merge(now.state, theirs.state, self._capacity)
             arrivals = np.concatenate([now.arrivals, theirs.arrivals])
             change = self._change_to(
-                choice, samples, arrivals=arrivals, seen=seen, inserts=inserts, units=units
+                choice, plan, arrivals=arrivals, seen=seen, inserts=inserts, units=units
             )
             self._take(change)
 
@@ -293,6 +333,69 @@ class Memory(Guarded):
             DomainError: Values that the policy cannot work with.
         """
         self._take(self._annotation(Samples.borrow(data, **columns)))
+
+    @guarded
+    def label(self, ids: Any, data: Any = None, /, **columns: Any) -> int:
+        """Give samples that are held what has become known of them: labels that come late.
+
+        Args:
+            ids: Which samples, by their column of ids; none twice. Those that are no longer held
+                are ignored.
+            data: What is known, a row an id; as for `insert`. Missing values change nothing.
+            **columns: Columns by name, instead or in addition.
+
+        Returns:
+            How many of the ids are held.
+
+        Raises:
+            SchemaError: What is held has no ids; other lengths, types or columns.
+            DomainError: An id is given twice; values that the policy cannot work with.
+
+        Example:
+            >>> from memento import Memory, Reservoir
+            >>> memory = Memory(10, Reservoir())
+            >>> memory.insert(id=[7, 8, 9], y=[np.nan, np.nan, np.nan]).kept
+            3
+            >>> memory.label([9, 7, 1], y=[1, 0, 1]), memory.samples["y"]
+            (2, array([ 0., nan,  1.]))
+            >>> memory.label([8], y=[1]), memory.samples["y"]
+            (1, array([0, 1, 1]))
+        """
+        change, found = self._labelling(ids, Samples.borrow(data, **columns))
+        self._take(change)
+        return found
+
+    @guarded
+    def use(self, policy: Policy) -> None:
+        """Go on with another policy, such as one whose distances know more classes.
+
+        Raises:
+            SettingError: It cannot work with the capacity, or remembers something of every sample
+                held that the policy so far did not.
+            InputError: It cannot work with what is held.
+
+        Example:
+            >>> from memento import FIFO, JensenShannon, Memento, Memory
+            >>> memory = Memory(4, FIFO())
+            >>> memory.insert(y=[0, 1, 1]).kept
+            3
+            >>> memory.use(Memento([JensenShannon.of_labels("y", classes=2)], batch_size=2))
+            >>> memory.policy.kind
+            'memento'
+        """
+        arguments.require("policy", policy, _POLICY)
+        now = self._contents
+        policy.check_capacity(self._capacity)
+        other = type(policy) is not type(self._policy)
+        if other and now.size and _remembers(policy, now.held()):
+            raise SettingError(
+                f"{policy!r} remembers something of every sample since it came, which "
+                f"{self._policy!r} did not; make a new Memory with it and insert memory.samples"
+            )
+        now.schema.check(now.held(), policy)
+        if other:
+            self._become(state=State())
+        self._policy = policy
 
     @property
     def reference(self) -> Samples | None:
@@ -368,6 +471,8 @@ class Memory(Guarded):
         arrays = {f"column/{name}": array for name, array in now.lend().items()}
         arrays["arrivals"] = now.arrivals
         arrays |= {f"mark/{name}": mark for name, mark in now.state.marks.items()}
+        if now.keys is not None:
+            arrays["waiting"] = now.keys
         if now.reference is not None:
             arrays |= {f"reference/{name}": array for name, array in now.reference.items()}
         contents = {
@@ -380,6 +485,7 @@ class Memory(Guarded):
             "model": now.model,
             "reference_model": now.reference_model,
             "units": dict(now.units),
+            **now.schema.document(),
         }
         documents = {
             "memory": contents,
@@ -441,8 +547,18 @@ class Memory(Guarded):
             # Folders that were written before these were known lack them.
             reference_model=contents.get("reference_model"),
             units=dict(contents.get("units", {})),
+            schema=Schema.from_document(contents),
+            keys=arrays.get("waiting"),
         )
         return memory
+
+    def resume(self, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any]) -> None:
+        """Become the memory that `dump` described, which had this one's capacity and policy.
+
+        Raises:
+            ForeignError: It had others.
+        """
+        self.adopt(Memory.restore(arrays, documents, self._policy))
 
     @guarded
     def adopt(self, other: Memory) -> None:
@@ -492,28 +608,55 @@ class Memory(Guarded):
         """What `insert` will do; nothing is changed yet, the generator included."""
         now = self._contents
         rng = copy.deepcopy(now.rng)
-        choice = self._policy.choose(now.held(), fresh, self._capacity, now.state, rng)
+        plan = self._plan(fresh)
+        choice, keys = plan.choose(self._policy, self._capacity, now.state, now.keys, rng)
         came = np.full(fresh.size, now.inserts + 1, np.int64)
         change = self._change_to(
             choice,
-            fresh,
+            plan,
             arrivals=np.concatenate([now.arrivals, came]),
             seen=now.seen + fresh.size,
             inserts=now.inserts + 1,
             rng=rng,
+            keys=keys,
         )
         size = change.after.size
         kept = size - int(np.searchsorted(choice.rows, now.size))
         return change, Report(fresh.size, kept, now.size + fresh.size - size)
 
+    def _labelling(self, ids: Any, given: Samples) -> tuple[Change, int]:
+        """What `label` will do, and how many of the ids are held."""
+        now = self._contents
+        if not now.columns:
+            return Change(now, now), 0
+        changed, schema, places = now.schema.labelled(now.held(), ids, given, self._policy)
+        return self._replacement(changed, schema), len(np.unique(places[places >= 0]))
+
+    def _plan(self, fresh: Samples) -> Plan:
+        return self._contents.schema.plan(self._contents.held(), fresh, self._policy)
+
+    def _warn(self, change: Change) -> None:
+        """Say once which columns the policy does without until all have them."""
+        hidden = change.after.schema.hidden - change.before.schema.hidden
+        if getattr(self._policy, "missing", "warn") == "warn":
+            for name in sorted(hidden.intersection(self._policy.reads)):
+                warn(
+                    f"column {name!r} is not there for all samples held: the policy does without "
+                    f"it until it is; give it to them with memory.annotate({name}=...)"
+                )
+
     def _change_to(
-        self, choice: Choice, fresh: Samples, *, arrivals: np.ndarray, **values: Any
+        self, choice: Choice, plan: Plan, *, arrivals: np.ndarray, **values: Any
     ) -> Change:
         """The change to chosen rows of those held and the fresh ones."""
-        self._check_choice(choice, fresh.size)
+        self._check_choice(choice, plan.fresh.size)
         now = self._contents
         rows = choice.rows.astype(np.int64, copy=False)
-        columns, overwrites = taken_rows(now, fresh, rows, self._capacity)
+        settled, schema = plan.settled(rows)
+        before = replace(now, columns={**now.columns, **_columns(plan.changed)})
+        columns, overwrites = taken_rows(before, plan.fresh, rows, self._capacity)
+        done = [columns[name].buffer for name in settled]
+        columns |= _columns(settled)
         marks = {name: np.array(mark) for name, mark in choice.marks.items()}
         after = replace(
             now,
@@ -521,9 +664,19 @@ class Memory(Guarded):
             size=len(rows),
             arrivals=arrivals[rows],
             state=State(dict(choice.counters), marks),
+            schema=schema,
             **values,
         )
-        return Change(now, after, overwrites)
+        left = tuple(o for o in overwrites if all(o.buffer is not buffer for buffer in done))
+        return Change(now, after, left)
+
+    def _replacement(self, columns: Mapping[str, np.ndarray], schema: Schema) -> Change:
+        """The change to other columns of the same rows."""
+        now = self._contents
+        held = Samples.borrow(dict(now.held()) | dict(columns))
+        settled, schema = schema.settled(held)
+        new = _columns(dict(columns) | settled)
+        return Change(now, replace(now, columns={**now.columns, **new}, schema=schema))
 
     def _annotation(self, fresh: Samples) -> Change:
         """What `annotate` will do."""
@@ -533,38 +686,9 @@ class Memory(Guarded):
                 f"{fresh.size:,} rows for {now.size:,} samples held; give one row for each, in "
                 "the order of memory.samples"
             )
-        self._policy.check(now.held().with_columns(fresh))
-        columns = {name: Column(array.copy()) for name, array in fresh.items()}
-        return Change(now, replace(now, columns={**now.columns, **columns}))
-
-    def _check_schema(self, fresh: Samples) -> None:
-        if not len(fresh):
-            raise SchemaError("no columns; give at least one")
-        columns = self._contents.columns
-        if not columns:
-            return
-        missing = sorted(set(columns) - set(fresh))
-        unknown = sorted(set(fresh) - set(columns))
-        if missing or unknown:
-            found = [f"missing {', '.join(missing)}"] * bool(missing)
-            found += [f"unknown {', '.join(unknown)}"] * bool(unknown)
-            raise SchemaError(
-                f"columns differ from those held: {'; '.join(found)}; this memory holds "
-                f"{', '.join(columns)}"
-            )
-        for name, array in fresh.items():
-            held = columns[name].buffer
-            if array.shape[1:] != held.shape[1:]:
-                raise SchemaError(
-                    f"column {name!r} has rows of shape {array.shape[1:]}; this memory holds "
-                    f"{held.shape[1:]}"
-                )
-            if not _fits(array.dtype, held.dtype):
-                raise SchemaError(
-                    f"column {name!r} is of type {array.dtype}, this memory holds {held.dtype} and "
-                    f"a conversion could lose something; "
-                    f"convert it with .astype({held.dtype.name!r})"
-                )
+        schema = replace(now.schema, hidden=now.schema.hidden - set(fresh))
+        schema.check(now.held().with_columns(fresh), self._policy)
+        return self._replacement({name: array.copy() for name, array in fresh.items()}, schema)
 
     def _check_choice(self, choice: Choice, fresh: int) -> None:
         """Catch faulty policies (a user's, say) before they can do damage."""
@@ -594,10 +718,14 @@ def _remembered(units: Mapping[str, int], more: Mapping[str, int]) -> dict[str, 
     return dict([*units.items(), *more.items()][-_UNITS:])
 
 
-def _fits(given: np.dtype[Any], held: np.dtype[Any]) -> bool:
-    if given.kind in "US" and given.kind == held.kind:
-        return True  # strings get longer as needed
-    return bool(np.can_cast(given, held, "safe"))
+def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Column]:
+    return {name: Column(array) for name, array in arrays.items()}
+
+
+def _remembers(policy: Policy, held: Samples) -> bool:
+    """Whether a policy remembers something between inserts."""
+    found = policy.choose(Samples(), held.rows(0, 1), None, State(), np.random.default_rng(0))
+    return bool(found.marks or found.counters)
 
 
 def _through_json(settings: Mapping[str, Any]) -> Any:

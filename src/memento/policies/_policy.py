@@ -59,6 +59,13 @@ class Policy(ABC):
 
     #: Name under which settings on disk refer to this policy.
     kind: ClassVar[str | None] = None
+    #: Settings that name a column which is read.
+    columns_by: ClassVar[tuple[str, ...]] = ("label", "loss", "column", "features", "gradients")
+    #: Whether samples that lack what is read wait beside the policy's own until they have it; False
+    #: for a policy that can judge them by what they have.
+    waits: ClassVar[bool] = True
+    #: Whether `choose` can also thin what is held, if it is more than the capacity.
+    thins: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -85,6 +92,13 @@ class Policy(ABC):
 
         Neither ``held``, ``fresh`` nor ``state`` may be changed.
         """
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that choices are made by: those of distances, and those that settings name."""
+        named = [getattr(self, setting, None) for setting in self.columns_by]
+        distances = [c for d in getattr(self, "distances", ()) for c in d.columns]
+        return tuple(dict.fromkeys([*distances, *(name for name in named if name)]))
 
     def check(self, fresh: Samples) -> None:  # noqa: B027 - most policies accept anything
         """Raise if new samples lack what this policy needs.

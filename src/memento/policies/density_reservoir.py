@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from memento import missing
 from memento.arguments import check, number, optional, shown, text
 from memento.batching import Remainder
 from memento.density import SampleSpace
@@ -81,6 +82,7 @@ class DensityReservoir(SampleSpace, Policy):
     """
 
     kind: ClassVar[str] = "density-reservoir"
+    waits: ClassVar[bool] = False
 
     distances: Sequence[Distance] = ()
     remainder: Remainder = "keep"
@@ -137,7 +139,7 @@ class DensityReservoir(SampleSpace, Policy):
         now = int(state.counters.get("inserts", 0))
         # Forward decay (Cormode et al. 2009): instead of making all that is held lighter, make what
         # comes heavier. Ranks then never change.
-        log_fresh = np.log(self._fresh_weights(held, fresh, state)) + now * self._decay
+        log_fresh = np.log(self._all_weights(held, fresh, state)) + now * self._decay
         marks = {
             "key": extend_mark(state, "key", held, self._keys(fresh, rng)),
             "log_weight": extend_mark(state, "log_weight", held, log_fresh),
@@ -205,6 +207,35 @@ class DensityReservoir(SampleSpace, Policy):
     def _decay(self) -> float:
         """Natural logarithm by which a sample gets lighter with every insert."""
         return 0.0 if self.half_life is None else math.log(2) / self.half_life
+
+    def _all_weights(self, held: Samples, fresh: Samples, state: State) -> np.ndarray:
+        """Weights of fresh samples, of which some may lack what a distance reads (a late label).
+
+        Those are compared by what they have, with all samples that have as much.
+        """
+        names = sorted({name for distance in self.distances for name in distance.columns})
+        names = [name for name in names if name in fresh]
+        lacks = np.array([missing.lacking(fresh[name]) for name in names], bool)
+        lacked = np.array([missing.lacking(held[name]) for name in names if name in held], bool)
+        if not lacks.any() and not lacked.any():
+            return self._fresh_weights(held, fresh, state)
+        weights = np.ones(fresh.size)
+        for pattern in np.unique(lacks, axis=1).T:
+            had = np.flatnonzero(pattern == 0)
+            if not len(had):
+                continue  # nothing is known of these
+            here = np.flatnonzero(~lacked[had].any(axis=0)) if held.size else np.arange(0)
+            come = np.flatnonzero(~lacks[had].any(axis=0))
+            left = [name for name in fresh if name not in np.array(names)[pattern]]
+            marks = take_marks(state.marks, here)
+            found = replace(self, missing="skip")._fresh_weights(
+                held.select(left).take(here) if held.size else held,
+                fresh.select(left).take(come),
+                State(state.counters, marks),
+            )
+            same = (lacks[:, come] == pattern[:, None]).all(axis=0)
+            weights[come[same]] = found[same]
+        return weights
 
     def _fresh_weights(self, held: Samples, fresh: Samples, state: State) -> np.ndarray:
         if self.density is not None:

@@ -52,6 +52,7 @@ class Memento(SampleSpace, Policy):
     """
 
     kind: ClassVar[str] = "memento"
+    thins: ClassVar[bool] = True
 
     temperature: float = 0.01
     fill: bool = False
