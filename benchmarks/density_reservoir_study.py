@@ -24,13 +24,19 @@ from memento.policies.density_reservoir import DensityReservoir
 from memento.samples import Samples
 
 DISTANCES = [JensenShannon.of_labels("y_bin", CLASSES), JensenShannon.of_probabilities("yhat")]
-SPACE = {"distances": DISTANCES, "sort_by": ("y_bin", "yhat"), "missing": "skip"}
+SPACE = {
+    "distances": DISTANCES,
+    "batch_size": 256,
+    "sort_by": ("y_bin", "yhat"),
+    "remainder": "keep",
+    "missing": "skip",
+}
 ARMS: dict[str, Policy] = {
     "random": Reservoir(),
     "density-reservoir": DensityReservoir(**SPACE),
     "exponent=0.9": DensityReservoir(**SPACE, exponent=0.9),
     "uniform=0": DensityReservoir(**SPACE, uniform=0.0),
-    "memento": Memento(**SPACE),
+    "memento": Memento(**{**SPACE, "remainder": "drop"}, temperature=0.01),
 }
 
 

@@ -28,7 +28,9 @@ SHARES = 0.95 ** np.arange(CLASSES) / (0.95 ** np.arange(CLASSES)).sum()
 
 
 def space(batch_size=8, **settings):
-    return SampleSpace(DISTANCES, batch_size, **{"sort_by": ("y", "p"), **settings})
+    return SampleSpace(
+        DISTANCES, batch_size, **{"sort_by": ("y", "p"), "remainder": "drop", **settings}
+    )
 
 
 def stream(rows, seed, *, drifted=0.0):
@@ -187,10 +189,10 @@ def test_batches_without_neighbours_still_cover_something():
 
 
 @pytest.mark.parametrize(("gone", "left"), [("p", 0), ("y", 1)])
-@pytest.mark.filterwarnings("ignore:.*is missing")
+@pytest.mark.filterwarnings("ignore:missing columns")
 def test_outputs_or_predictions_alone(gone, left):
     now, before = stream(100, 1, drifted=0.3).without(gone), stream(100, 2).without(gone)
-    only = SampleSpace([DISTANCES[left]], 8, sort_by=DISTANCES[left].columns)
+    only = SampleSpace([DISTANCES[left]], 8, remainder="drop")
     expected_value = float(coverage_increase(now, before, only, permutations=0))
     assert float(coverage_increase(now, before, space(), permutations=0)) == expected_value
     # A column that one of the two lacks cannot be compared.
@@ -370,7 +372,7 @@ def test_inputs_are_not_changed():
 
 def test_policies_are_spaces():
     now, before = stream(80, 1), stream(80, 2)
-    policy = Memento(DISTANCES, batch_size=8, sort_by=("y", "p"))
+    policy = Memento(DISTANCES, batch_size=8, sort_by=("y", "p"), remainder="drop")
     assert float(coverage_increase(now, before, policy, permutations=0)) == float(
         coverage_increase(now, before, space(), permutations=0)
     )

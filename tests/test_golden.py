@@ -41,7 +41,15 @@ def distances_of(data):
 
 
 def policy_of(data, **settings):
-    return Memento(distances_of(data), batch_size=int(data["batch_size"]), **settings)
+    """As published: everything that a default might say otherwise is given."""
+    return Memento(
+        distances_of(data),
+        batch_size=int(data["batch_size"]),
+        bandwidth=0.1,
+        sort_by=("y", "yhat", "x"),
+        remainder="drop",
+        **settings,
+    )
 
 
 def chosen(policy, data, seed=0):
@@ -90,7 +98,7 @@ def test_densities_and_distances_of_values(golden):
     """The artefact cuts kernels off at 5 widths and clips 1e-6 inside the grid: 1e-5 and 3e-3."""
     data = golden("continuous")
     samples = Samples(y=data["y"])
-    batches = make_batches(samples, int(data["batch_size"]), ["y"])
+    batches = make_batches(samples, int(data["batch_size"]), ["y"], remainder="drop")
     distance = JensenShannon.of_values("y", support=data["support"], bandwidth="silverman")
     expected = data["pdf_y_sorted"]
     peaks = expected.max(axis=1, keepdims=True)
@@ -122,7 +130,9 @@ def test_batch_order(golden, name):
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_distances_between_batches(golden, name):
     data = golden(name)
-    batches = make_batches(samples_of(data), int(data["batch_size"]), ["y", "yhat", "x"])
+    batches = make_batches(
+        samples_of(data), int(data["batch_size"]), ["y", "yhat", "x"], remainder="drop"
+    )
     of_labels, of_probabilities = distances_of(data)
     np.testing.assert_allclose(of_labels.matrix(batches), data["jsd_y"], atol=ROUNDING)
     np.testing.assert_allclose(of_probabilities.matrix(batches), data["jsd_yhat"], atol=ROUNDING)

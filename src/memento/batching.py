@@ -1,29 +1,32 @@
 """Sort samples by their columns and cut the order into batches (specification: batching).
 
 Samples are grouped by what matters most, so that a batch holds samples that are alike and can be
-kept or discarded as one. Nothing here moves a sample: a batch is a range of row numbers.
+kept or discarded as one. By default every sample is in a batch, batches have nearly the same size,
+and none straddles a label, so that a class of few samples makes a batch of its own. Nothing here
+moves a sample: a batch is a range of row numbers.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from itertools import pairwise, takewhile
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from memento.errors import SchemaError, SettingError
+from memento.errors import SchemaError, SettingError, warn
 from memento.samples import Samples
 
-__all__ = ["Batches", "cut", "make_batches", "sort_order"]
+__all__ = ["Batches", "cut", "default_batch_size", "make_batches", "scrambled", "sort_order"]
 
 Missing = Literal["warn", "error", "skip"]
-Remainder = Literal["drop", "keep"]
+Remainder = Literal["even", "drop", "keep"]
 
 # Rows of a tie-break column that are gathered at a time.
 _PIECE = 1 << 16
+# Sorted labels are looked at every so many rows; only between two that differ is every row.
+_STRIDE = 256
 
 # A sort key: unsigned numbers, one a row; or how to get them for some rows only.
 _Key = np.ndarray | Callable[[np.ndarray], np.ndarray]
@@ -180,14 +183,32 @@ def _split(name: str, data: Any, axes: int) -> list[np.ndarray]:
     )
 
 
+def default_batch_size(samples: int) -> int:
+    """Samples in a batch where none is given: so many that 64 batches hold all samples.
+
+    Args:
+        samples: The capacity of a memory; or how many samples there are.
+
+    Returns:
+        ``samples // 64``, but at least 8 and at most 256.
+
+    Example:
+        >>> [default_batch_size(samples) for samples in (100, 1000, 10_000, 1_000_000)]
+        [8, 15, 156, 256]
+    """
+    return max(8, min(samples // 64, 256))
+
+
 def make_batches(
     samples: Samples | Sequence[Samples],
     batch_size: int,
     sort_by: Sequence[str],
     *,
     group_by: str | None = None,
-    remainder: Remainder = "drop",
+    labels: Sequence[str] = (),
+    remainder: Remainder = "even",
     missing: Missing = "warn",
+    rng: np.random.Generator | None = None,
 ) -> Batches:
     """Sort by the given columns and cut into consecutive batches.
 
@@ -197,27 +218,42 @@ def make_batches(
         sort_by: Columns, most important first; see `sort_order`.
         group_by: A column that batches never straddle, such as an application's id: each of its
             values gets batches of its own.
-        remainder: ``"drop"`` leaves out the samples at the end that do not fill a batch (of each
-            group); ``"keep"`` makes a smaller batch of them.
+        labels: Columns of which the same holds as long as it makes no more than about half as many
+            batches again, with ``remainder="even"``. They have to lead ``sort_by``; those that do
+            not are not regarded. See `cut`.
+        remainder: What happens where samples do not fill whole batches (of a group, or a label).
+            ``"even"``: batches get a little smaller or larger; ``"drop"`` leaves out the samples at
+            the end; ``"keep"`` makes a smaller batch of them.
         missing: What a missing sort column does: a warning, an error, or nothing.
+        rng: Puts samples with equal keys in random order; None leaves them in theirs.
 
     Raises:
         SchemaError: A sort column is missing with ``missing="error"``, or ``group_by`` is missing.
         SettingError: ``batch_size`` below 1, or an unknown ``remainder`` or ``missing``.
 
     Example:
-        >>> len(make_batches(Samples(y=[2, 0, 1, 1, 0]), 2, ["y"]))
-        2
-        >>> make_batches(Samples(y=[2, 0, 1, 1, 0]), 2, ["y"], remainder="keep").sizes
-        array([2, 2, 1])
+        >>> samples = Samples(y=[1, 0, 1, 1, 0, 0, 1])
+        >>> make_batches(samples, 3, ["y"]).sizes
+        array([4, 3])
+        >>> make_batches(samples, 3, ["y"], labels=["y"]).sizes
+        array([3, 4])
+        >>> make_batches(samples, 3, ["y"], remainder="drop").sizes
+        array([3, 3])
     """
     parts = (samples,) if isinstance(samples, Samples) else tuple(p for p in samples if p.size)
     parts = parts or (Samples(),)
     if group_by is not None:
         _require(group_by, parts)
         sort_by = (group_by, *(name for name in sort_by if name != group_by))
-    order = sort_order(parts, sort_by, missing=missing)
-    return cut(parts, order, batch_size, group_by=group_by, remainder=remainder)
+    order = sort_order(parts, sort_by, missing=missing, rng=rng)
+    first = leading([name for name in sort_by if name != group_by], labels, parts)
+    return cut(parts, order, batch_size, group_by=group_by, labels=first, remainder=remainder)
+
+
+def leading(sort_by: Sequence[str], labels: Sequence[str], parts: Sequence[Samples]) -> list[str]:
+    """The labels that samples are sorted by first; columns that are missing do not count."""
+    there = [name for name in sort_by if all(name in part for part in parts)]
+    return list(takewhile(lambda name: name in labels, there))
 
 
 def cut(
@@ -226,15 +262,23 @@ def cut(
     batch_size: int,
     *,
     group_by: str | None = None,
-    remainder: Remainder = "drop",
+    labels: Sequence[str] = (),
+    remainder: Remainder = "even",
 ) -> Batches:
     """Cut sorted rows into batches; `make_batches` without the sorting.
 
+    With ``remainder="even"``, ``m`` rows of a label make ``round(m / batch_size)`` batches, at
+    least one, whose sizes differ by one at most. Where labels are so many that this would make more
+    than about ``1.5 * len(order) / batch_size`` batches, the last of several label columns is not
+    regarded; of a single one, neighbours of less than half a batch share batches.
+
     Args:
         parts: The samples that the rows refer to.
-        order: ``(m,)`` row numbers, sorted as `sort_order` does (by ``group_by`` first, if given).
+        order: ``(m,)`` row numbers, sorted as `sort_order` does (by ``group_by`` first, if given,
+            then by ``labels``).
         batch_size: As for `make_batches`.
         group_by: As for `make_batches`.
+        labels: As for `make_batches`.
         remainder: As for `make_batches`.
 
     Raises:
@@ -242,14 +286,16 @@ def cut(
     """
     if batch_size < 1:
         raise SettingError(f"batch_size is {batch_size}; it has to be at least 1")
-    if remainder not in ("drop", "keep"):
-        raise SettingError(f'remainder is {remainder!r}; expected "drop" or "keep"')
-    if group_by is None or not len(order):
-        starts = np.array([0, len(order)])
-    else:
+    if remainder not in get_args(Remainder):
+        raise SettingError(
+            f"remainder is {remainder!r}; expected one of {', '.join(get_args(Remainder))}"
+        )
+    if group_by is not None:
         _require(group_by, parts)
-        groups = Batches(parts, order, np.array([0, len(order)])).column(group_by)
-        starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1], [True]]))
+    starts = _starts(parts, order, () if group_by is None else (group_by,))
+    if remainder == "even":
+        even = _even_lengths(parts, order, batch_size, starts, group_by, labels)
+        return Batches(parts, order, _offsets(even))
     pieces, lengths = [], []
     for start, stop in pairwise(starts):
         full, rest = divmod(int(stop - start), batch_size)
@@ -257,9 +303,105 @@ def cut(
         pieces.append(order[start : start + full * batch_size + rest])
         lengths.append(np.repeat([batch_size, rest], [full, int(rest > 0)]))
     # One group, the usual case, needs no copy of the order.
-    kept = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    return Batches(parts, kept, offsets)
+    kept = pieces[0] if len(pieces) == 1 else np.concatenate([order[:0], *pieces])
+    return Batches(parts, kept, _offsets(np.concatenate([[], *lengths])))
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _starts(parts: tuple[Samples, ...], order: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Where in the order another value of the columns begins; first 0, last its length.
+
+    The order is sorted by these columns, so where two rows are equal all between them are.
+    """
+    size = len(order)
+    if not names or not size:
+        return np.array([0, size][: 1 + (size > 0)])
+    heads = np.append(np.arange(0, size - 1, _STRIDE), size - 1)
+    blocks = heads[:-1][_changes(parts, order[None, heads], names)[0]]
+    places = np.minimum(blocks[:, None] + np.arange(_STRIDE + 1), size - 1)
+    inner = places[:, 1:][_changes(parts, order[places], names)]
+    return np.concatenate([[0], inner, [size]])
+
+
+def _changes(parts: tuple[Samples, ...], rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Whether rows ``(n, m)`` differ from those before them, ``(n, m - 1)``; NaN equals NaN."""
+    differs = np.zeros((len(rows), rows.shape[1] - 1), dtype=bool)
+    for name in names:
+        values = Batches(parts, rows, rows[:0])._gather(name, rows.reshape(-1))
+        values = values.reshape(*rows.shape, int(np.prod(values.shape[1:])))
+        changed = values[:, 1:] != values[:, :-1]
+        if values.dtype.kind in "fcmM":
+            unknown = values != values  # NaN and "not a time"
+            changed &= ~(unknown[:, 1:] & unknown[:, :-1])
+        differs |= changed.any(axis=2)
+    return differs
+
+
+def _even_lengths(
+    parts: tuple[Samples, ...],
+    order: np.ndarray,
+    batch_size: int,
+    starts: np.ndarray,
+    group_by: str | None,
+    labels: Sequence[str],
+) -> np.ndarray:
+    """Sizes of batches of nearly ``batch_size`` that respect groups and, if not too many, labels.
+
+    Args:
+        parts: As for `cut`.
+        order: As for `cut`.
+        batch_size: As for `cut`.
+        starts: Of the groups, as `_starts` finds them.
+        group_by: As for `cut`.
+        labels: As for `cut`.
+    """
+    most = len(order) * 3 // (2 * batch_size) + 16
+    groups = [] if group_by is None else [group_by]
+    runs = np.diff(starts)
+    for depth in range(len(labels), 0, -1):
+        edges = _starts(parts, order, [*groups, *labels[:depth]])
+        runs = np.diff(edges)
+        if _counts(runs, batch_size).sum() <= most:
+            break
+        if depth == 1:
+            runs = _join(runs, np.isin(edges[:-1], starts), batch_size, most)
+    counts = _counts(runs, batch_size)
+    lengths = np.repeat(runs // counts, counts)
+    within = np.arange(len(lengths)) - np.repeat(np.cumsum(counts) - counts, counts)
+    lengths += within < np.repeat(runs % counts, counts)
+    return lengths
+
+
+def _counts(runs: np.ndarray, batch_size: int) -> np.ndarray:
+    """Batches for each run of rows: its length in batches, rounded, but at least one."""
+    counts: np.ndarray = np.maximum((2 * runs + batch_size) // (2 * batch_size), 1)
+    return counts
+
+
+def _join(runs: np.ndarray, apart: np.ndarray, batch_size: int, most: int) -> np.ndarray:
+    """Join neighbours of less than half a batch, no more of them than needed.
+
+    Args:
+        runs: ``(n,)`` lengths.
+        apart: ``(n,)`` whether a run must not join the one before.
+        batch_size: Of the batches that the runs are cut into.
+        most: How many batches there should be at most.
+
+    Returns:
+        Lengths with the same sum.
+    """
+    small = 2 * runs < batch_size
+    joins = small[1:] & small[:-1] & ~apart[1:]
+    joined, share = runs, 1
+    while share < batch_size and _counts(joined, batch_size).sum() > most:
+        share *= 2
+        cell = (np.cumsum(runs) - runs) // share
+        first = np.concatenate([[True], ~joins | (cell[1:] != cell[:-1])])
+        joined = np.add.reduceat(runs, np.flatnonzero(first))
+    return joined
 
 
 def _require(group_by: str, parts: Sequence[Samples]) -> None:
@@ -272,18 +414,24 @@ def _require(group_by: str, parts: Sequence[Samples]) -> None:
 
 
 def sort_order(
-    samples: Samples | Sequence[Samples], sort_by: Sequence[str], *, missing: Missing = "warn"
+    samples: Samples | Sequence[Samples],
+    sort_by: Sequence[str],
+    *,
+    missing: Missing = "warn",
+    rng: np.random.Generator | None = None,
 ) -> np.ndarray:
     """Row numbers in the order in which samples are batched.
 
     A column of single values sorts ascending. A column of rows sorts by the position of the largest
     absolute entry, ascending, then by that entry, descending: for probabilities by the most likely
-    class, the most certain first. The sort is stable: equal samples keep their order.
+    class, the most certain first. By default the sort is stable: equal samples keep their order.
 
     Args:
         samples: One set of samples, or two that are numbered through.
         sort_by: Columns, most important first.
         missing: What a missing sort column does: a warning, an error, or nothing.
+        rng: Puts equal samples in random order, so that it does not matter which part they are of;
+            one number is drawn.
 
     Returns:
         ``(size,)`` int64 row numbers.
@@ -313,7 +461,20 @@ def sort_order(
             arrays = _keys([part[name] for part in parts])
             unique = any(key.itemsize >= 4 for key in arrays)
             keys.extend(arrays)
+    if rng is not None:
+        salt = rng.integers(1 << 64, dtype=np.uint64)
+        keys.append(lambda rows: scrambled(rows.astype(np.uint64) ^ salt))
     return sorting.order(keys, size)
+
+
+def scrambled(numbers: np.ndarray) -> np.ndarray:
+    """Uint64 to uint64 that look drawn at random (splitmix64, Steele et al. 2014); one to one."""
+    with np.errstate(over="ignore"):
+        mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    result: np.ndarray = mixed ^ (mixed >> np.uint64(31))
+    return result
 
 
 def _present(name: str, parts: Sequence[Samples], missing: Missing) -> bool:
@@ -323,10 +484,9 @@ def _present(name: str, parts: Sequence[Samples], missing: Missing) -> bool:
         listed = sorted({column for part in parts for column in part})
         raise SchemaError(f"sort column {name!r} is missing; there are {listed}")
     if missing == "warn":
-        warnings.warn(
+        warn(
             f"sort column {name!r} is missing and left out of the order; leave it out of sort_by, "
-            'or set missing="skip"',
-            stacklevel=4,
+            'or set missing="skip"'
         )
     return False
 

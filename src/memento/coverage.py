@@ -186,7 +186,7 @@ def _newness(
         draws from one distribution: only how many of each cell belong to the samples changes, and
         that is multivariate hypergeometric.
     """
-    size = max(2 * space.batch_size, -(-len(split.order) // _CELLS))
+    size = max(2 * space.size_for(total := len(split.order)), -(-total // _CELLS))
     cells = cut(split.parts, split.order, size, group_by=space.group_by, remainder="keep")
     sizes = cells.sizes
     total, own = len(split.order), int(np.count_nonzero(mine))

@@ -11,7 +11,6 @@ grows with the number of batches, not with its square.
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,18 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from memento import arguments
-from memento.batching import Batches, Missing, Remainder, cut, make_batches, sort_order
+from memento.batching import (
+    Batches,
+    Missing,
+    Remainder,
+    cut,
+    default_batch_size,
+    leading,
+    make_batches,
+    sort_order,
+)
 from memento.distances import Distance, JensenShannon
-from memento.errors import SchemaError, SettingError
+from memento.errors import SchemaError, SettingError, warn
 from memento.samples import Samples
 
 __all__ = ["Field", "SampleSpace", "batch_densities", "cross_density", "kernels"]
@@ -32,6 +40,8 @@ Precision = Literal["auto", "exact", "fast"]
 ROOT_TWO_PI = math.sqrt(2 * math.pi)
 # Up to this many terms (pairs of batches times classes) the exact kernel takes about 0.1 s.
 _EXACT_TERMS = 10_000_000
+# With fewer batches in a memory, a single one is too large a part of all to tell what is rare.
+_FEW_BATCHES = 32
 # Kernels of up to this many pairs are kept as a matrix (128 MB); beyond, rows are computed again.
 _MATRIX_PAIRS = 16_000_000
 
@@ -41,14 +51,21 @@ class SampleSpace:
     """The eyes with which samples are seen: distances between batches, and a kernel's bandwidth.
 
     Args:
-        distances: At least one; a distance whose columns are missing is left out (see ``missing``).
-        batch_size: Samples in a batch.
+        distances: At least one; a distance whose columns are missing is left out until they come
+            (see ``missing``).
+        batch_size: Samples in a batch; None takes `default_batch_size` of a memory's capacity (of
+            the number of samples, where there is no capacity).
         bandwidth: Width of the Gaussian kernel, in the unit of the distances ([0, 1] for
             Jensen-Shannon), above 0; one number, or one for each distance.
-        sort_by: Columns that batches are formed by, most important first.
+        sort_by: Columns that batches are formed by, most important first; None takes those of the
+            distances: labels, then other single values, then rows.
         group_by: A column that batches never straddle, or None.
-        remainder: Whether samples that do not fill a batch are dropped or kept as a smaller one.
-        missing: What missing columns do: a warning, an error, or nothing.
+        remainder: ``"even"``: every sample is in a batch, batches have nearly the same size, none
+            straddles a label (as long as these are not too many, see `cut`), and equal samples are
+            in random order. As published, samples keep their order, batches have one size, and what
+            is left at the end of the order is dropped (``"drop"``) or makes a smaller one
+            (``"keep"``).
+        missing: What missing columns do: one warning, an error, or nothing.
         precision: ``"exact"`` is float64, ``"fast"`` is float32 with densities that are right to
             1e-4; ``"auto"`` takes the exact one where it takes little time.
 
@@ -57,11 +74,11 @@ class SampleSpace:
     """
 
     distances: Sequence[Distance] = ()
-    batch_size: int = 256
+    batch_size: int | None = None
     bandwidth: float | Sequence[float] = 0.1
-    sort_by: Sequence[str] = ("y", "yhat", "x")
+    sort_by: Sequence[str] | None = None
     group_by: str | None = None
-    remainder: Remainder = "drop"
+    remainder: Remainder = "even"
     missing: Missing = "warn"
     precision: Precision = "auto"
 
@@ -78,7 +95,8 @@ class SampleSpace:
                     "memento.Custom"
                 )
         object.__setattr__(self, "distances", tuple(given))
-        object.__setattr__(self, "sort_by", arguments.names("sort_by", self.sort_by))
+        if self.sort_by is not None:
+            object.__setattr__(self, "sort_by", arguments.names("sort_by", self.sort_by))
         widths: Any = self.bandwidth
         if isinstance(widths, (list, tuple)) or (isinstance(widths, np.ndarray) and widths.ndim):
             object.__setattr__(self, "bandwidth", tuple(widths))
@@ -92,7 +110,7 @@ class SampleSpace:
             arguments.require("bandwidth", width, positive)
         arguments.check(
             self,
-            batch_size=arguments.whole(),
+            batch_size=arguments.optional(arguments.whole()),
             group_by=arguments.optional(arguments.text()),
             remainder=arguments.one_of(get_args(Remainder)),
             missing=arguments.one_of(get_args(Missing)),
@@ -104,12 +122,80 @@ class SampleSpace:
             return tuple(map(float, self.bandwidth))
         return (float(self.bandwidth),) * len(self.distances)  # type: ignore[arg-type]
 
+    @property
+    def sort_columns(self) -> tuple[str, ...]:
+        """The columns that batches are formed by: ``sort_by``, or those of the distances."""
+        if self.sort_by is not None:
+            return tuple(self.sort_by)
+        axes = [(name, n) for distance in self.distances for name, n in distance.axes.items()]
+        singles, rows = ([c for c, n in axes if (n > 0) == wide] for wide in (False, True))
+        return tuple(dict.fromkeys([*self._labels(), *singles, *rows]))
+
+    def _labels(self) -> list[str]:
+        return [name for distance in self.distances for name in distance.labels]
+
+    def size_for(self, samples: int) -> int:
+        """Samples in a batch, for a memory of this capacity or, without one, for so many samples.
+
+        Example:
+            >>> SampleSpace([JensenShannon.of_labels("y", 2)]).size_for(1000)
+            15
+        """
+        return default_batch_size(samples) if self.batch_size is None else self.batch_size
+
+    def check_capacity(self, capacity: int | None) -> None:
+        """Raise if a memory could keep nothing, and warn if it holds too few batches."""
+        if capacity is None or self.batch_size is None:
+            return
+        if capacity < self.batch_size and self.remainder == "drop":
+            raise SettingError(
+                f"capacity {capacity:,} is less than one batch of {self.batch_size}: nothing could "
+                "be kept; raise the capacity or lower batch_size"
+            )
+        better = default_batch_size(capacity)
+        if capacity < _FEW_BATCHES * self.batch_size and better < self.batch_size:
+            self._warn_once(
+                f"capacity {capacity:,} holds {capacity // self.batch_size} batches of "
+                f"{self.batch_size}, fewer than {_FEW_BATCHES} batches: too few to tell what is "
+                f"rare. Leave batch_size out (here {better}), or raise the capacity to "
+                f"{_FEW_BATCHES * self.batch_size:,}"
+            )
+
+    def _warn_once(self, message: str) -> None:
+        told: set[str] = self.__dict__.setdefault("_told", set())
+        if message not in told:
+            told.add(message)
+            warn(message)
+
+    def _look_for_columns(self, parts: Sequence[Samples]) -> None:
+        """Say once which columns are missing and what is left out because of it."""
+        if self.missing != "warn":
+            return
+        absent = [
+            name
+            for name in dict.fromkeys([*self._distance_columns(), *self.sort_columns])
+            if any(name not in part for part in parts)
+        ]
+        if absent:
+            without = [repr(d) for d in self.distances if not set(absent).isdisjoint(d.columns)]
+            unsorted = [repr(name) for name in self.sort_columns if name in absent]
+            out = [f"{', '.join(without)} out of the density"] * bool(without)
+            out += [f"{', '.join(unsorted)} out of the order of samples"] * bool(unsorted)
+            self._warn_once(
+                f"missing columns: {', '.join(map(repr, absent))}. Until they come, this leaves "
+                f'{" and ".join(out)}. Supply them, or set missing="skip"'
+            )
+
+    def _distance_columns(self) -> list[str]:
+        return [name for distance in self.distances for name in distance.columns]
+
     def present(self, parts: Sequence[Samples]) -> list[tuple[Distance, float]]:
         """The distances that these samples have the columns for, each with its bandwidth.
 
         Raises:
             SchemaError: There is none, or one is missing and ``missing`` is ``"error"``.
         """
+        self._look_for_columns(parts)
         found = []
         for distance, bandwidth in zip(self.distances, self._bandwidths(), strict=True):
             absent = [c for c in distance.columns if any(c not in part for part in parts)]
@@ -117,12 +203,6 @@ class SampleSpace:
                 found.append((distance, bandwidth))
             elif self.missing == "error":
                 raise SchemaError(f"column {absent[0]!r}, which {distance!r} needs, is missing")
-            elif self.missing == "warn":
-                warnings.warn(
-                    f"column {absent[0]!r} is missing: {distance!r} is left out of the density; "
-                    'supply it, or set missing="skip"',
-                    stacklevel=3,
-                )
         if not found:
             needed = [", ".join(map(repr, distance.columns)) for distance in self.distances]
             raise SchemaError(
@@ -141,27 +221,71 @@ class SampleSpace:
         for distance, _ in self.present([samples]):
             distance.check(samples)
 
-    def batches(self, samples: Samples | Sequence[Samples]) -> Batches:
-        """Samples (or two sets of them, as one) in batches."""
+    def batches(
+        self,
+        samples: Samples | Sequence[Samples],
+        *,
+        size: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Batches:
+        """Samples (or two sets of them, as one) in batches.
+
+        Args:
+            samples: One set, or two.
+            size: Samples in a batch; that of the space, for so many samples, if left out.
+            rng: Puts equal samples in random order; None leaves them in theirs, those of the first
+                set first.
+        """
+        parts = (samples,) if isinstance(samples, Samples) else tuple(samples)
+        self._look_for_columns([part for part in parts if part.size])
         return make_batches(
-            samples,
-            self.batch_size,
-            self.sort_by,
+            parts,
+            self.size_for(sum(part.size for part in parts)) if size is None else size,
+            self.sort_columns,
             group_by=self.group_by,
+            labels=self._labels(),
             remainder=self.remainder,
-            missing=self.missing,
+            missing="error" if self.missing == "error" else "skip",
+            rng=rng,
         )
 
-    def order(self, samples: Samples | Sequence[Samples]) -> np.ndarray:
-        """Row numbers in the order in which batches are cut."""
-        names = [n for n in self.sort_by if n != self.group_by]
+    def order(
+        self, samples: Samples | Sequence[Samples], *, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Row numbers in the order in which batches are cut.
+
+        Args:
+            samples: One set, or two that are numbered through.
+            rng: Puts equal samples in random order. Without it they keep theirs, so that of two
+                sets the first one's come first: what depends on which set a sample is of (a test
+                of whether they differ, say) needs it.
+        """
+        parts = (samples,) if isinstance(samples, Samples) else tuple(samples)
+        self._look_for_columns([part for part in parts if part.size])
+        names = [n for n in self.sort_columns if n != self.group_by]
         if self.group_by is not None:
             names.insert(0, self.group_by)
-        return sort_order(samples, names, missing=self.missing)
+        missing: Missing = "error" if self.missing == "error" else "skip"
+        return sort_order(parts, names, missing=missing, rng=rng)
 
-    def cut(self, parts: tuple[Samples, ...], order: np.ndarray) -> Batches:
-        """Batches of sorted rows."""
-        return cut(parts, order, self.batch_size, group_by=self.group_by, remainder=self.remainder)
+    def cut(
+        self, parts: tuple[Samples, ...], order: np.ndarray, *, size: int | None = None
+    ) -> Batches:
+        """Batches of rows that `order` sorted (or some of them, in that order).
+
+        Args:
+            parts: What the rows refer to.
+            order: ``(m,)`` row numbers.
+            size: As for `batches`.
+        """
+        return cut(
+            parts,
+            order,
+            self.size_for(len(order)) if size is None else size,
+            group_by=self.group_by,
+            labels=leading(self.sort_columns, self._labels(), parts),
+            remainder=self.remainder,
+        )
 
     def field(self, batches: Batches, weights: np.ndarray | None = None) -> Field:
         """The density that these batches make.
@@ -185,11 +309,12 @@ def batch_densities(samples: Any, policy: SampleSpace) -> tuple[np.ndarray, np.n
         policy: A policy with distances, such as `Memento`, or a `SampleSpace`.
 
     Returns:
-        ``order``, ``(m,)`` int64: row numbers in batch order (a batch is ``batch_size`` of them),
-        and ``density``, ``(n,)`` float64 in ``(0, 0.3989]``: one for each batch.
+        ``order``, ``(m,)`` int64: row numbers in batch order, and ``density``, ``(n,)`` float64 in
+        ``(0, 0.3989]``: one for each batch. How many rows a batch has,
+        ``policy.batches(samples).sizes`` says; with ``remainder="drop"`` it is ``batch_size``.
 
     Example:
-        >>> space = SampleSpace([JensenShannon.of_labels("y", 2)], batch_size=2, sort_by=["y"])
+        >>> space = SampleSpace([JensenShannon.of_labels("y", 2)], batch_size=2)
         >>> order, density = batch_densities({"y": [0, 0, 0, 0, 1, 1]}, space)
         >>> order, density.round(3)
         (array([0, 1, 2, 3, 4, 5]), array([0.266, 0.266, 0.133]))
@@ -275,17 +400,20 @@ class Field:
         others = np.maximum(self.sums() - own, 0.0)
         return others / (np.maximum(self.total - own, 1e-300) * ROOT_TWO_PI)
 
-    def discard(self, count: int, temperature: float, drawn: np.ndarray) -> np.ndarray | None:
-        """Remove ``count`` batches, each drawn by softmax(density / temperature), in one go.
+    def discard(
+        self, rows: np.ndarray, excess: int, temperature: float, drawn: np.ndarray
+    ) -> np.ndarray | None:
+        """Remove batches, each drawn by softmax(density / temperature), in one go.
 
         Args:
-            count: Fewer than there are batches.
+            rows: ``(n,)`` int64 samples in each batch.
+            excess: How many samples have to go at least.
             temperature: 0 to inf.
-            drawn: ``(count,)`` uniform numbers in [0, 1).
+            drawn: Uniform numbers in [0, 1), at least one for each batch to go.
 
         Returns:
-            ``(count,)`` the batches, in the order in which they went; None if these distances have
-            to be asked one by one.
+            The batches, in the order in which they went; None if these distances have to be asked
+            one by one.
         """
         from memento._kernels import drawing
 
@@ -301,6 +429,8 @@ class Field:
             packed.pop() if packed else 1.0,
             temperature,
             drawn,
+            rows,
+            excess,
         )
 
     def draw(self, alive: np.ndarray, temperature: float, drawn: float) -> int:

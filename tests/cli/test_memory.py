@@ -114,7 +114,7 @@ def test_init_from_options(cli, mem):
     assert memory.capacity == 400
     assert memory.policy.batch_size == 16
     assert [d.columns for d in memory.policy.distances] == [("y",), ("yhat",)]
-    assert memory.policy.sort_by == ("y", "yhat")
+    assert memory.policy.sort_columns == ("y", "yhat")
 
 
 def test_init_says_that_there_is_room_and_no_samples(cli):
@@ -150,6 +150,9 @@ def test_init_takes_the_policy_s_own_settings_from_a_file(cli, mem, tmp_path):
     assert Memory.load("other").policy == Memory.load(mem).policy
 
 
+DROP = ["--set", "remainder=drop"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -159,7 +162,7 @@ def test_init_takes_the_policy_s_own_settings_from_a_file(cli, mem, tmp_path):
         (["--capacity", "100", "--labels", "y"], ["'y'", "NAME:CLASSES"]),
         (["--capacity", "100", "--labels", "y:0"], ["'y:0'"]),
         (["--capacity", "1000", "--labels", "y:5", "--bandwidth", "-1"], ["bandwidth"]),
-        (["--capacity", "100", "--labels", "y:5"], ["batch"]),
+        (["--capacity", "9", "--labels", "y:5", "--batch-size", "10", *DROP], ["batch"]),
         (["--capacity", "100", "--policy", "nonsense"], ["'nonsense'", "memento"]),
         (["--capacity", "9999", "--labels", "y:5", "--set", "colour=1"], ["'colour'", "bandwidth"]),
         (["--capacity", "9999", "--labels", "y:5", "--set", "colour"], ["NAME=VALUE"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from memento import (
     Custom,
     JensenShannon,
     Memento,
+    Memory,
     Samples,
     State,
     named_policies,
@@ -29,8 +31,9 @@ SIZE = 5
 
 
 def policy(distances=BOTH, **settings):
-    settings = {"batch_size": SIZE, "sort_by": ("y", "p"), "temperature": 0.0, **settings}
-    return Memento(distances, **settings)
+    """As published, but for batch size and temperature."""
+    published = {"batch_size": SIZE, "sort_by": ("y", "p"), "remainder": "drop"}
+    return Memento(distances, **{**published, "temperature": 0.0, **settings})
 
 
 def stream(rows, seed, skew=0.5):
@@ -116,7 +119,7 @@ def test_rows_kept_are_those_of_the_oracle(seed):
 @pytest.mark.parametrize("precision", ["exact", "fast"])
 def test_last_of_equals_goes(precision):
     samples = Samples(y=[0] * 8 + [1] * 2)
-    chooser = Memento([LABELS], batch_size=2, sort_by=["y"], temperature=0, precision=precision)
+    chooser = policy([LABELS], batch_size=2, sort_by=["y"], precision=precision)
     assert rows_of(chooser, samples, 8).tolist() == [0, 1, 2, 3, 4, 5, 8, 9]
     assert rows_of(chooser, samples, 4).tolist() == [0, 1, 8, 9]
     # One batch of either kind: both are as dense, and the last in batch order goes.
@@ -125,7 +128,7 @@ def test_last_of_equals_goes(precision):
 
 def test_rare_samples_survive():
     y = np.array([0] * 950 + [1] * 30 + [2] * 20)
-    chooser = Memento([LABELS], batch_size=10, sort_by=["y"], temperature=0)
+    chooser = policy([LABELS], batch_size=10, sort_by=["y"])
     kept = y[rows_of(chooser, Samples(y=y), 150)]
     assert np.bincount(kept).tolist() == [100, 30, 20]
 
@@ -280,7 +283,7 @@ def test_low_temperatures_approach_zero():
 def test_infinite_temperature_is_uniform():
     """Chi-square over batches, all equally likely to go; false-alarm rate 1e-4."""
     samples = Samples(y=[0] * 36 + [1] * 4)
-    chooser = Memento([LABELS], batch_size=4, sort_by=["y"], temperature=math.inf)
+    chooser = policy([LABELS], batch_size=4, sort_by=["y"], temperature=math.inf)
     counts, runs = np.zeros(10), 2000
     rng = np.random.default_rng(0)
     for _ in range(runs):
@@ -382,7 +385,7 @@ def test_inputs_are_not_changed():
 
 
 @pytest.mark.parametrize(("gone", "left"), [("p", LABELS), ("y", PROBABILITIES)])
-@pytest.mark.filterwarnings("ignore:.*is missing")
+@pytest.mark.filterwarnings("ignore:missing columns")
 def test_works_with_outputs_or_predictions_alone(gone, left):
     samples = stream(100, 16).without(gone)
     alone = policy([left], sort_by=left.columns)
@@ -397,7 +400,7 @@ def test_works_with_outputs_or_predictions_alone(gone, left):
 
 
 def test_missing_columns_warn():
-    with pytest.warns(UserWarning, match="column 'p' is missing: .* is left out of the density"):
+    with pytest.warns(UserWarning, match="missing columns: 'p'. Until they come, this leaves Jens"):
         policy().check(stream(10, 0).without("p"))
 
 
@@ -426,6 +429,142 @@ def test_settings_make_an_equal_policy():
 
 def test_defaults():
     chooser = Memento([LABELS])
-    assert (chooser.batch_size, chooser.bandwidth, chooser.temperature) == (256, 0.1, 0.01)
-    assert chooser.sort_by == ("y", "yhat", "x")
-    assert (chooser.remainder, chooser.missing, chooser.precision) == ("drop", "warn", "auto")
+    assert (chooser.batch_size, chooser.bandwidth, chooser.temperature) == (None, 0.1, None)
+    assert (chooser.sort_by, chooser.sort_columns) == (None, ("y",))
+    assert (chooser.remainder, chooser.missing, chooser.precision) == ("even", "warn", "auto")
+    assert [chooser.size_for(c) for c in (10, 1024, 10**6)] == [8, 16, 256]
+
+
+# ----------------------------------------------------------------------------------------- defaults
+
+
+def rare_day(rng, rows, rare, classes, kind):
+    """A day in which the last class is rare, or new, and looks to the model like another one."""
+    y = np.concatenate([np.full(rare, classes), rng.integers(0, classes, rows - rare)])
+    guess = np.where(y == classes, rng.integers(0, classes, rows), y)
+    logits = rng.normal(size=(rows, classes + 1)) - 4 * (np.arange(classes + 1) == classes)
+    logits[np.arange(rows), guess] += 3
+    odds = np.exp(logits)
+    columns = {"y": y.astype(kind), "yhat": odds / odds.sum(axis=1, keepdims=True)}
+    order = rng.permutation(rows)
+    return Samples({name: column[order] for name, column in columns.items()})
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("predictions", [False, True])
+@pytest.mark.parametrize("classes", [1, 9, 20])
+@pytest.mark.parametrize("rare", [20, 60, 100])
+def test_a_new_class_survives_at_defaults(rare, classes, predictions):
+    """Chances to lose a batch of it are below 1 in 1,000 in each of these."""
+    distances = [JensenShannon.of_labels("y", classes + 1)]
+    distances += [JensenShannon.of_probabilities("yhat")] * predictions
+    rng = np.random.default_rng([rare, classes])
+    memory = Memory(1024, Memento(distances), seed=0)
+    for _ in range(2):
+        memory.insert(rare_day(rng, 3000, 0, classes, np.int64))
+        assert len(memory) == 1024
+    memory.insert(rare_day(rng, 3000, rare, classes, np.int64))
+    assert (memory.samples["y"] == classes).sum() >= min(0.9 * rare, 0.75 * 1024 / (classes + 1))
+    assert len(memory) == 1024
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("capacity", [50, 200, 1000, 20_000])
+def test_no_class_is_lost_at_any_capacity(capacity):
+    rng = np.random.default_rng(capacity)
+    memory = Memory(capacity, Memento([JensenShannon.of_labels("y", 5)]), seed=0)
+    for _ in range(2):
+        memory.insert(y=rng.choice(5, 3 * capacity + 100, p=[0.4, 0.3, 0.15, 0.1, 0.05]))
+        assert (np.bincount(memory.samples["y"], minlength=5) > 0).all()
+        assert len(memory) == capacity
+
+
+@pytest.mark.parametrize("kind", [np.int8, bool, np.int64])
+def test_the_rarest_of_two_labels_is_kept(kind):
+    rng = np.random.default_rng(0)
+    y = rng.random(600) < 0.03
+    memory = Memory(200, Memento([JensenShannon.of_labels("y", 2)]), seed=0)
+    memory.insert(y=y.astype(kind))
+    assert memory.samples["y"].sum() == y.sum()
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_neither_end_of_values_is_lost(sign):
+    """Values have no labels; still, what is far from all others is what stays."""
+    rng = np.random.default_rng(3)
+    held = 0
+    for seed in range(5):
+        v = np.concatenate([rng.normal(size=1180), sign * rng.normal(12, 0.5, 20)])
+        memory = Memory(400, Memento([JensenShannon.of_values("v")]), seed=seed)
+        memory.insert(v=rng.permutation(v))
+        assert len(memory) == 400
+        held += (sign * memory.samples["v"] > 9).sum()
+    assert held >= 50  # of 100; a random sample holds 33
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    st.integers(1, 70),
+    st.integers(1, 9) | st.none(),
+    st.sampled_from([None, 0.0, 0.02, math.inf]),
+)
+def test_defaults_fill_the_memory(labels, capacity, size, temperature):
+    chooser = Memento([JensenShannon.of_labels("y", 7)], batch_size=size, temperature=temperature)
+    rows = rows_of(chooser, Samples(y=labels), capacity)
+    assert len(np.unique(rows)) == len(rows) == min(capacity, len(labels))
+    assert (np.diff(rows) > 0).all()
+
+
+@given(st.integers(0, 2**32), st.integers(10, 60), st.sampled_from([0.0, 0.02, math.inf]))
+def test_uneven_batches_go_as_in_the_oracle(seed, capacity, temperature):
+    samples = stream(70, seed)
+    chooser = policy(temperature=temperature, remainder="even")
+    batches = chooser.batches(samples)
+    rows = [batches.rows(i) for i in range(len(batches))]
+    labels = [naive.frequencies(samples["y"][r], 4) for r in rows]
+    means = [naive.mixture(samples["p"][r]) for r in rows]
+    distances = [naive.matrix(s, s, naive.jensen_shannon) for s in (labels, means)]
+    uniforms = iter(np.random.default_rng(seed).random(1000))
+    sizes = batches.sizes.tolist()
+    kept, gone = naive.keep(distances, sizes, capacity, temperature, uniforms)
+    rng = np.random.default_rng(seed)
+    alive, found = thin(chooser.field(batches), batches.sizes, capacity, temperature, rng)
+    assert found == gone
+    assert np.flatnonzero(alive).tolist() == sorted(kept)
+    # As many numbers were drawn as batches went.
+    assert temperature == 0 or rng.random() == next(uniforms)
+
+
+def test_equal_samples_take_their_chances():
+    """Held or fresh, first or last: of equal samples each is as likely to stay."""
+    held, fresh = Samples(y=np.zeros(40, int)), Samples(y=np.zeros(80, int))
+    chooser, counts = Memento([LABELS], batch_size=4), np.zeros(120)
+    for seed in range(300):
+        counts[rows_of(chooser, fresh, 60, seed, held)] += 1
+    assert_counts([counts[:40].sum(), counts[40:].sum()], [6000, 12_000], ALARM)
+    assert counts.std() < 2 * math.sqrt(300 / 4)
+
+
+def test_few_batches_are_told_once():
+    chooser = Memento([LABELS], batch_size=256)
+    with pytest.warns(UserWarning, match="capacity 1,000 holds 3 batches of 256, fewer") as told:
+        _ = [Memory(1000, chooser) for _ in range(2)]
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert "Leave batch_size out (here 15), or raise the capacity to 8,192" in str(told[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for capacity in (10, 100, 1000):
+            Memory(capacity, Memento([LABELS]))
+
+
+def test_missing_columns_are_told_once_and_left_out_until_they_come():
+    chooser = Memento([*BOTH, JensenShannon.of_values("v")], sort_by=("y", "x", "p"))
+    memory = Memory(40, chooser, seed=0)
+    with pytest.warns(UserWarning, match="missing columns") as told:
+        _ = [memory.insert(stream(50, seed).without("p")) for seed in range(3)]
+    assert [w.filename for w in told] == [__file__]
+    message = str(told[0].message)
+    assert message.startswith("missing columns: 'p', 'v', 'x'. Until they come, this leaves")
+    assert "of_probabilities('p'), JensenShannon.of_values('v'" in message
+    assert "and 'x', 'p' out of the order of samples" in message

@@ -117,7 +117,7 @@ def test_loss_at_a_temperature_keeps_the_hard_ones():
 
 
 def test_batches_go_by_their_mean():
-    policy = Metric("cost", temperature=0.0, batch_size=2, sort_by=["y"])
+    policy = Metric("cost", temperature=0.0, batch_size=2, sort_by=["y"], remainder="drop")
     cost = [9, 2, 1, 1, 5, 5, 0]
     assert kept(policy, 4, y=[0, 0, 1, 1, 2, 2, 3], cost=cost) == [2, 3, 4, 5]
 
@@ -129,13 +129,25 @@ def test_batches_with_a_remainder():
 
 
 def test_dropped_remainders_can_be_enough():
-    policy = Metric("cost", temperature=0.0, batch_size=4, sort_by="y")
+    policy = Metric("cost", temperature=0.0, batch_size=4, sort_by="y", remainder="drop")
     assert kept(policy, 6, y=np.arange(7), cost=np.arange(7)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, math.inf])
-def test_batches_fill_the_memory_with_whole_ones(temperature):
+def test_batches_lose_no_end_of_the_order_and_fill_the_memory(temperature):
+    """The highest label is in batches of its own, and the largest losses there are."""
     policy = Metric.of_loss(batch_size=8, sort_by=["y"], temperature=temperature)
+    memory = Memory(100, policy, seed=0)
+    rng = np.random.default_rng(1)
+    y = np.array([0] * 120 + [1] * 6)
+    memory.insert(y=y, loss=np.where(y, 9.0, rng.exponential(size=126)))
+    assert len(memory) == 100
+    assert temperature == math.inf or memory.samples["y"].sum() == 6
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, math.inf])
+def test_batches_fill_the_memory_with_whole_ones(temperature):
+    policy = Metric.of_loss(batch_size=8, sort_by=["y"], temperature=temperature, remainder="drop")
     memory = Memory(100, policy, seed=0)
     rng = np.random.default_rng(1)
     for _ in range(3):
@@ -180,5 +192,5 @@ def test_settings_out_of_range(settings, message):
 
 def test_capacity_below_one_batch():
     with pytest.raises(SettingError, match="less than one batch of 8"):
-        Memory(7, Metric("loss", batch_size=8))
+        Memory(7, Metric("loss", batch_size=8, remainder="drop"))
     Memory(7, Metric("loss", batch_size=8, remainder="keep"))

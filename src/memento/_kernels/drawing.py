@@ -266,9 +266,24 @@ def _drop_groups(packed, size, members, sums, names, groups):  # type: ignore[no
 
 @kernel()
 def _discard(  # type: ignore[no-untyped-def]
-    packs, matrices, sizes, factor, sums, groups, plain, members, names, temperature, us, out
+    packs,
+    matrices,
+    sizes,
+    factor,
+    sums,
+    groups,
+    plain,
+    members,
+    names,
+    temperature,
+    us,
+    rows,
+    excess,
+    out,
 ):
-    """Fill out with the batches discarded, one per uniform in ``us``.
+    """Fill out with the batches discarded, at most one per uniform in ``us``; return how many.
+
+    It ends when the ``rows`` of what was discarded sum up to ``excess``.
 
     All of the tuples have one entry per distance. Its kernels come from ``packs`` unless
     ``matrices`` holds them. Everything but ``matrices`` is changed: ``sizes`` counts the groups
@@ -284,11 +299,14 @@ def _discard(  # type: ignore[no-untyped-def]
     shares = np.empty(n, np.float32)
     totals = np.empty((n + TILE - 1) // TILE)
     for step in range(us.shape[0]):
+        if excess <= 0:
+            return step
         _smallest_sums(sums, groups, plain, ceiling[:places], values[:places])
         i = _pick(values[:places], m, temperature, us[step], shares, totals)
         out[step] = origin[i]
         ceiling[i] = -np.inf
         m -= 1
+        excess -= rows[origin[i]]
         for d in range(len(sums)):
             g = np.int64(groups[d][i])
             members[d][g] -= 1
@@ -305,6 +323,7 @@ def _discard(  # type: ignore[no-untyped-def]
                     sizes[d] = _drop_groups(
                         packs[d], sizes[d], members[d], sums[d], names[d], groups[d][:places]
                     )
+    return us.shape[0]
 
 
 def discard(
@@ -314,6 +333,8 @@ def discard(
     scale: float,
     temperature: float,
     us: Floats,
+    rows: npt.NDArray[np.int64] | None = None,
+    excess: int | None = None,
 ) -> npt.NDArray[np.int64]:
     """Discard batches one by one and return them in the order in which they went.
 
@@ -326,7 +347,10 @@ def discard(
         scale: 1 / (2 h^2), for packed summaries.
         temperature: 0 to inf.
         us: one uniform in [0, 1) for each batch to discard, at most n; not used at temperature 0.
+        rows: int64 (n,), samples in each batch; 1 if left out.
+        excess: no more batches go once this many samples have; if left out, as many as ``us`` has.
     """
+    n = len(sums[0]) if groups[0] is None else len(groups[0])
     places = [
         np.arange(len(total), dtype=np.int32) if group is None else group.copy()
         for total, group in zip(sums, groups, strict=True)
@@ -346,7 +370,7 @@ def discard(
         compact(k, np.arange(k.size)) if isinstance(k, Packed) else nothing for k in kernels
     )
     matrices = tuple(_NO_MATRIX if isinstance(k, Packed) else k for k in kernels)
-    _discard(
+    count = _discard(
         packs,
         matrices,
         sizes,
@@ -358,8 +382,10 @@ def discard(
         names,
         float(temperature),
         us,
+        np.ones(n, np.int64) if rows is None else rows,
+        n if excess is None else excess,
         out,
     )
     for total, current, name, size in zip(sums, running, names, sizes, strict=True):
         total[name[:size]] = current[:size]
-    return out
+    return out[:count]

@@ -86,10 +86,13 @@ def init(
     policy: Annotated[
         str | None, typer.Option(help="What decides who stays; default: memento.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples in a batch; default 256.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples in a batch; by default 8 to 256, from the capacity.")
+    ] = None,
     bandwidth: Annotated[float | None, typer.Option(help="Kernel width; default 0.1.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Of the discard draw; 0 is deterministic; default 0.01.")
+        float | None,
+        typer.Option(help="Of the discard draw; 0 is deterministic; default 0.01 or less."),
     ] = None,
     sort_by: Annotated[
         str | None,

@@ -460,14 +460,14 @@ def _training(
 
 
 def _policy(name: str, predictions: bool) -> Policy:
-    from memento.cases.puffer.closed_loop import space
-    from memento.policies import DailyWindow, DensityReservoir, Memento, Reservoir
+    from memento.cases.puffer.closed_loop import density_reservoir, memento
+    from memento.policies import DailyWindow, Reservoir
 
     known: dict[str, Any] = {
         "window": lambda: DailyWindow(days=14, decay=0.9),
         "random": Reservoir,
-        "memento": lambda: Memento(**space(256)),
-        "density-reservoir": lambda: DensityReservoir(**space(256)),
+        "memento": lambda: memento(256),
+        "density-reservoir": lambda: density_reservoir(256),
     }
     if name not in known:
         raise SettingError(f"--select {name}; give one of {', '.join(known)}")

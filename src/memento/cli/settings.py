@@ -65,8 +65,8 @@ def from_options(
         labels: ``NAME:CLASSES``, columns of integer labels.
         probabilities: Columns of predicted probabilities.
         values: Columns of real numbers.
-        sort_by: Names separated by commas; labels, values and probabilities, in this order, if
-            left out.
+        sort_by: Names separated by commas; those of labels, values and probabilities, in this
+            order, if left out.
         fields: Further fields of the policy; those that are None are left out.
         others: ``NAME=VALUE``, fields of the policy as in a TOML file.
 
@@ -75,8 +75,8 @@ def from_options(
 
     Example:
         >>> settings = from_options(kind="memento", capacity=1000, labels=["y:5"])
-        >>> settings.policy.sort_by, settings.policy.batch_size
-        (('y',), 256)
+        >>> settings.policy.sort_columns, settings.policy.size_for(settings.capacity)
+        (('y',), 15)
     """
     chosen = {name: value for name, value in (fields or {}).items() if value is not None}
     for text in others:
@@ -158,8 +158,6 @@ def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
                 f"policy {kind!r} compares columns, and none is given; name some with "
                 f"{dashes}labels NAME:CLASSES, {dashes}probabilities NAME or {dashes}values NAME"
             )
-        columns = [distance["column"] for distance in settings["distances"] if "column" in distance]
-        settings.setdefault("sort_by", list(dict.fromkeys(columns)))
     elif labels or probabilities or values:
         raise SettingError(
             f"policy {kind!r} compares no columns; leave {dashes}labels and so on out"

@@ -18,8 +18,8 @@ from typing import ClassVar
 import numpy as np
 
 from memento import missing
-from memento.arguments import check, number, optional, shown, text
-from memento.batching import Remainder
+from memento.arguments import check, number, optional, text
+from memento.batching import Batches, scrambled
 from memento.density import SampleSpace
 from memento.distances import Distance
 from memento.errors import DomainError, SettingError
@@ -63,17 +63,15 @@ class DensityReservoir(SampleSpace, Policy):
         identify_by: A column of integers that tell samples apart. Keys are then a hash of them
             instead of being drawn, so the same sample has the same key in every memory.
 
-    The other arguments are those of `SampleSpace`, except that every sample needs a batch, so the
-    remainder is kept.
+    The other arguments are those of `SampleSpace`, except that every sample needs a batch, so no
+    remainder is dropped.
 
     Raises:
         SettingError: A setting is out of its range.
 
     Example:
         >>> from memento import JensenShannon, Memory
-        >>> policy = DensityReservoir(
-        ...     [JensenShannon.of_labels("y", 2)], batch_size=10, sort_by="y", uniform=0.0
-        ... )
+        >>> policy = DensityReservoir([JensenShannon.of_labels("y", 2)], uniform=0.0)
         >>> memory = Memory(100, policy, seed=1)
         >>> memory.insert(y=np.arange(1000) % 50 == 0)
         Report(offered=1000, kept=100, discarded=900)
@@ -85,7 +83,6 @@ class DensityReservoir(SampleSpace, Policy):
     waits: ClassVar[bool] = False
 
     distances: Sequence[Distance] = ()
-    remainder: Remainder = "keep"
     gamma: float = 1.0
     uniform: float = 0.7
     floor: float = 1e-3
@@ -98,10 +95,10 @@ class DensityReservoir(SampleSpace, Policy):
         without = isinstance(self.distances, (list, tuple)) and not self.distances
         if self.density is None or not without:
             super().__post_init__()
-        if self.remainder != "keep":
+        if self.remainder == "drop":
             raise SettingError(
-                f"remainder is {shown(self.remainder)}; a sample outside of all batches has no "
-                'density, so expected "keep"'
+                "remainder is 'drop'; a sample outside of all batches has no density, so expected "
+                '"even" or "keep"'
             )
         check(
             self,
@@ -139,7 +136,7 @@ class DensityReservoir(SampleSpace, Policy):
         now = int(state.counters.get("inserts", 0))
         # Forward decay (Cormode et al. 2009): instead of making all that is held lighter, make what
         # comes heavier. Ranks then never change.
-        log_fresh = np.log(self._all_weights(held, fresh, state)) + now * self._decay
+        log_fresh = np.log(self._all_weights(held, fresh, capacity, state, rng)) + now * self._decay
         marks = {
             "key": extend_mark(state, "key", held, self._keys(fresh, rng)),
             "log_weight": extend_mark(state, "log_weight", held, log_fresh),
@@ -208,7 +205,14 @@ class DensityReservoir(SampleSpace, Policy):
         """Natural logarithm by which a sample gets lighter with every insert."""
         return 0.0 if self.half_life is None else math.log(2) / self.half_life
 
-    def _all_weights(self, held: Samples, fresh: Samples, state: State) -> np.ndarray:
+    def _all_weights(
+        self,
+        held: Samples,
+        fresh: Samples,
+        capacity: int | None,
+        state: State,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
         """Weights of fresh samples, of which some may lack what a distance reads (a late label).
 
         Those are compared by what they have, with all samples that have as much.
@@ -218,7 +222,7 @@ class DensityReservoir(SampleSpace, Policy):
         lacks = np.array([missing.lacking(fresh[name]) for name in names], bool)
         lacked = np.array([missing.lacking(held[name]) for name in names if name in held], bool)
         if not lacks.any() and not lacked.any():
-            return self._fresh_weights(held, fresh, state)
+            return self._fresh_weights(held, fresh, capacity, state, rng)
         weights = np.ones(fresh.size)
         for pattern in np.unique(lacks, axis=1).T:
             had = np.flatnonzero(pattern == 0)
@@ -231,25 +235,37 @@ class DensityReservoir(SampleSpace, Policy):
             found = replace(self, missing="skip")._fresh_weights(
                 held.select(left).take(here) if held.size else held,
                 fresh.select(left).take(come),
+                capacity,
                 State(state.counters, marks),
+                rng,
             )
             same = (lacks[:, come] == pattern[:, None]).all(axis=0)
             weights[come[same]] = found[same]
         return weights
 
-    def _fresh_weights(self, held: Samples, fresh: Samples, state: State) -> np.ndarray:
+    def _fresh_weights(
+        self,
+        held: Samples,
+        fresh: Samples,
+        capacity: int | None,
+        state: State,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
         if self.density is not None:
             rarity = np.maximum(fresh[self.density], self.floor) ** -self.gamma
         elif self.gamma == 0 or self.uniform == 1:
             rarity = np.ones(fresh.size)
         else:
-            rarity = self._estimated_rarity(held, fresh, state)
+            size = self.size_for(held.size + fresh.size if capacity is None else capacity)
+            ties = rng if self.remainder == "even" else None
+            batches = self.batches((held, fresh), size=size, rng=ties)
+            rarity = self._estimated_rarity(batches, held.size, state)
         weights: np.ndarray = self.uniform + (1 - self.uniform) * rarity
         return weights
 
-    def _estimated_rarity(self, held: Samples, fresh: Samples, state: State) -> np.ndarray:
-        stream = np.concatenate([self.stands_for(state, held.size), np.ones(fresh.size)])
-        batches = self.batches((held, fresh))
+    def _estimated_rarity(self, batches: Batches, held: int, state: State) -> np.ndarray:
+        fresh = len(batches.order) - held
+        stream = np.concatenate([self.stands_for(state, held), np.ones(fresh)])
         counts = np.add.reduceat(stream[batches.order], batches.offsets[:-1])
         # A batch's own kernel is the larger part of a small density, the larger the younger the
         # memory: with it, rare samples of the first inserts would look less rare than later ones.
@@ -261,7 +277,7 @@ class DensityReservoir(SampleSpace, Policy):
         rarity /= np.average(rarity, weights=counts)
         of_rows = np.empty(len(stream))
         of_rows[batches.order] = np.repeat(rarity, batches.sizes)
-        return of_rows[held.size :]
+        return of_rows[held:]
 
     def _keys(self, fresh: Samples, rng: np.random.Generator) -> np.ndarray:
         if self.identify_by is None:
@@ -293,12 +309,7 @@ def _smallest_ranks(
 
 
 def _hashed_exponential(numbers: np.ndarray) -> np.ndarray:
-    """Integers to numbers that behave like draws from Exp(1) (splitmix64, Steele et al. 2014)."""
-    mixed = numbers.astype(np.uint64)
-    with np.errstate(over="ignore"):
-        mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = mixed ^ (mixed >> np.uint64(31))
-    keys: np.ndarray = -np.log(((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+    """Integers to numbers that behave like draws from Exp(1)."""
+    shares = (scrambled(numbers.astype(np.uint64)) >> np.uint64(11)).astype(np.float64) + 0.5
+    keys: np.ndarray = -np.log(shares * 2.0**-53)
     return keys

@@ -7,14 +7,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from memento.arguments import check, flag, number
+from memento.arguments import check, flag, number, optional
 from memento.batching import Batches
 from memento.density import Field, SampleSpace
-from memento.errors import SettingError
 from memento.policies._policy import Choice, Policy, State, everything
 from memento.samples import Samples
 
 __all__ = ["Memento"]
+
+_TEMPERATURE = 0.01
+# Of the mean density of a batch among the others: a batch that is all alone is then discarded
+# about e^10 times more rarely than one of that density, wherever densities are small, too.
+_SHARE = 0.1
+# Not 0, at which the last of equals goes, so the end of the order; equals go at random.
+_LOWEST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,24 @@ class Memento(SampleSpace, Policy):
     Args:
         temperature: 0 always discards the densest batch (of equals the last in batch order);
             ``math.inf`` discards at random; between, rare batches are discarded with some
-            probability too, so that noise is forgotten. Default 0.01.
+            probability too, so that noise is forgotten. None, the default, is 0.01, but at most a
+            tenth of the mean density of a batch among the others: where samples are spread out,
+            0.01 would discard what is rare almost as often as what is dense.
         fill: Whether the memory is filled up to its capacity with single samples (drawn from the
-            batch discarded last, then from the remainder that filled no batch). By default only
-            whole batches are kept, so up to ``batch_size - 1`` places stay free.
+            batch discarded last, then from the remainder that filled no batch). False keeps whole
+            batches only. None, the default, fills with ``remainder="even"``.
 
     The other arguments are those of `SampleSpace`. Time grows with the square of the number of
-    batches, memory with their number.
+    batches, memory with their number. As published:
+    ``Memento(distances, batch_size=256, bandwidth=0.1, temperature=0.01,
+    sort_by=("y", "yhat", "x"), remainder="drop")``.
 
     Raises:
         SettingError: A setting is out of its range.
 
     Example:
         >>> from memento import JensenShannon, Memory
-        >>> policy = Memento(
-        ...     [JensenShannon.of_labels("y", 2)], batch_size=2, sort_by=["y"], temperature=0.0
-        ... )
+        >>> policy = Memento([JensenShannon.of_labels("y", 2)], batch_size=2, temperature=0.0)
         >>> memory = Memory(4, policy)
         >>> memory.insert(y=[0, 0, 0, 0, 0, 0, 1, 1])
         Report(offered=8, kept=4, discarded=4)
@@ -54,23 +62,16 @@ class Memento(SampleSpace, Policy):
     kind: ClassVar[str] = "memento"
     thins: ClassVar[bool] = True
 
-    temperature: float = 0.01
-    fill: bool = False
+    temperature: float | None = None
+    fill: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(
             self,
-            temperature=number(0, infinite=True, words="0 (always the densest) or more"),
-            fill=flag(),
+            temperature=optional(number(0, infinite=True, words="0 (always the densest) or more")),
+            fill=optional(flag()),
         )
-
-    def check_capacity(self, capacity: int | None) -> None:
-        if capacity is not None and capacity < self.batch_size and self.remainder == "drop":
-            raise SettingError(
-                f"capacity {capacity:,} is less than one batch of {self.batch_size}: nothing could "
-                "be kept; raise the capacity or lower batch_size"
-            )
 
     def choose(
         self,
@@ -82,14 +83,24 @@ class Memento(SampleSpace, Policy):
     ) -> Choice:
         if capacity is None or held.size + fresh.size <= capacity:
             return Choice(everything(held, fresh))
-        batches = self.batches((held, fresh))
-        kept, discarded = thin(self.field(batches), batches.sizes, capacity, self.temperature, rng)
+        even = self.remainder == "even"
+        batches = self.batches(
+            (held, fresh), size=self.size_for(capacity), rng=rng if even else None
+        )
+        field = self.field(batches)
+        kept, discarded = thin(field, batches.sizes, capacity, self._temperature(field), rng)
         rows = batches.order[np.repeat(kept, batches.sizes)]
-        if self.fill and len(rows) < capacity:
+        if (even if self.fill is None else self.fill) and len(rows) < capacity:
             spare = self._spare(batches, discarded, held.size + fresh.size, rng)
             rows = np.concatenate([rows, spare[: capacity - len(rows)]])
         rows.sort()
         return Choice(rows)
+
+    def _temperature(self, field: Field) -> float:
+        if self.temperature is not None:
+            return self.temperature
+        shared = float(field.density(leave_one_out=True).mean())
+        return min(_TEMPERATURE, max(_LOWEST, _SHARE * shared))
 
     @staticmethod
     def _spare(
@@ -125,17 +136,15 @@ def thin(
     left = int(sizes.sum())
     if left <= capacity:
         return alive, []
-    if (sizes == sizes[0]).all():  # so it is known how many have to go
-        count = -((capacity - left) // int(sizes[0]))
-        count = min(count, len(sizes))
-        before = rng.bit_generator.state
-        drawn = np.zeros(count) if temperature == 0 else rng.random(count)
-        if count < len(sizes):
-            gone = field.discard(count, temperature, drawn)
-            if gone is not None:
-                alive[gone] = False
-                return alive, gone.tolist()
-        rng.bit_generator.state = before
+    before = rng.bit_generator.state
+    drawn = np.zeros(len(sizes)) if temperature == 0 else rng.random(len(sizes))
+    gone = field.discard(sizes, left - capacity, temperature, drawn)
+    rng.bit_generator.state = before
+    if gone is not None:
+        if temperature != 0:
+            rng.random(len(gone))  # as if each number had been drawn when it was needed
+        alive[gone] = False
+        return alive, gone.tolist()
     discarded = []
     while left > capacity:
         batch = field.draw(alive, temperature, 0.0 if temperature == 0 else rng.random())

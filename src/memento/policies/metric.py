@@ -41,9 +41,10 @@ class Metric(Policy):
         temperature: 0 always discards the largest metric (of equals the first); ``math.inf``
             discards at random. In the unit of the metric.
         batch_size: None selects single samples; a number forms batches, which have the mean metric
-            of their samples and stay or go together.
+            of their samples and stay or go together (but for one that fills the memory up, with
+            ``remainder="even"``).
         sort_by: Columns that batches are formed by, most important first; see `sort_order`.
-        remainder: Whether samples that do not fill a batch are dropped or kept as a smaller one.
+        remainder: What happens to samples that do not fill a batch; see `make_batches`.
         missing: What missing sort columns do: a warning, an error, or nothing.
 
     Raises:
@@ -65,7 +66,7 @@ class Metric(Policy):
     temperature: float = 0.1
     batch_size: int | None = None
     sort_by: Sequence[str] = ("y", "yhat", "x")
-    remainder: Remainder = "drop"
+    remainder: Remainder = "even"
     missing: Missing = "warn"
 
     def __post_init__(self) -> None:
@@ -181,7 +182,11 @@ class Metric(Policy):
         enough = int(np.searchsorted(np.cumsum(sizes[gone]), excess)) + 1 if excess > 0 else 0
         kept = np.ones(len(sizes), dtype=bool)
         kept[gone[:enough]] = False
-        return Choice(np.sort(batches.order[np.repeat(kept, sizes)]))
+        rows = batches.order[np.repeat(kept, sizes)]
+        if self.remainder == "even" and enough:  # filled up from the batch that went last
+            spare = rng.permutation(batches.rows(int(gone[enough - 1])))
+            rows = np.concatenate([rows, spare[: capacity - len(rows)]])
+        return Choice(np.sort(rows))
 
     def _metric(self, held: Samples, fresh: Samples) -> np.ndarray:
         """``(held + fresh,)`` float64, large where samples shall go."""

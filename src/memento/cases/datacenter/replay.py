@@ -169,7 +169,13 @@ def _space(task: Task, batch_size: int) -> dict[str, Any]:
         if task == "classification"
         else [JensenShannon.of_values("yhat", _GRID), JensenShannon.of_values("y", _GRID)]
     )
-    return {"distances": distances, "batch_size": batch_size, "sort_by": ("y", "yhat", "x")}
+    return {
+        "distances": distances,
+        "batch_size": batch_size,
+        "bandwidth": 0.1,
+        "sort_by": ("y", "yhat", "x"),
+        "remainder": "drop",
+    }
 
 
 def _label(task: Task) -> str | None:
@@ -179,7 +185,7 @@ def _label(task: Task) -> str | None:
 #: Memories by name, from the task and the size of a batch; the first ones are the paper's.
 MEMORIES: Mapping[str, Callable[[Task, int], Policy]] = MappingProxyType(
     {
-        "memento": lambda task, b: Memento(**_space(task, b)),
+        "memento": lambda task, b: Memento(**_space(task, b), temperature=0.01),
         "memento-T0": lambda task, b: Memento(**_space(task, b), temperature=0.0),
         "random": lambda task, b: Reservoir(),
         "fifo": lambda task, b: FIFO(),

@@ -45,7 +45,16 @@ from memento.policies import DailyWindow, DensityReservoir, Memento, Policy, Res
 from memento.retrain import Every, Never, OnCoverage, Trigger
 from memento.samples import Samples
 
-__all__ = ["ARMS", "Arm", "ArmResult", "ClosedLoop", "Outcome", "space", "summary"]
+__all__ = [
+    "ARMS",
+    "Arm",
+    "ArmResult",
+    "ClosedLoop",
+    "Outcome",
+    "density_reservoir",
+    "memento",
+    "summary",
+]
 
 Report = Callable[[str, int, int], None]
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -68,14 +77,25 @@ class Arm:
     frozen: bool = False
 
 
-def space(batch_size: int) -> dict[str, Any]:
-    """How samples of the predictor are compared: settings of policies with distances."""
+def memento(batch_size: int, temperature: float = 0.01) -> Memento:
+    """The memory of the paper."""
+    return Memento(**_space(batch_size), temperature=temperature, remainder="drop")
+
+
+def density_reservoir(batch_size: int) -> DensityReservoir:
+    """The density reservoir, with batches as in the paper."""
+    return DensityReservoir(**_space(batch_size), remainder="keep")
+
+
+def _space(batch_size: int) -> dict[str, Any]:
+    """How samples of the predictor are compared."""
     return {
         "distances": [
             JensenShannon.of_probabilities("yhat"),
             JensenShannon.of_labels("y_bin", CLASSES),
         ],
         "batch_size": batch_size,
+        "bandwidth": 0.1,
         "sort_by": ("y", "yhat", "x"),
     }
 
@@ -84,12 +104,10 @@ def space(batch_size: int) -> dict[str, Any]:
 ARMS: dict[str, Callable[[int, Trigger], Arm]] = {
     "static": lambda b, when: Arm(Reservoir(), Never(), frozen=True),
     "random": lambda b, when: Arm(Reservoir(), Every(1)),
-    "memento": lambda b, when: Arm(Memento(**space(b)), when),
-    "density-reservoir": lambda b, when: Arm(DensityReservoir(**space(b)), when),
-    "memento-T0": lambda b, when: Arm(Memento(**space(b), temperature=0.0), when),
-    "density-reservoir-unweighted": lambda b, when: Arm(
-        DensityReservoir(**space(b)), when, weighted=False
-    ),
+    "memento": lambda b, when: Arm(memento(b), when),
+    "density-reservoir": lambda b, when: Arm(density_reservoir(b), when),
+    "memento-T0": lambda b, when: Arm(memento(b, temperature=0.0), when),
+    "density-reservoir-unweighted": lambda b, when: Arm(density_reservoir(b), when, weighted=False),
     # Fugu's own scheme, and the one that the Memento paper compares with.
     "daily-window": lambda b, when: Arm(DailyWindow(days=14, decay=0.9), Every(1)),
     "forgetting": lambda b, when: Arm(Reservoir(forget=0.1), Every(1)),

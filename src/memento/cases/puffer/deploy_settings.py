@@ -45,8 +45,8 @@ def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
 
     Args:
         kind: Such as "memento", "density-reservoir" or "reservoir".
-        **fields: Its settings; those of the paper (batches of 256, bandwidth 0.1) if left out, and
-            for labels the classes that the predictor knows.
+        **fields: Its settings; those of the paper (batches of 256, bandwidth 0.1, temperature 0.01)
+            if left out, and for labels the classes that the predictor knows.
 
     Raises:
         SettingError: An unknown kind or setting.
@@ -60,7 +60,7 @@ def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
     if kind not in named_policies:
         raise SettingError(f"policy {kind!r}; give one of {', '.join(sorted(named_policies))}")
     if issubclass(named_policies[kind], SampleSpace):
-        fields = {**_space_defaults(), **fields}
+        fields = {**_space_defaults(kind), **fields}
     known = [f.name for f in dataclasses.fields(named_policies[kind])]  # type: ignore[arg-type]
     if "label" in known:
         fields = {"label": "y_bin", **fields}
@@ -70,12 +70,14 @@ def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
     return policy_from_settings({"kind": kind, **fields})
 
 
-def _space_defaults() -> dict[str, Any]:
+def _space_defaults(kind: str = "memento") -> dict[str, Any]:
     distances = [
         JensenShannon.of_probabilities("yhat"),
         JensenShannon.of_labels("y_bin", CLASSES),
     ]
     return {
+        **({"temperature": 0.01, "remainder": "drop"} if kind == "memento" else {}),
+        **({"remainder": "keep"} if kind == "density-reservoir" else {}),
         "distances": [distance.settings() for distance in distances],
         "batch_size": 256,
         "bandwidth": 0.1,
