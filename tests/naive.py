@@ -58,6 +58,53 @@ def cut(
     return batches
 
 
+def even_cut(
+    order: Sequence[int],
+    size: int,
+    labels: Sequence[np.ndarray] = (),
+    groups: np.ndarray | None = None,
+) -> list[list[int]]:
+    """All rows in batches of nearly ``size``, none of which straddles groups or, mostly, labels.
+
+    A run of m equal rows makes m / size batches, rounded, but at least one. If that were more than
+    1.5 times as many as m / size would be in all (and 16), the last label column is not regarded;
+    of a single one, neighbours of less than half a batch that begin in the same cell of 2, 4, 8 ...
+    such rows are joined, until there are no more batches than that.
+    """
+    rows = [int(row) for row in order]
+    most = 3 * len(rows) // (2 * size) + 16
+    group = [None if groups is None else groups[row] for row in rows]
+    for depth in range(len(labels), -1, -1):
+        keys = [(g, *(c[r] for c in labels[:depth])) for g, r in zip(group, rows, strict=True)]
+        runs = [len(list(run)) for _, run in itertools.groupby(keys)]
+        if sum(even_count(run, size) for run in runs) <= most or depth <= 1:
+            break
+    cell = 1
+    joined = runs
+    while labels and cell < size and sum(even_count(run, size) for run in joined) > most:
+        cell *= 2
+        joined, start, before = [], 0, None
+        for run in runs:
+            small = (group[start], start // cell) if 2 * run < size else None
+            if small is not None and small == before:
+                joined[-1] += run
+            else:
+                joined.append(run)
+            start, before = start + run, small
+    batches, start = [], 0
+    for run in joined:
+        count = even_count(run, size)
+        for i in range(count):
+            length = run // count + (i < run % count)
+            batches.append(rows[start : start + length])
+            start += length
+    return batches
+
+
+def even_count(run: int, size: int) -> int:
+    return max(1, math.floor(run / size + 0.5))
+
+
 # ---------------------------------------------------------------------------------------- summaries
 
 

@@ -277,6 +277,98 @@ def test_unknown_options():
         make_batches(Samples(y=[1]), 1, ["z"], missing="ignore")
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 30), st.integers(0, 30)),
+        min_size=1,
+        max_size=90,
+    ),
+    st.integers(1, 12),
+    st.integers(0, 2),
+    st.booleans(),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_even_batches_are_those_of_the_oracle(rows, size, depth, grouped, few):
+    """With few different labels and with many, of one column, two or none."""
+    g, a, b = (np.array(column) for column in zip(*rows, strict=True))
+    a, b = a % few, b % few
+    samples = Samples(g=g, a=a, b=b)
+    labels = ["a", "b"][:depth]
+    group_by = "g" if grouped else None
+    batches = make_batches(samples, size, ["a", "b"], group_by=group_by, labels=labels)
+    order = naive.sort_order([g, a, b] if grouped else [a, b])
+    expected = naive.even_cut(order, size, [a, b][:depth], g if grouped else None)
+    assert [batches.rows(i).tolist() for i in range(len(batches))] == expected
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=300), st.integers(1, 40))
+def test_even_batches_drop_nothing_and_stay_few(labels, size):
+    batches = make_batches(Samples(y=labels), size, ["y"], labels=["y"])
+    assert sorted(batches.order.tolist()) == list(range(len(labels)))
+    assert (batches.sizes > 0).all()
+    assert (batches.sizes < 2 * size).all()
+    straddling = [len(set(batch["y"].tolist())) > 1 for batch in batches]
+    counts = np.unique(labels, return_counts=True)[1]
+    if sum(naive.even_count(int(m), size) for m in counts) <= 1.5 * len(labels) / size + 15:
+        assert not any(straddling)
+        for m in counts[counts >= size]:  # of a label that fills a batch none is smaller than 2/3
+            assert naive.even_count(int(m), size) <= m / (size * 2 / 3)
+    assert len(batches) <= 3 * len(labels) / size + 17
+
+
+def test_labels_that_are_all_different_share_batches():
+    batches = make_batches(Samples(y=np.arange(10_000)), 64, ["y"], labels=["y"])
+    assert 156 <= len(batches) <= 250
+    assert batches.sizes.max() < 128
+
+
+@pytest.mark.parametrize("missing", ["", np.nan, np.datetime64("NaT")])
+def test_missing_labels_are_one_label(missing):
+    values = {"": ["b", "a"], "nan": [1.0, 2.0]}.get(str(missing), [np.datetime64(1, "s")] * 2)
+    y = np.array([missing, *values, missing, missing] * 8)
+    batches = make_batches(Samples(y=y), 4, ["y"], labels=["y"])
+    unknown = [np.isin(batch["y"], values).any() for batch in batches]
+    assert unknown.count(False) == 6
+    assert [
+        len(batch["y"]) for batch, known in zip(batches, unknown, strict=True) if not known
+    ] == [4] * 6
+
+
+def test_labels_that_do_not_lead_the_order_are_not_regarded():
+    samples = Samples(x=np.arange(40), y=np.arange(40) % 2)
+    batches = make_batches(samples, 8, ["x", "y"], labels=["y"])
+    assert batches.sizes.tolist() == [8] * 5
+    with_gap = make_batches(samples, 8, ["z", "y", "x"], labels=["y", "z"], missing="skip")
+    assert all(len(set(batch["y"])) == 1 for batch in with_gap)
+
+
+@pytest.mark.parametrize("columns", [["y"], ["y", "p"]])
+def test_equal_samples_in_random_order(columns):
+    samples = Samples(y=np.arange(600) % 3, p=np.full((600, 3), 1 / 3))
+    rng = np.random.default_rng(0)
+    orders = [sort_order(samples, columns, rng=rng) for _ in range(3)]
+    for order in orders:
+        np.testing.assert_array_equal(samples["y"][order], np.repeat([0, 1, 2], 200))
+        assert len(set(order.tolist())) == 600
+        # Rank correlation of what should be unrelated; 0.25 is 3.5 standard deviations.
+        assert abs(np.corrcoef(order[:200], np.arange(200))[0, 1]) < 0.25
+    assert (orders[0] != orders[1]).mean() > 0.9
+    again = sort_order(samples, columns, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(again, orders[0])
+
+
+def test_few_ties_in_random_order():
+    p = np.random.default_rng(1).dirichlet(np.ones(4), 500)[np.arange(1000) % 500]
+    firsts = []
+    for seed in range(20):
+        order = sort_order(Samples(p=p), ["p"], rng=np.random.default_rng(seed))
+        np.testing.assert_array_equal(order[::2] % 500, order[1::2] % 500)
+        firsts.append(order[::2] < 500)
+    shares = np.mean(firsts, axis=0)
+    assert abs(shares.mean() - 0.5) < 0.02  # 4 standard deviations
+    assert 0.09 < shares.std() < 0.14  # of 20 tosses: 0.112
+
+
 def test_cut_needs_no_sorting():
     samples = Samples(y=[5, 6, 7])
     assert cut((samples,), np.array([2, 0, 1]), 2).rows(0).tolist() == [2, 0]

@@ -430,8 +430,7 @@ def sort_order(
         samples: One set of samples, or two that are numbered through.
         sort_by: Columns, most important first.
         missing: What a missing sort column does: a warning, an error, or nothing.
-        rng: Puts equal samples in random order, so that it does not matter which part they are of;
-            one number is drawn.
+        rng: Puts equal samples in random order, so that it does not matter which part they are of.
 
     Returns:
         ``(size,)`` int64 row numbers.
@@ -462,9 +461,16 @@ def sort_order(
             unique = any(key.itemsize >= 4 for key in arrays)
             keys.extend(arrays)
     if rng is not None:
-        salt = rng.integers(1 << 64, dtype=np.uint64)
-        keys.append(lambda rows: scrambled(rows.astype(np.uint64) ^ salt))
+        keys.append(_at_random(size, few=unique, rng=rng))
     return sorting.order(keys, size)
+
+
+def _at_random(size: int, few: bool, rng: np.random.Generator) -> _Key:
+    """Random keys for all rows; or, where few rows are tied, only for those."""
+    if not few:
+        return rng.integers(1 << 32, size=size, dtype=np.uint32)
+    salt = rng.integers(1 << 64, dtype=np.uint64)
+    return lambda rows: scrambled(rows.astype(np.uint64) ^ salt)
 
 
 def scrambled(numbers: np.ndarray) -> np.ndarray:

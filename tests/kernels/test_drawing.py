@@ -78,6 +78,22 @@ def test_discard_is_the_slow_loop(temperature, form):
     )
 
 
+@pytest.mark.parametrize("form", ["packed", "matrix"])
+def test_it_ends_when_enough_samples_have_gone(form):
+    packs, sums, groups = packed_case()
+    kernels = packs if form == "packed" else [matrix_of(pack) for pack in packs]
+    us = np.random.default_rng(1).random(SIZE)
+    rows = np.random.default_rng(2).integers(1, 9, SIZE)
+    most = [total.copy() for total in sums]
+    all_gone = drawing.discard(kernels, most, groups, SCALE, 0.01, us)
+    for excess in (0, 1, int(rows.sum()) // 3, int(rows.sum())):
+        given = [total.copy() for total in sums]
+        gone = drawing.discard(kernels, given, groups, SCALE, 0.01, us, rows, excess)
+        running = np.cumsum(rows[all_gone])
+        count = int(np.searchsorted(running, excess)) + 1 if excess else 0
+        assert gone.tolist() == all_gone[:count].tolist()
+
+
 def test_draw_is_one_step_of_it():
     packs, sums, groups = packed_case(seed=2)
     second = matrix_of(packs[1])

@@ -90,11 +90,11 @@ class Memento(SampleSpace, Policy):
         field = self.field(batches)
         kept, discarded = thin(field, batches.sizes, capacity, self._temperature(field), rng)
         rows = batches.order[np.repeat(kept, batches.sizes)]
+        stays = np.zeros(held.size + fresh.size, dtype=bool)
+        stays[rows] = True
         if (even if self.fill is None else self.fill) and len(rows) < capacity:
-            spare = self._spare(batches, discarded, held.size + fresh.size, rng)
-            rows = np.concatenate([rows, spare[: capacity - len(rows)]])
-        rows.sort()
-        return Choice(rows)
+            stays[self._spare(batches, discarded, len(stays), rng)[: capacity - len(rows)]] = True
+        return Choice(np.flatnonzero(stays))
 
     def _temperature(self, field: Field) -> float:
         if self.temperature is not None:
@@ -107,10 +107,12 @@ class Memento(SampleSpace, Policy):
         batches: Batches, discarded: list[int], size: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Single rows to fill up with: of the batch discarded last, then of no batch."""
+        last = rng.permutation(batches.rows(discarded[-1]) if discarded else batches.order[:0])
+        if len(batches.order) == size:
+            return last
         outside = np.ones(size, dtype=bool)
         outside[batches.order] = False
-        last = batches.rows(discarded[-1]) if discarded else batches.order[:0]
-        return np.concatenate([rng.permutation(last), rng.permutation(np.flatnonzero(outside))])
+        return np.concatenate([last, rng.permutation(np.flatnonzero(outside))])
 
 
 def thin(
