@@ -285,7 +285,10 @@ def test_insert_goes_on_exactly_from_disk(cli, mem):
         code, _, err = cli("memory", "insert", mem, "day.npz")
         assert code == 0, err
     found = Memory.load(mem)
-    assert found.dump()[1] == straight.dump()[1]
+    documents = [memory.dump()[1] for memory in (found, straight)]
+    known = [document["memory"].pop("units") for document in documents]
+    assert len(known[0]) == 4  # the command knows its files again
+    assert documents[0] == documents[1]
     np.testing.assert_array_equal(found.samples["x"], straight.samples["x"])
 
 
@@ -634,6 +637,7 @@ def test_a_model_needs_its_inputs(refused, mem, function_model):
 def test_mixing_predictions_is_pointed_out(cli, mem, function_model):
     np.savez("day.npz", **make_day(20, 1))
     assert cli("memory", "insert", mem, "day.npz", "--model", function_model("nine", 2.0))[0] == 0
+    np.savez("day.npz", **make_day(20, 2))
     code, _, err = cli("memory", "insert", mem, "day.npz")
     assert code == 0
     assert "warning" in err
@@ -810,7 +814,7 @@ def test_objects_are_never_unpickled(refused, mem):
         (["day.npz", "--map", "y=z"], ["'y'", "--map y_raw=y"]),
         (["day.npz", "--map", "y=y", "--map", "y=x"], ["'y'", "twice"]),
         (["day.npz", "--columns", "y,absent"], ["'absent'", "missing"]),
-        (["day.npz", "--columns", "y,yhat"], ["day.npz", "missing x"]),
+        (["day.npz", "--columns", "y,yhat"], ["day.npz", "'x'", "missing", "--map x"]),
         ([], ["FILE"]),
     ],
 )
@@ -862,6 +866,7 @@ def test_commands_that_make_no_sense(cli, mem, function_model, words, says):
     assert cli("memory", "insert", "bare", "w.npz", "--columns", "yhat")[0] == 0
     cli("memory", "init", "weighted", "--capacity", 900, "--policy", "reservoir")
     assert cli("memory", "insert", "weighted", "w.npz")[0] == 0
+    np.savez("w.npz", weight=np.ones(20), name=np.array(["b"] * 20), **day)
     code, out, err = cli("memory", *words)
     assert (code, out) == (2, ""), err
     for word in says:

@@ -159,17 +159,15 @@ def _after_check(words: str, callback: Callable[..., Any]) -> Callable[..., Any]
 
 @contextlib.contextmanager
 def _warnings_in_a_line() -> Iterator[None]:
-    """Warnings of the library as lines for users: without the place in our code."""
+    """Warnings of the library as lines for users, each once, without the place in our code."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         _complain(f"warning: {message}")
 
-    before = warnings.showwarning
-    warnings.showwarning = show
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = show
         yield
-    finally:
-        warnings.showwarning = before
 
 
 def _debugging(arguments: list[str]) -> bool:

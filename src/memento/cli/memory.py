@@ -7,6 +7,7 @@ generation under the folder's lock. So whatever fails, the folder is as it was.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,20 +16,29 @@ import numpy as np
 import typer
 
 from memento import snapshot
-from memento.cli import models, settings, tables, ui
-from memento.density import SampleSpace
-from memento.errors import (
-    DamagedError,
-    ForeignError,
-    InputError,
-    ModelError,
-    SchemaError,
-    SettingError,
-    StorageError,
+from memento.cli import intake, settings, tables, ui
+from memento.cli import predictions as whose
+from memento.cli import status as state
+from memento.cli.options import (
+    AsJson,
+    Columns,
+    Folder,
+    Id,
+    Inputs,
+    Map,
+    Model,
+    ModelFile,
+    ModelName,
+    Out,
+    Predictions,
+    Softmax,
+    Table,
+    Weights,
 )
-from memento.files import storage_errors
-from memento.memory import Memory
-from memento.retrain import OnCoverage, Situation
+from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, StorageError
+from memento.files import digest, storage_errors
+from memento.memory import Memory, Report
+from memento.retrain import OnCoverage
 from memento.samples import Samples
 
 __all__ = ["app"]
@@ -39,32 +49,6 @@ app = typer.Typer(
     help="A memory on disk: a folder that cron jobs and programs in other languages can use.",
     no_args_is_help=True,
 )
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the memory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Map = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="NAME=SOURCE",
-        help="Read NAME from the file's column SOURCE; several names or a pattern ('yhat=p_*') are "
-        "stacked into one column, patterns in natural order. Repeatable.",
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL",
-        help="Predict with model.pt (TorchScript), model.onnx or module:function. Predictions that "
-        "are held from another model are made again.",
-    ),
-]
-Inputs = Annotated[str, typer.Option(help="Column that the model reads.")]
-Predictions = Annotated[
-    str | None,
-    typer.Option(help="Column that the model's output goes to; default: the policy's only one."),
-]
-Softmax = Annotated[bool, typer.Option("--softmax", help="The model gives logits.")]
 
 
 @app.command()
@@ -103,6 +87,10 @@ def init(
         typer.Option("--set", metavar="NAME=VALUE", help="Further setting of the policy."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the memory's generator; default 0.")] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option("--id", metavar="NAME", help="Column that tells samples apart; default id."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="All of this from a TOML file instead.")
     ] = None,
@@ -112,7 +100,7 @@ def init(
     options = {
         "capacity": capacity, "labels": labels, "probabilities": probabilities, "values": values,
         "policy": policy, "batch-size": batch_size, "bandwidth": bandwidth,
-        "temperature": temperature, "sort-by": sort_by, "set": set_, "seed": seed,
+        "temperature": temperature, "sort-by": sort_by, "set": set_, "seed": seed, "id": ids,
     }  # fmt: skip
     if config is not None:
         both = [name for name, value in options.items() if value not in (None, [])]
@@ -124,6 +112,7 @@ def init(
             kind=policy or "memento",
             capacity=capacity,
             seed=seed,
+            ids=ids,
             labels=labels or (),
             probabilities=probabilities or (),
             values=values or (),
@@ -153,15 +142,25 @@ def insert(
         list[str],
         typer.Argument(metavar="FILE...", help="Parquet, CSV, Arrow or NPZ files, or patterns."),
     ],
+    unit: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What this insert is called: it is done once only."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Insert what went in before once more.")
+    ] = False,
     map_: Map = None,
     columns: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Columns to keep, after --map; default: all at the first insert, then those held.",
+            help="Columns to keep, after --map; default: all at the first insert, then those held "
+            "and those that the policy reads.",
         ),
     ] = None,
     model: Model = None,
+    model_file: ModelFile = None,
+    model_name: ModelName = None,
     inputs: Inputs = "x",
     predictions: Predictions = None,
     softmax: Softmax = False,
@@ -169,47 +168,37 @@ def insert(
 ) -> None:
     """Offer the samples of all FILEs, together as one insert; the policy decides which stay.
 
-    All files are read and checked before anything changes.
+    All files are read and checked before anything changes. A unit, or a file, that went in before
+    changes nothing, so that a job may be run again.
     """
     maps = [tables.parse_map(text) for text in map_ or ()]
-    wanted = [name.strip() for name in columns.split(",")] if columns else None
+    wanted = intake.listed(columns)
     paths = tables.expand(files)
-    predictor = models.load_model(model) if model else None
+    predictor = whose.load(model, model_file, model_name)
+    digests = _digests(paths)
+    report = Report(0, 0, 0)
     with _changing(folder) as memory:
-        target = _target(memory, predictions) if predictor else None
-        if predictor is None and memory.model is not None:
-            ui.warn(
-                "the predictions held were made with --model; those of this insert come from its "
-                "files, and the two should be of one model"
-            )
-        if wanted is None and memory.samples:
-            wanted = list(memory.samples)
-        parts = []
-        with _progress("reading", len(paths)) as advance:
-            for path in paths:
-                # With a model, its inputs are read and its outputs are not.
-                reading = (
-                    None if wanted is None else _replace(wanted, target, inputs if model else None)
-                )
-                samples = tables.read(path, maps, reading)
-                with tables.in_file(path, samples.size):
-                    if predictor is not None and target is not None:
-                        outputs = predictor.predict(_inputs(samples, inputs), softmax=softmax)
-                        samples = samples.with_columns({target: outputs})
-                        samples = samples if wanted is None else samples.select(wanted)
-                    _require(samples, memory)
-                    memory.check(samples)
-                parts.append(samples)
-                advance()
-        fresh = tables.join(paths, parts)
-        del parts
-        if predictor is not None and target is not None:
-            _predict_again(memory, predictor, target, inputs, softmax)
-        report = memory.insert(fresh)
+        prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
+        already = {} if again else _already(memory, unit, digests)
+        rest = [path for path in paths if str(path) not in already] if unit not in already else []
+        _say_already(already, rest)
+        if not rest:
+            raise _UnchangedError
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the insert repeats them
+            fresh = intake.read_samples(memory, rest, maps, wanted, prediction)
+        if prediction is None:
+            whose.given_in_files(memory, fresh, model_name)
+        else:
+            prediction.again(memory)
+        names = [*([unit] if unit else []), *(digests[path] for path in rest)]
+        with intake.telling_what_is_late(memory, fresh, folder):
+            report = memory.insert_unit([n for n in names if n not in memory.units], fresh)
     _say(
         as_json,
         {
             "files": [str(path) for path in paths],
+            "already": already,
             "offered": report.offered,
             "kept": report.kept,
             "discarded": report.discarded,
@@ -219,6 +208,92 @@ def insert(
         f"offered {report.offered:,}, kept {report.kept:,}, discarded {report.discarded:,}; "
         f"{folder} holds {len(memory):,} of {memory.seen:,} seen",
     )
+
+
+@app.command()
+def annotate(
+    folder: Folder,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="Columns for what is held: a row a sample, in the order of export."
+        ),
+    ] = None,
+    id_: Id = None,
+    map_: Map = None,
+    columns: Columns = None,
+    model: Model = None,
+    model_file: ModelFile = None,
+    model_name: ModelName = None,
+    inputs: Inputs = "x",
+    predictions: Predictions = None,
+    softmax: Softmax = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict all that is held, and the last training set, again; or attach columns from a file.
+
+    With --id, rows of FILE are found by it, and the last training set is annotated as well if FILE
+    has rows for all of it.
+    """
+    if (file is None) == (model is None):
+        raise SettingError("give either FILE, or --model to predict with")
+    maps = [tables.parse_map(text) for text in map_ or ()]
+    predictor = whose.load(model, model_file, model_name)
+    with _changing(folder) as memory:
+        _need_samples(memory, folder)
+        prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
+        reference = memory.reference is not None
+        if prediction is not None:
+            prediction.again(memory, always=True)
+            attached = [prediction.column]
+        else:
+            given = intake.read_table(str(file), maps, intake.listed(columns), id_)
+            attached, reference = intake.attach(memory, str(file), given, id_)
+            whose.attached(memory, attached, model_name, reference=reference)
+    also = " and in the last training set" if reference else ""
+    _say(
+        as_json,
+        {
+            "folder": str(folder),
+            "annotated": len(memory),
+            "reference": reference,
+            "columns": attached,
+            "model": memory.model,
+        },
+        f"{folder}: {', '.join(attached)} of {len(memory):,} samples held{also}",
+    )
+
+
+@app.command()
+def label(
+    folder: Folder,
+    file: Table,
+    id_: Id = None,
+    map_: Map = None,
+    columns: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give samples that are held the labels of FILE, which may come days later.
+
+    Samples that are no longer held are left out; the same labels again change nothing.
+    """
+    maps = [tables.parse_map(text) for text in map_ or ()]
+    with _changing(folder) as memory:
+        name = id_ or memory.ids
+        given = intake.read_table(file, maps, intake.listed(columns), name)
+        labels = [column for column in given if column != name]
+        if columns is None:  # a file of labels may say more
+            labels = [c for c in labels if c in memory.samples or c in memory.policy.reads]
+        with tables.in_file(Path(file), given.size):
+            if not labels:
+                raise SchemaError(
+                    f"no column that is held or that the policy reads; there are "
+                    f"{', '.join(map(repr, given))}; rename one with --map y=SOURCE"
+                )
+            found = memory.label(given[name], given.select(labels))
+        if not found:
+            raise _UnchangedError
+    _say_labelled(as_json, folder, given, labels, found)
 
 
 @app.command()
@@ -245,26 +320,16 @@ def status(
     facts: dict[str, Any] = {
         "folder": str(folder),
         "generation": snapshot.generation_of(folder),
-        "policy": memory.policy.settings(),
-        "size": len(memory),
-        "capacity": memory.capacity,
-        "seen": memory.seen,
-        "inserts": memory.inserts,
-        "model": memory.model,
-        "columns": {name: _described(column) for name, column in memory.samples.items()},
-        "ages": _ages(memory),
-        "composition": _composition(memory),
-        "weight": _total_weight(memory),
-        "trained": None if memory.reference is None else memory.reference.size,
+        **state.facts(memory),
     }
     if coverage:
         significance = 0.05 if permutations else 1.0
         trigger = OnCoverage(threshold, significance, permutations=permutations)
-        facts |= _decision(memory, trigger, required=decide)
+        facts |= state.decision(memory, trigger, folder, required=decide)
     if as_json:
         ui.print_json(facts)
     else:
-        _show(facts, memory)
+        state.show(facts, memory)
     if decide and facts["decision"]["due"]:
         raise typer.Exit(RETRAIN)
 
@@ -273,6 +338,7 @@ def status(
 def trained(
     folder: Folder,
     model: Model = None,
+    model_file: ModelFile = None,
     inputs: Inputs = "x",
     predictions: Predictions = None,
     softmax: Softmax = False,
@@ -282,13 +348,14 @@ def trained(
 
     With --model, predictions are made again first, by the model that was trained.
     """
-    predictor = models.load_model(model) if model else None
+    predictor = whose.load(model, model_file, None)
     with _changing(folder) as memory:
-        if not len(memory):
-            raise SchemaError(f"{folder} holds no samples; insert some, train, then mark them")
-        if predictor is not None:
-            _predict_again(memory, predictor, _target(memory, predictions), inputs, softmax)
+        _need_samples(memory, folder)
+        prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
+        if prediction is not None:
+            prediction.again(memory)
         memory.mark_trained()
+        memory.reference_model = memory.model
     _say(
         as_json,
         {"folder": str(folder), "trained": len(memory), "model": memory.model},
@@ -297,40 +364,94 @@ def trained(
 
 
 @app.command()
+def sample(
+    folder: Folder,
+    size: Annotated[int, typer.Option(help="How many; all that are held if they are fewer.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A .parquet, .arrow, .npz or .csv file.")
+    ],
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    weights: Weights = True,
+    as_json: AsJson = False,
+) -> None:
+    """Write a random sample of what is held to a file: without replacement, all alike likely."""
+    for option, value, least in (("--size", size, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise SettingError(f"{option} is {value}; give at least {least}")
+    tables.check_ending(out)
+    samples = _exported(Memory.load(folder), folder, weights)
+    drawn = np.random.default_rng(seed).permutation(samples.size)[:size]
+    _write(as_json, out, samples.take(np.sort(drawn)))
+
+
+@app.command()
+def merge(
+    folder: Folder,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Folder of another memory.")],
+    again: Annotated[
+        bool, typer.Option("--again", help="Also if units of OTHER went in before.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take in what the memory OTHER holds, of a stream that shares no sample with that of DIR.
+
+    OTHER is not changed. Both need one policy, which has to be able to merge: density-reservoir.
+    """
+    if other.resolve() == folder.resolve():
+        raise SettingError(f"{other} is DIR itself; name another memory")
+    with _changing(folder) as memory:
+        second = Memory.load(other)
+        both = [name for name in second.units if name in memory.units]
+        if both and not again:
+            raise SettingError(
+                f"{other} holds samples of units that went in already, such as "
+                f"{_unit_shown(both[0])} with insert {memory.units[both[0]]}; streams that are "
+                "merged share no sample (--again merges all the same)"
+            )
+        before = len(memory)
+        memory.model = whose.joined(memory.model, second.model) if before else second.model
+        memory.merge(second)
+    _say(
+        as_json,
+        {
+            "folder": str(folder),
+            "other": str(other),
+            "offered": len(second),
+            "size": len(memory),
+            "seen": memory.seen,
+        },
+        f"{folder} holds {len(memory):,} of {memory.seen:,} seen, {before:,} samples of its own "
+        f"and {len(second):,} of {other} before",
+    )
+
+
+@app.command()
 def export(
     folder: Folder,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .parquet, .arrow or .npz file.")],
-    weights: Annotated[
-        bool,
-        typer.Option("--weights/--no-weights", help="Add weights for training, where known."),
-    ] = True,
+    out: Out,
+    weights: Weights = True,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="What was held at the last training instead.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write what is held to a file: its columns, and `weight` where the policy can state it."""
+    tables.check_ending(out)
     memory = Memory.load(folder)
-    samples = memory.samples
-    if not samples.size:
-        raise SchemaError(f"{folder} holds no samples; insert some first")
-    stated = memory.weights if weights else None
-    if stated is not None:
-        if "weight" in samples:
-            raise SchemaError(
-                f"{folder} holds a column 'weight' itself; export it with --no-weights"
-            )
-        samples = samples.with_columns(weight=stated)
-    tables.write(out, samples)
-    _say(
-        as_json,
-        {"out": str(out), "rows": samples.size, "columns": list(samples)},
-        f"{out}: {samples.size:,} rows of {', '.join(samples)}",
-    )
+    if not reference:
+        samples = _exported(memory, folder, weights)
+    elif memory.reference is None:
+        raise SchemaError(f"{folder}: nothing was trained yet; mark it with memento memory trained")
+    else:
+        samples = memory.reference
+    _write(as_json, out, samples)
 
 
 @app.command()
 def check(folder: Folder, as_json: AsJson = False) -> None:
     """Verify the digests of all files and that the content is consistent."""
     memory = Memory.load(folder)
-    problems = list(_problems(memory))
+    problems = list(state.problems(memory))
     if problems:
         raise DamagedError(f"{folder}: {problems[0]}; restore the folder from a copy")
     generation = snapshot.generation_of(folder)
@@ -363,164 +484,89 @@ def _changing(folder: Path) -> Iterator[Memory]:
         with storage_errors("lock", folder):
             lock = stack.enter_context(snapshot.lock_of(folder))
         memory = Memory.load(folder)
-        yield memory
-        memory.save(folder, lock=lock)
+        with contextlib.suppress(_UnchangedError):
+            yield memory
+            memory.save(folder, lock=lock)
 
 
-def _replace(names: Sequence[str], target: str | None, inputs: str | None) -> list[str]:
-    found = [name for name in names if name != target]
-    return found if inputs is None or inputs in found else [*found, inputs]
+class _UnchangedError(Exception):
+    """Ends `_changing` without a new generation: there was nothing to do."""
 
 
-def _require(samples: Samples, memory: Memory) -> None:
-    """A message that helps with --map, before the policy says what it misses."""
-    for name in settings.needed_columns(memory.policy):
-        if name not in samples:
-            raise SchemaError(
-                f"column {name!r} is missing; there are {', '.join(map(repr, samples))}; rename or "
-                f"stack columns with --map {name}=SOURCE, or predict it with --model"
-            )
+# --- units that went in before ---------------------------------------------------------------
 
 
-def _inputs(samples: Samples, inputs: str) -> np.ndarray:
-    if inputs not in samples:
-        raise SchemaError(
-            f"column {inputs!r}, which --model reads, is missing; there are "
-            f"{', '.join(map(repr, samples))}; name another with --inputs, or stack columns with "
-            f"--map '{inputs}=f_*'"
-        )
-    column = samples[inputs]
-    if column.dtype.kind not in "biuf":
-        raise SchemaError(f"column {inputs!r} is of type {column.dtype}; --model reads numbers")
-    return column
-
-
-def _target(memory: Memory, predictions: str | None) -> str:
-    """The column for predictions: the one of probabilities that the policy compares."""
-    if predictions is not None:
-        return predictions
-    names = [
-        distance.columns[0]
-        for distance in getattr(memory.policy, "distances", ())
-        if distance.kind == "jensen-shannon-probabilities"
-    ]
-    if len(names) != 1:
-        raise SettingError(
-            f"the policy compares {len(names)} columns of probabilities; name the one for the "
-            "model's output with --predictions"
-        )
-    return str(names[0])
-
-
-def _predict_again(
-    memory: Memory, predictor: models.Predictor, target: str, inputs: str, softmax: bool
-) -> None:
-    """Bring predictions that are held up to date: all have to come from one model."""
-    if memory.model == predictor.digest:
-        return
-    if len(memory):
-        samples = memory.samples
-        if inputs not in samples:
-            raise ModelError(
-                f"the predictions held are of another model and the memory holds no column "
-                f"{inputs!r} to make them again; keep it with --columns from the first insert on"
-            )
-        memory.annotate({target: predictor.predict(samples[inputs], softmax=softmax)})
-        if memory.reference is not None:
-            column = memory.reference[inputs]
-            memory.annotate_reference({target: predictor.predict(column, softmax=softmax)})
-    memory.model = predictor.digest
-
-
-# --- facts -----------------------------------------------------------------------------------
-
-
-def _ages(memory: Memory) -> list[dict[str, int]]:
-    """How many samples are held of each insert that any is held of."""
-    inserts, counts = np.unique(memory.arrivals, return_counts=True)
-    return [
-        {"insert": int(number), "age": memory.inserts - int(number), "held": int(count)}
-        for number, count in zip(inserts, counts, strict=True)
-    ]
-
-
-def _composition(memory: Memory) -> dict[str, list[int]]:
-    """Samples of each class, for every column of labels that the policy compares."""
+def _digests(paths: Sequence[Path]) -> dict[Path, str]:
+    """What stands for the content of each file among a memory's units."""
     found = {}
-    for distance in getattr(memory.policy, "distances", ()):
-        if distance.kind == "jensen-shannon-labels" and len(memory):
-            (name,) = distance.columns
-            counts = np.bincount(memory.samples[name].astype(np.int64), minlength=distance.classes)
-            found[name] = counts.tolist()
+    with _progress("digests", len(paths)) as advance:
+        for path in paths:
+            with storage_errors("read", path):
+                found[path] = f"sha256:{digest(path)}"
+            advance()
     return found
 
 
-def _total_weight(memory: Memory) -> float | None:
-    weights = memory.weights
-    return None if weights is None else float(weights.sum())
+def _already(memory: Memory, unit: str | None, digests: Mapping[Path, str]) -> dict[str, int]:
+    """What went in before, and with which insert: the unit if it has a name, else files."""
+    if unit is not None:
+        return {unit: memory.units[unit]} if unit in memory.units else {}
+    return {str(path): memory.units[name] for path, name in digests.items() if name in memory.units}
 
 
-def _decision(memory: Memory, trigger: OnCoverage, *, required: bool) -> dict[str, Any]:
-    if not isinstance(memory.policy, SampleSpace):
-        if required:
-            raise SettingError(
-                f"policy {memory.policy.kind!r} compares no columns, so there is no coverage to "
-                "decide on; use memento or density-reservoir"
-            )
-        return {"coverage": None, "decision": None}
-    if not len(memory):
-        return {"coverage": None, "decision": {"due": False, "reason": "no samples are held"}}
-    trained_at = None if memory.reference is None else 0
-    with _progress("comparing coverage"):
-        decision = trigger.decide(
-            Situation(memory, trained_at=trained_at), np.random.default_rng(0)
+def _say_already(already: Mapping[str, int], rest: Sequence[Path]) -> None:
+    for name, number in already.items():
+        then = "it is left out" if rest else "nothing is changed"
+        ui.say(
+            f"memento: {name} went in already, with insert {number}, so {then}; insert it again "
+            "with --again",
+            err=True,
         )
-    numbers = {
-        "increase": decision.value,
-        "threshold": decision.threshold,
-        "noise": decision.noise,
-        "p_value": decision.p_value,
-    }
-    return {
-        # JSON has no NaN, which stands for what was not computed.
-        "coverage": {n: None if np.isnan(value) else value for n, value in numbers.items()},
-        "decision": {"due": bool(decision.due), "reason": decision.reason},
-    }
 
 
-def _problems(memory: Memory) -> Iterator[str]:
-    """What contradicts itself in a memory whose files are what was written."""
-    size = len(memory)
-    for name, column in memory.samples.items():
-        if len(column) != size:
-            yield f"column {name!r} has {len(column):,} rows; the memory has {size:,}"
-    if memory.capacity is not None and size > memory.capacity:
-        yield f"{size:,} samples are held; the capacity is {memory.capacity:,}"
-    if memory.seen < size:
-        yield f"{size:,} samples are held, but only {memory.seen:,} were seen"
-    arrivals = memory.arrivals
-    if len(arrivals) != size:
-        yield f"{len(arrivals):,} arrivals for {size:,} samples"
-    elif size and (
-        arrivals[0] < 1 or arrivals[-1] > memory.inserts or (np.diff(arrivals) < 0).any()
-    ):
-        yield "the samples are not in order of arrival"
-    for name, mark in memory.state.marks.items():
-        if len(mark) != size:
-            yield f"{len(mark):,} marks {name!r} for {size:,} samples"
-    try:
-        if size:
-            memory.policy.check(memory.samples)
-        if memory.reference is not None:
-            memory.policy.check(memory.reference)
-    except InputError as error:
-        yield str(error)
-    weights = memory.weights
-    if weights is not None and not (np.isfinite(weights).all() and (weights > 0).all()):
-        yield "some weights are not positive numbers"
+def _unit_shown(name: str) -> str:
+    return f"a file of the digest {name[7:19]}" if name.startswith("sha256:") else repr(name)
+
+
+# --- files in and out ------------------------------------------------------------------------
+
+
+def _exported(memory: Memory, folder: Path, weights: bool) -> Samples:
+    """What is held, with weights where the policy knows them."""
+    _need_samples(memory, folder)
+    stated = memory.weights if weights else None
+    if stated is None:
+        return memory.samples
+    if "weight" in memory.samples:
+        raise SchemaError(f"{folder} holds a column 'weight' itself; export it with --no-weights")
+    return memory.samples.with_columns(weight=stated)
+
+
+def _need_samples(memory: Memory, folder: Path) -> None:
+    if not len(memory):
+        raise SchemaError(f"{folder} holds no samples; insert some first")
 
 
 # --- what the user sees ----------------------------------------------------------------------
+
+
+def _write(as_json: bool, out: Path, samples: Samples) -> None:
+    tables.write(out, samples)
+    _say(
+        as_json,
+        {"out": str(out), "rows": samples.size, "columns": list(samples)},
+        f"{out}: {samples.size:,} rows of {', '.join(samples)}",
+    )
+
+
+def _say_labelled(
+    as_json: bool, folder: Path, given: Samples, labels: Sequence[str], found: int
+) -> None:
+    _say(
+        as_json,
+        {"folder": str(folder), "given": given.size, "found": found, "columns": list(labels)},
+        f"{folder}: {', '.join(labels)} of {found:,} samples held, of {given.size:,} in the file",
+    )
 
 
 def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:

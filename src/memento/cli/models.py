@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from memento.errors import MementoError, MissingExtraError, ModelError, StorageError
 from memento.files import digest
 
-__all__ = ["Predictor", "load_model"]
+__all__ = ["Predictor", "load_model", "named"]
 
 # Small pieces are faster than one large one: activations stay in the cache.
 ROWS_AT_ONCE = 4096
@@ -31,13 +31,16 @@ class Predictor:
 
     Attributes:
         name: What the user called it.
-        digest: SHA-256 of what it was loaded from; tells whether predictions are up to date.
+        digest: SHA-256 of what it is; tells whether predictions are up to date.
         call: From inputs ``(n, ...)`` to outputs ``(n, k)``.
+        known: Whether the digest changes whenever the model does. That of a function is of its code
+            alone, unless its module states a version or the files that it reads are named.
     """
 
     name: str
     digest: str
     call: Callable[[np.ndarray], Any]
+    known: bool = True
 
     def predict(self, inputs: np.ndarray, *, softmax: bool = False) -> np.ndarray:
         """Outputs for every row.
@@ -87,36 +90,51 @@ class Predictor:
         return outputs
 
 
-def load_model(spec: str) -> Predictor:
+def load_model(spec: str, files: Sequence[Path] = ()) -> Predictor:
     """A predictor from what stands after ``--model``.
 
     Args:
         spec: ``model.pt`` (TorchScript), ``model.onnx``, or ``module:function``, where the function
             takes the inputs array and returns probabilities; the module may lie in the working
-            directory.
+            directory. The module may state in ``model_version``, a text or a function that returns
+            one, which model the function uses.
+        files: Files whose content is the model, too: what a function reads, such as its weights.
 
     Raises:
         ModelError: The model cannot be loaded.
         StorageError: There is no such file.
         MissingExtraError: PyTorch or ONNX Runtime is not installed.
     """
+    contents = [digest(_existing(file, "--model-file")) for file in files]
     ending = Path(spec).suffix.lower()
     if ending in (".pt", ".pth", ".ts"):
-        return Predictor(spec, digest(_existing(spec)), _torchscript(Path(spec)))
-    if ending == ".onnx":
-        return Predictor(spec, digest(_existing(spec)), _onnx(Path(spec)))
-    if ":" in spec:
-        return _function(spec)
-    raise ModelError(
-        f"--model {spec!r} is of no known kind; expected model.pt (TorchScript), model.onnx or "
-        "module:function"
-    )
+        known, call = [digest(_existing(spec))], _torchscript(Path(spec))
+    elif ending == ".onnx":
+        known, call = [digest(_existing(spec))], _onnx(Path(spec))
+    elif ":" in spec:
+        return _function(spec, contents)
+    else:
+        raise ModelError(
+            f"--model {spec!r} is of no known kind; expected model.pt (TorchScript), model.onnx or "
+            "module:function"
+        )
+    return Predictor(spec, _joined([*known, *contents]), call)
 
 
-def _existing(spec: str) -> Path:
-    path = Path(spec)
+def named(name: str) -> str:
+    """What stands for the digest of a model that is known by a name only."""
+    return f"named {name}"
+
+
+def _joined(digests: Sequence[str]) -> str:
+    """One digest of several; a single one as it is."""
+    return digests[0] if len(digests) == 1 else digest("\0".join(digests).encode())
+
+
+def _existing(file: str | Path, option: str = "--model") -> Path:
+    path = Path(file)
     if not path.is_file():
-        raise StorageError(f"{spec}: no such file; check the name given to --model")
+        raise StorageError(f"{file}: no such file; check the name given to {option}")
     return path
 
 
@@ -182,7 +200,7 @@ def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 _FLOATS = ("tensor(float)", "tensor(double)")
 
 
-def _function(spec: str) -> Predictor:
+def _function(spec: str, contents: Sequence[str]) -> Predictor:
     module_name, _, function_name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -203,8 +221,31 @@ def _function(spec: str) -> Predictor:
             f"--model {spec}: {module_name!r} has no function {function_name!r}; it has {known}"
         )
     source = getattr(module, "__file__", None)
-    content = Path(source).read_bytes() if source else b""
-    return Predictor(spec, digest(spec.encode() + b"\0" + content), function)
+    code = Path(source).read_bytes() if source else b""
+    version = _version(spec, module)
+    parts = [digest(spec.encode() + b"\0" + code), *contents]
+    parts += [] if version is None else [digest(version.encode())]
+    return Predictor(spec, _joined(parts), function, bool(contents) or version is not None)
+
+
+def _version(spec: str, module: Any) -> str | None:
+    """What a module says in ``model_version`` of the model that its functions use."""
+    stated = getattr(module, "model_version", None)
+    if callable(stated):
+        try:
+            stated = stated()
+        except Exception as error:  # whatever a module of the user's may raise
+            raise ModelError(
+                f"--model {spec}: model_version() failed: {_first_line(error)}"
+            ) from error
+    if stated is None:
+        return None
+    if isinstance(stated, bool) or not isinstance(stated, (str, int, float)) or stated == "":
+        raise ModelError(
+            f"--model {spec}: model_version is {stated!r}; expected a text or a number that is "
+            "another one whenever the model changes"
+        )
+    return str(stated)
 
 
 def _first_line(error: Exception) -> str:

@@ -14,9 +14,9 @@ from memento.files import storage_errors
 from memento.memory import Memory
 from memento.policies import Policy, named_policies, policy_from_settings
 
-__all__ = ["MemorySettings", "from_options", "from_toml", "needed_columns"]
+__all__ = ["MemorySettings", "from_options", "from_toml", "needed_columns", "predicted_columns"]
 
-_KEYS = ("capacity", "seed", "policy")
+_KEYS = ("capacity", "seed", "id", "policy")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class MemorySettings:
         capacity: Most samples kept; None for any number.
         policy: Which samples are kept.
         seed: Of the memory's generator.
+        ids: Column that tells samples apart.
     """
 
     capacity: int | None
     policy: Policy
     seed: int = 0
+    ids: str = "id"
 
     def __post_init__(self) -> None:
         if self.capacity is not None and self.capacity < 1:
@@ -41,7 +43,7 @@ class MemorySettings:
 
     def make(self) -> Memory:
         """An empty memory."""
-        return Memory(self.capacity, self.policy, seed=self.seed)
+        return Memory(self.capacity, self.policy, seed=self.seed, ids=self.ids)
 
 
 def from_options(
@@ -49,6 +51,7 @@ def from_options(
     kind: str,
     capacity: int | None,
     seed: int | None = None,
+    ids: str | None = None,
     labels: Sequence[str] = (),
     probabilities: Sequence[str] = (),
     values: Sequence[str] = (),
@@ -62,6 +65,7 @@ def from_options(
         kind: Name of the policy, such as ``"memento"``.
         capacity: Most samples kept.
         seed: Of the memory's generator; 0 if left out.
+        ids: Column that tells samples apart; ``"id"`` if left out.
         labels: ``NAME:CLASSES``, columns of integer labels.
         probabilities: Columns of predicted probabilities.
         values: Columns of real numbers.
@@ -85,13 +89,13 @@ def from_options(
         chosen["sort_by"] = [name.strip() for name in sort_by.split(",")]
     short = {"labels": list(labels), "probabilities": list(probabilities), "values": list(values)}
     policy = _policy({"kind": kind, **chosen, **{k: v for k, v in short.items() if v}}, "--")
-    return MemorySettings(_capacity(capacity, policy), policy, 0 if seed is None else seed)
+    return MemorySettings(_capacity(capacity, policy), policy, seed or 0, ids or "id")
 
 
 def from_toml(path: Path) -> MemorySettings:
     """Settings from a file.
 
-    The file holds ``capacity``, ``seed`` and a table ``policy``: its ``kind`` and fields as
+    The file holds ``capacity``, ``seed``, ``id`` and a table ``policy``: its ``kind`` and fields as
     `Policy.settings` names them, with ``labels``, ``probabilities`` and ``values`` as short forms
     for the usual ``distances``:
 
@@ -125,10 +129,13 @@ def from_toml(path: Path) -> MemorySettings:
         value = table.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise SettingError(f"{path}: {key} is {value!r}; expected a whole number")
+    ids = table.get("id", "id")
+    if not isinstance(ids, str):
+        raise SettingError(f"{path}: id is {ids!r}; expected the name of a column")
     try:
         policy = _policy({"kind": "memento", **given}, "")
         return MemorySettings(
-            _capacity(table.get("capacity"), policy), policy, table.get("seed", 0)
+            _capacity(table.get("capacity"), policy), policy, table.get("seed", 0), ids
         )
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from error
@@ -138,6 +145,15 @@ def needed_columns(policy: Policy) -> list[str]:
     """The columns that the policy's distances read."""
     names = [name for distance in getattr(policy, "distances", ()) for name in distance.columns]
     return list(dict.fromkeys(names))
+
+
+def predicted_columns(policy: Policy) -> list[str]:
+    """The columns of predicted probabilities that the policy's distances read."""
+    return [
+        distance.columns[0]
+        for distance in getattr(policy, "distances", ())
+        if distance.kind == "jensen-shannon-probabilities"
+    ]
 
 
 def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
@@ -162,9 +178,6 @@ def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
         raise SettingError(
             f"policy {kind!r} compares no columns; leave {dashes}labels and so on out"
         )
-    if "missing" in known:
-        # Nobody reads the warnings of a cron job: a day without a column has to fail.
-        settings.setdefault("missing", "error")
     unknown = sorted(set(settings) - known - {"kind"})
     if unknown:
         raise SettingError(

@@ -32,7 +32,7 @@ from memento.errors import (
 from memento.files import storage_errors, sync_folder
 from memento.samples import Samples
 
-__all__ = ["Mapped", "expand", "in_file", "join", "parse_map", "read", "write"]
+__all__ = ["Mapped", "check_ending", "expand", "in_file", "join", "parse_map", "read", "write"]
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -134,7 +134,12 @@ def _matches(pattern: str) -> list[Path]:
     return [Path(name) for name in found]
 
 
-def read(file: Path, maps: Sequence[Mapped] = (), columns: Sequence[str] | None = None) -> Samples:
+def read(
+    file: Path,
+    maps: Sequence[Mapped] = (),
+    columns: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+) -> Samples:
     """The columns of one file.
 
     Args:
@@ -143,6 +148,7 @@ def read(file: Path, maps: Sequence[Mapped] = (), columns: Sequence[str] | None 
         maps: Columns to rename or stack; all others keep their names.
         columns: Names, after mapping, to keep; all if left out. Others are not even read where the
             format allows it.
+        optional: Names to keep as well where the file has them.
 
     Returns:
         At least one row. Lists of one length are columns of shape ``(n, k)``. Missing values are
@@ -162,7 +168,7 @@ def read(file: Path, maps: Sequence[Mapped] = (), columns: Sequence[str] | None 
             if file.stat().st_size == 0:
                 raise SchemaError("the file is empty (0 bytes); write it again")
             with _damage(file), reader(file) as source:
-                plan = _plan(source.names, maps, columns)
+                plan = _plan(source.names, maps, columns, optional)
                 raw = source.columns(sorted({name for names in plan.values() for name in names[0]}))
         arrays = {
             name: _stacked(name, sources, raw) if stacks else raw[sources[0]]
@@ -196,6 +202,17 @@ def join(files: Sequence[Path], parts: Sequence[Samples]) -> Samples:
                         f"{files[0]}; give all files one type and width"
                     )
     return first if len(parts) == 1 else Samples.concat(parts)
+
+
+def check_ending(file: Path) -> None:
+    """Refuse a name that `write` would, and a missing package, before there is anything to write.
+
+    Raises:
+        SettingError: The type of the file is unknown.
+        MissingExtraError: What writes it is not installed.
+    """
+    if _writer(file) in (_write_parquet, _write_arrow):
+        _arrow("lib")
 
 
 def write(file: Path, samples: Samples) -> None:
@@ -392,7 +409,10 @@ def _filled(name: str, column: Any) -> Any:
 
 
 def _plan(
-    names: Sequence[str], maps: Sequence[Mapped], columns: Sequence[str] | None
+    names: Sequence[str],
+    maps: Sequence[Mapped],
+    columns: Sequence[str] | None,
+    optional: Sequence[str] = (),
 ) -> dict[str, tuple[list[str], bool]]:
     """For every column of the result: the columns of the file, and whether they are stacked."""
     plan: dict[str, tuple[list[str], bool]] = {}
@@ -416,7 +436,8 @@ def _plan(
         return plan
     for name in columns:
         _existing(name, list(plan))
-    return {name: plan[name] for name in columns}
+    there = [name for name in optional if name in plan]
+    return {name: plan[name] for name in dict.fromkeys([*columns, *there])}
 
 
 def _stacked(name: str, sources: Sequence[str], raw: Mapping[str, Any]) -> np.ndarray:

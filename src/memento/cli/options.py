@@ -1,0 +1,76 @@
+"""Options that several commands of `memento memory` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AsJson",
+    "Columns",
+    "Folder",
+    "Id",
+    "Inputs",
+    "Map",
+    "Model",
+    "ModelFile",
+    "ModelName",
+    "Out",
+    "Predictions",
+    "Softmax",
+    "Table",
+    "Weights",
+]
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the memory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="NAME=SOURCE",
+        help="Read NAME from the file's column SOURCE; several names or a pattern ('yhat=p_*') are "
+        "stacked into one column, patterns in natural order. Repeatable.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Predict with model.pt (TorchScript), model.onnx or module:function. Predictions that "
+        "are held from another model are made again.",
+    ),
+]
+ModelFile = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="PATH",
+        help="File that --model reads, such as its weights: another content is another model. "
+        "Repeatable.",
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Model that made the predictions in FILE."),
+]
+Inputs = Annotated[str, typer.Option(help="Column that the model reads.")]
+Predictions = Annotated[
+    str | None,
+    typer.Option(help="Column that the model's output goes to; default: the policy's only one."),
+]
+Softmax = Annotated[bool, typer.Option("--softmax", help="The model gives logits.")]
+Id = Annotated[
+    str | None,
+    typer.Option("--id", metavar="NAME", help="Column of FILE that tells samples apart."),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...", help="Columns to take, after --map; default: all but --id."),
+]
+Weights = Annotated[
+    bool, typer.Option("--weights/--no-weights", help="Add weights for training, where known.")
+]
+Table = Annotated[str, typer.Argument(metavar="FILE", help="A Parquet, CSV, Arrow or NPZ file.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="A .parquet, .arrow or .npz file.")]

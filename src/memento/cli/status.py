@@ -1,0 +1,178 @@
+"""What a memory on disk is: its facts, whether retraining is due, what contradicts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from memento.cli import predictions, ui
+from memento.density import SampleSpace
+from memento.errors import InputError, ModelError, SettingError
+from memento.memory import Memory
+from memento.retrain import OnCoverage, Situation
+
+__all__ = ["decision", "facts", "problems", "show"]
+
+
+def facts(memory: Memory) -> dict[str, Any]:
+    """What there is to know without comparing anything; JSON values."""
+    return {
+        "policy": memory.policy.settings(),
+        "size": len(memory),
+        "capacity": memory.capacity,
+        "seen": memory.seen,
+        "inserts": memory.inserts,
+        "model": memory.model,
+        "reference_model": memory.reference_model,
+        "columns": {name: _described(column) for name, column in memory.samples.items()},
+        "ages": _ages(memory),
+        "composition": _composition(memory),
+        "weight": _total_weight(memory),
+        "trained": None if memory.reference is None else memory.reference.size,
+    }
+
+
+def _ages(memory: Memory) -> list[dict[str, int]]:
+    """How many samples are held of each insert that any is held of."""
+    inserts, counts = np.unique(memory.arrivals, return_counts=True)
+    return [
+        {"insert": int(number), "age": memory.inserts - int(number), "held": int(count)}
+        for number, count in zip(inserts, counts, strict=True)
+    ]
+
+
+def _composition(memory: Memory) -> dict[str, list[int]]:
+    """Samples of each class, for every column of labels that the policy compares."""
+    found = {}
+    for distance in getattr(memory.policy, "distances", ()):
+        if distance.kind == "jensen-shannon-labels" and len(memory):
+            (name,) = distance.columns
+            counts = np.bincount(memory.samples[name].astype(np.int64), minlength=distance.classes)
+            found[name] = counts.tolist()
+    return found
+
+
+def _total_weight(memory: Memory) -> float | None:
+    weights = memory.weights
+    return None if weights is None else float(weights.sum())
+
+
+def decision(
+    memory: Memory, trigger: OnCoverage, folder: object, *, required: bool
+) -> dict[str, Any]:
+    """How much coverage rose since the last training, and whether retraining is due.
+
+    Args:
+        memory: What is held, and the content at the last training.
+        trigger: Decides.
+        folder: Where the memory is stored, for messages.
+        required: Whether the answer counts; if not, what cannot be compared is left out.
+
+    Raises:
+        SettingError: The policy compares no columns.
+        ModelError: Predictions are of different models.
+    """
+    if not isinstance(memory.policy, SampleSpace):
+        if required:
+            raise SettingError(
+                f"policy {memory.policy.kind!r} compares no columns, so there is no coverage to "
+                "decide on; use memento or density-reservoir"
+            )
+        return {"coverage": None, "decision": None}
+    if not len(memory):
+        return {"coverage": None, "decision": {"due": False, "reason": "no samples are held"}}
+    try:
+        predictions.check_models(memory, folder)
+    except ModelError as error:
+        if required:
+            raise
+        ui.warn(error)
+        return {"coverage": None, "decision": None}
+    trained_at = None if memory.reference is None else 0
+    with ui.Progress(transient=True, after=5.0) as bar:
+        bar.add_task("comparing coverage", total=None)
+        made = trigger.decide(Situation(memory, trained_at=trained_at), np.random.default_rng(0))
+    numbers = {
+        "increase": made.value,
+        "threshold": made.threshold,
+        "noise": made.noise,
+        "p_value": made.p_value,
+    }
+    return {
+        # JSON has no NaN, which stands for what was not computed.
+        "coverage": {n: None if np.isnan(value) else value for n, value in numbers.items()},
+        "decision": {"due": bool(made.due), "reason": made.reason},
+    }
+
+
+def problems(memory: Memory) -> Iterator[str]:
+    """What contradicts itself in a memory whose files are what was written."""
+    size = len(memory)
+    for name, column in memory.samples.items():
+        if len(column) != size:
+            yield f"column {name!r} has {len(column):,} rows; the memory has {size:,}"
+    if memory.capacity is not None and size > memory.capacity:
+        yield f"{size:,} samples are held; the capacity is {memory.capacity:,}"
+    if memory.seen < size:
+        yield f"{size:,} samples are held, but only {memory.seen:,} were seen"
+    arrivals = memory.arrivals
+    if len(arrivals) != size:
+        yield f"{len(arrivals):,} arrivals for {size:,} samples"
+    elif size and (
+        arrivals[0] < 1 or arrivals[-1] > memory.inserts or (np.diff(arrivals) < 0).any()
+    ):
+        yield "the samples are not in order of arrival"
+    for name, mark in memory.state.marks.items():
+        if len(mark) != size:
+            yield f"{len(mark):,} marks {name!r} for {size:,} samples"
+    try:
+        if size:
+            memory.policy.check(memory.samples)
+        if memory.reference is not None:
+            memory.policy.check(memory.reference)
+    except InputError as error:
+        yield str(error)
+    weights = memory.weights
+    if weights is not None and not (np.isfinite(weights).all() and (weights > 0).all()):
+        yield "some weights are not positive numbers"
+
+
+def _described(column: np.ndarray) -> str:
+    return f"{column.dtype}{list(column.shape[1:]) or ''}"
+
+
+def show(found: Mapping[str, Any], memory: Memory) -> None:
+    """Print facts, and the decision if they have one, as a table."""
+    limit = "no limit" if memory.capacity is None else f"{memory.capacity:,}"
+    held = f"{len(memory):,} of {limit}; {memory.seen:,} seen in {memory.inserts:,} inserts"
+    rows: list[tuple[object, object]] = [
+        ("held", held),
+        ("policy", repr(memory.policy)),
+        ("columns", ", ".join(f"{name}: {kind}" for name, kind in found["columns"].items())),
+    ]
+    if found["weight"] is not None:
+        rows.append(("weight", f"{found['weight']:,.0f} in total"))
+    rows += _grouped(found["ages"], len(memory))
+    for name, counts in found["composition"].items():
+        shown = "  ".join(f"{label}: {count:,}" for label, count in enumerate(counts) if count)
+        rows.append((f"{name} ({sum(1 for c in counts if c)} of {len(counts)})", shown))
+    rows.append(
+        ("trained on", "nothing yet" if found["trained"] is None else f"{found['trained']:,}")
+    )
+    if found.get("decision"):
+        due = "due" if found["decision"]["due"] else "not due"
+        rows.append(("retraining", f"{due}: {found['decision']['reason']}"))
+    ui.print_table((), rows)
+
+
+def _grouped(ages: Sequence[Mapping[str, int]], size: int) -> Iterator[tuple[str, str]]:
+    """Shares by age in inserts, in groups that double: 0, 1, 2-3, 4-7, ..."""
+    low = high = 0
+    while ages and low <= ages[0]["age"]:
+        held = sum(group["held"] for group in ages if low <= group["age"] <= high)
+        if held:
+            span = f"{low}" if low == high else f"{low}-{high}"
+            yield f"age {span}", f"{held:,} ({held / size:.1%})"
+        low, high = high + 1, high * 2 + 1

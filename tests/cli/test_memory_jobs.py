@@ -1,0 +1,450 @@
+"""`memento memory` day after day: safe to repeat, and predictions held are of one model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memento import DensityReservoir, Memory
+from memento.cli.main import main
+
+INIT = ["--capacity", "400", "--labels", "y:3", "--probabilities", "yhat", "--set", "batch_size=8"]
+
+
+def day(seed: int, n: int = 120, **others: np.ndarray) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    yhat = rng.dirichlet(np.ones(3), n)
+    return {"x": rng.normal(size=(n, 3)), "y": rng.integers(0, 3, n), "yhat": yhat,
+            "id": np.arange(n) + 1000 * seed, **others}  # fmt: skip
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """Run a command of `memento memory`; returns exit code, output, error stream."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as done:
+            main(["memory", *map(str, words)])
+        out, err = capsys.readouterr()
+        return int(done.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def ok(cli):
+    """The same where all has to be well; returns the JSON object."""
+
+    def call(*words: object) -> dict:
+        code, out, err = cli(*words, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return call
+
+
+@pytest.fixture
+def mem(ok) -> Path:
+    ok("init", "mem", *INIT)
+    np.savez("1.npz", **day(1))
+    ok("insert", "mem", "1.npz")
+    return Path("mem")
+
+
+@pytest.fixture
+def refused(cli, mem):
+    """Something that has to fail, and leaves the folder as it is."""
+
+    def call(*words: object, says: list[str]) -> None:
+        before = state(mem)
+        code, out, err = cli(*words)
+        assert (code, out) == (2, ""), err
+        for word in says:
+            assert word in err
+        assert state(mem) == before
+
+    return call
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def write_module(name: str, weights: str = "weights.npy", more: str = "") -> str:
+    """A model whose code stays the same while the file that it reads changes."""
+    Path(f"{name}.py").write_text(
+        f"import numpy as np\n{more}\n"
+        f"def predict(x):\n    p = np.load({weights!r})\n    return np.tile(p, (len(x), 1))\n"
+    )
+    return f"{name}:predict"
+
+
+# --- units -----------------------------------------------------------------------------------
+
+
+def test_a_file_goes_in_once(cli, ok, mem):
+    before = state(mem)
+    code, _, err = cli("insert", mem, "1.npz")
+    assert code == 0
+    assert "1.npz went in already, with insert 1" in err
+    assert "--again" in err
+    Path("1.npz").rename("other.npz")  # content counts, not the name
+    said = ok("insert", mem, "other.npz")
+    assert said["already"] == {"other.npz": 1}
+    assert (said["offered"], said["seen"]) == (0, 120)
+    assert state(mem) == before
+    said = ok("insert", mem, "other.npz", "--again")
+    assert (said["offered"], said["seen"], said["already"]) == (120, 240, {})
+
+
+def test_files_that_are_new_go_in_beside_those_that_are_not(cli, mem):
+    np.savez("2.npz", **day(2))
+    code, out, err = cli("insert", mem, "1.npz", "2.npz")
+    assert code == 0
+    assert "offered 120" in out
+    assert "1.npz went in already, with insert 1, so it is left out" in err
+    assert Memory.load(mem).seen == 240
+
+
+def test_a_unit_goes_in_once_whatever_its_files_are(cli, ok, mem):
+    np.savez("2.npz", **day(2))
+    assert ok("insert", mem, "2.npz", "--unit", "2026-01-07")["offered"] == 120
+    before = state(mem)
+    np.savez("2.npz", **day(3))
+    code, _, err = cli("insert", mem, "2.npz", "--unit", "2026-01-07")
+    assert code == 0
+    assert "2026-01-07 went in already, with insert 2" in err
+    assert state(mem) == before
+    assert "2026-01-07" in Memory.load(mem).units
+    assert ok("insert", mem, "2.npz", "--unit", "2026-01-07", "--again")["offered"] == 120
+
+
+def test_a_quiet_day_may_look_like_another_if_it_has_a_name(cli, ok, mem):
+    assert ok("insert", mem, "1.npz", "--unit", "tuesday")["offered"] == 120
+    assert ok("insert", mem, "1.npz")["already"] == {"1.npz": 1}
+
+
+def test_an_insert_that_failed_may_come_again(cli, ok, mem):
+    np.savez("2.npz", **{k: v for k, v in day(2).items() if k != "y"}, y=np.full(120, 7))
+    assert cli("insert", mem, "2.npz", "--unit", "tuesday")[0] == 2
+    np.savez("2.npz", **day(2))
+    assert ok("insert", mem, "2.npz", "--unit", "tuesday")["offered"] == 120
+
+
+# --- whose predictions -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(ok, mem):
+    """The weights of a model, and what held predictions are of it."""
+
+    def change(*values: float) -> None:
+        np.save("weights.npy", np.array(values))
+
+    change(0.8, 0.1, 0.1)
+    return change
+
+
+def held(what: str = "samples") -> list[float]:
+    rows = getattr(Memory.load("mem"), what)["yhat"]
+    assert (rows == rows[0]).all()
+    return rows[0].tolist()
+
+
+def test_a_function_is_asked_again_as_its_code_says_nothing_of_its_weights(cli, mem, weights):
+    model = write_module("plain")
+    assert cli("trained", mem, "--model", model)[0] == 0
+    weights(0.2, 0.2, 0.6)
+    code, _, err = cli("trained", mem, "--model", model)
+    assert code == 0
+    assert "cannot be known" in err
+    assert "model_version" in err
+    assert held() == held("reference") == [0.2, 0.2, 0.6]
+    weights(0.3, 0.3, 0.4)
+    np.savez("2.npz", **day(2))
+    assert cli("insert", mem, "2.npz", "--model", model)[0] == 0
+    assert held() == held("reference") == [0.3, 0.3, 0.4]
+
+
+@pytest.mark.parametrize("how", ["version", "function", "file"])
+def test_what_the_model_is_may_be_stated(cli, mem, weights, monkeypatch, how):
+    more = {
+        "version": "model_version = 'one'",
+        "function": "import pathlib\n"
+        "def model_version():\n    return pathlib.Path('version').read_text()",
+        "file": "",
+    }[how]
+    Path("version").write_text("one")
+    model = write_module(f"stated_{how}", more=more)
+    extra = ["--model-file", "weights.npy"] if how == "file" else []
+    code, _, err = cli("annotate", mem, "--model", model, *extra)
+    assert (code, err) == (0, "")
+    first = Memory.load(mem).model
+    assert cli("trained", mem, "--model", model, *extra)[2] == ""
+    assert Memory.load(mem).model == Memory.load(mem).reference_model == first
+    weights(0.2, 0.2, 0.6)
+    if how == "version":
+        __import__(f"stated_{how}").model_version = "two"
+    Path("version").write_text("two")
+    code, _, err = cli("trained", mem, "--model", model, *extra)
+    assert (code, err) == (0, "")
+    assert held() == held("reference") == [0.2, 0.2, 0.6]
+    assert Memory.load(mem).model != first
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "says"),
+    [
+        ("model_version = ['x']", [], ["model_version", "text"]),
+        ("def model_version():\n    raise OSError('no disk')", [], ["model_version", "no disk"]),
+        ("", ["--model-file", "absent.npy"], ["absent.npy", "--model-file"]),
+        ("", ["--model-name", "v1"], ["--model-name", "--model"]),
+    ],
+)
+def test_statements_that_are_none(refused, weights, request, more, words, says):
+    model = write_module(f"wrong_{abs(hash((more, *words)))}", more=more)
+    refused("annotate", "mem", "--model", model, *words, says=says)
+
+
+def test_files_of_a_model_need_a_model(refused):
+    refused("insert", "mem", "1.npz", "--model-file", "w.npy", says=["--model-file", "--model"])
+
+
+def test_predictions_of_two_models_are_not_compared(cli, ok, mem, weights):
+    assert ok("annotate", mem, "1.npz", "--model-name", "v1")["model"] == "named v1"
+    ok("trained", mem)
+    np.savez("2.npz", **day(2))
+    code, _, err = cli("insert", mem, "2.npz", "--model-name", "v2")
+    assert code == 0
+    assert "'v2'" in err
+    assert "'v1'" in err
+    code, _, err = cli("status", mem, "--decide")
+    assert code == 2
+    assert "memento memory annotate mem --model MODEL" in err
+    code, _, err = cli("status", mem)  # may still be looked at
+    assert code == 0
+    assert "different models" in err
+    ok("annotate", mem, "--model", write_module("both"))
+    assert held() == held("reference")
+    assert cli("status", mem, "--decide")[0] in (0, 10)
+
+
+def test_predictions_of_one_named_model_are_compared(cli, ok, mem):
+    ok("annotate", mem, "1.npz", "--model-name", "v1")
+    ok("trained", mem)
+    np.savez("2.npz", **day(2))
+    code, _, err = cli("insert", mem, "2.npz", "--model-name", "v1")
+    assert (code, err) == (0, "")
+    assert cli("status", mem, "--decide")[0] in (0, 10)
+
+
+def test_what_is_assumed_of_unnamed_predictions_is_said_once(cli, ok, mem):
+    ok("trained", mem)
+    np.savez("2.npz", **day(2))
+    np.savez("3.npz", **day(3))
+    assert "taken to be of the model" in cli("insert", mem, "2.npz")[2]
+    assert cli("insert", mem, "3.npz")[2] == ""
+
+
+def test_mixed_predictions_are_made_again_by_the_next_model(cli, ok, mem, weights):
+    model = write_module("mixed", more="model_version = 1")
+    ok("annotate", mem, "--model", model)
+    np.savez("2.npz", **day(2))
+    assert "one model" in cli("insert", mem, "2.npz")[2]
+    assert Memory.load(mem).model is None
+    np.savez("3.npz", **day(3))
+    ok("insert", mem, "3.npz", "--model", model)
+    assert held() == [0.8, 0.1, 0.1]
+
+
+# --- the first day, and labels that come late -------------------------------------------------
+
+
+def test_from_an_empty_memory_to_the_first_model(cli, ok):
+    ok("init", "m", *INIT)
+    first = {name: column for name, column in day(1).items() if name in ("x", "y")}
+    np.savez("1.npz", **first)
+    code, _, err = cli("insert", "m", "1.npz")
+    assert code == 0, err
+    np.savez("2.npz", **day(2))
+    code, _, err = cli("insert", "m", "2.npz", "--columns", "x,y,yhat")
+    assert code == 0, err
+    assert len(err.splitlines()) == 1
+    assert "'yhat'" in err
+    np.savez("3.npz", **{name: column for name, column in day(3).items() if name in ("x", "y")})
+    code, _, err = cli("insert", "m", "3.npz")  # predictions were there once: not a first day
+    assert code == 2
+    assert "--model" in err
+    np.save("weights.npy", [0.8, 0.1, 0.1])
+    model = write_module("first", more="model_version = 1")
+    code, _, err = cli("trained", "m", "--model", model)
+    assert (code, err) == (0, "")
+    assert cli("insert", "m", "3.npz", "--model", model)[0] == 0
+    assert (Memory.load("m").samples["yhat"] == [0.8, 0.1, 0.1]).all()
+
+
+def test_predictions_that_come_first_on_the_second_day_are_read(cli, ok):
+    ok("init", "m", *INIT)
+    np.savez("1.npz", **{name: column for name, column in day(1).items() if name in ("x", "y")})
+    ok("insert", "m", "1.npz")
+    np.savez("2.npz", **day(2))
+    ok("insert", "m", "2.npz")
+    assert set(Memory.load("m").samples) == {"x", "y", "yhat"}
+
+
+def test_a_first_day_without_anything_that_is_compared(cli, ok):
+    ok("init", "m", *INIT)
+    np.savez("1.npz", x=np.zeros((5, 2)), label=np.zeros(5))
+    code, _, err = cli("insert", "m", "1.npz")
+    assert code == 2
+    assert "--map y=SOURCE" in err
+
+
+def test_labels_that_come_days_later(cli, ok):
+    ok("init", "m", *INIT)
+    late = {name: column for name, column in day(1).items() if name != "y"}
+    np.savez("1.npz", **late)
+    ok("insert", "m", "1.npz")
+    np.savez("labels.npz", id=late["id"][::2], y=day(1)["y"][::2], when=np.zeros(60))
+    said = ok("label", "m", "labels.npz")
+    assert (said["given"], said["found"], said["columns"]) == (60, 60, ["y"])
+    assert np.isfinite(Memory.load("m").samples["y"]).sum() == 60
+    before = state(Path("m"))
+    np.savez("gone.npz", number=np.arange(5), label=np.zeros(5))
+    code, out, err = cli("label", "m", "gone.npz", "--id", "number", "--map", "y=label")
+    assert code == 0, err
+    assert "0 samples held, of 5" in out
+    assert state(Path("m")) == before
+
+
+@pytest.mark.parametrize("how", ["option", "file"])
+def test_the_column_that_tells_samples_apart_may_have_another_name(ok, how):
+    if how == "option":
+        ok("init", "m", *INIT, "--id", "key")
+    else:
+        Path("m.toml").write_text(
+            "capacity = 400\nid = 'key'\n[policy]\nlabels = ['y:3']\nbatch_size = 8\n"
+        )
+        ok("init", "m", "--config", "m.toml")
+    np.savez("1.npz", key=np.arange(20), x=np.zeros(20))
+    ok("insert", "m", "1.npz")
+    np.savez("labels.npz", key=[3, 4], y=[1, 2])
+    assert ok("label", "m", "labels.npz")["found"] == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "words", "says"),
+    [
+        ({"y": [1]}, [], ["'id'", "--id"]),
+        ({"id": [1000], "label": [1]}, [], ["'label'", "--map y=SOURCE"]),
+        ({"id": [1000], "y": [9]}, [], ["y"]),
+        ({"id": [1000, 1000], "y": [1, 2]}, [], ["1000"]),
+    ],
+)
+def test_labels_that_do_not_fit(refused, columns, words, says):
+    np.savez("labels.npz", **columns)
+    refused("label", "mem", "labels.npz", *words, says=says)
+
+
+# --- annotate, sample, merge, export ---------------------------------------------------------
+
+
+def test_annotating_from_a_file_by_row_and_by_id(ok, mem):
+    ok("trained", mem)
+    ok("export", mem, "held.npz", "--no-weights")
+    exported = dict(np.load("held.npz"))
+    np.savez("new.npz", loss=np.arange(len(exported["y"])) * 1.0)
+    assert ok("annotate", mem, "new.npz")["columns"] == ["loss"]
+    order = np.random.default_rng(0).permutation(120)
+    np.savez("by_id.npz", key=exported["id"][order], loss=exported["id"][order] * 2.0)
+    said = ok("annotate", mem, "by_id.npz", "--id", "key")
+    assert said["reference"] is True
+    memory = Memory.load(mem)
+    assert (memory.samples["loss"] == memory.samples["id"] * 2.0).all()
+    assert (memory.reference["loss"] == memory.reference["id"] * 2.0).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "words", "says"),
+    [
+        ({"loss": np.zeros(7)}, [], ["7 rows", "120"]),
+        ({"id": np.arange(7), "loss": np.zeros(7)}, ["--id", "id"], ["no row for 120", "export"]),
+        ({"id": [1, 1], "loss": [0.0, 1.0]}, ["--id", "id"], ["id 1 is given twice"]),
+        ({"loss": [0.0]}, ["--id", "id"], ["'id'", "--id"]),
+        ({"id": [0]}, ["--id", "id"], ["nothing to attach"]),
+    ],
+)
+def test_annotations_that_do_not_fit(refused, columns, words, says):
+    np.savez("new.npz", **columns)
+    refused("annotate", "mem", "new.npz", *words, says=says)
+
+
+def test_annotate_needs_one_source(refused, cli):
+    refused("annotate", "mem", says=["FILE", "--model"])
+    refused("annotate", "mem", "1.npz", "--model", "m:f", says=["FILE", "--model"])
+
+
+def test_a_random_sample(ok, mem):
+    assert ok("sample", mem, "--size", 30, "--out", "a.npz")["rows"] == 30
+    ok("sample", mem, "--size", 30, "--out", "b.npz", "--seed", 1)
+    ok("sample", mem, "--size", 30, "--out", "again.parquet")
+    first, second = np.load("a.npz")["id"], np.load("b.npz")["id"]
+    assert len(np.unique(first)) == 30
+    assert set(first) != set(second)
+    assert ok("sample", mem, "--size", 500, "--out", "all.npz")["rows"] == 120
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--size", 0, "--out", "a.npz"], ["--size"]),
+        (["--size", 5, "--out", "a.npz", "--seed", -1], ["--seed"]),
+        (["--size", 5, "--out", "a.txt"], [".txt"]),
+    ],
+)
+def test_samples_that_make_no_sense(refused, words, says):
+    refused("sample", "mem", *words, says=says)
+
+
+def test_what_was_trained_on_is_exported(ok, mem, cli):
+    assert "nothing was trained" in cli("export", mem, "out.npz", "--reference")[2]
+    ok("trained", mem)
+    np.savez("2.npz", **day(2))
+    ok("insert", mem, "2.npz")
+    assert ok("export", mem, "out.npz", "--reference")["rows"] == 120
+
+
+def test_merging_memories_of_two_places(ok, cli):
+    rng = np.random.default_rng(0)
+    for name in ("left", "right"):
+        Memory(50, DensityReservoir(density="rho", identify_by="id")).save(name)
+        np.savez(f"{name}.npz", id=rng.integers(0, 1 << 40, 200), rho=rng.uniform(0.01, 1, 200))
+        ok("insert", name, f"{name}.npz")
+    said = ok("merge", "left", "right")
+    assert (said["size"], said["seen"]) == (50, 400)
+    before = state(Path("left"))
+    code, _, err = cli("merge", "left", "right")  # a second time, by mistake
+    assert code == 2
+    assert "went in already" in err
+    assert cli("merge", "left", "left")[0] == 2
+    assert state(Path("left")) == before
+
+
+def test_only_some_policies_merge(refused, ok):
+    ok("init", "other", *INIT)
+    np.savez("2.npz", **day(2))
+    ok("insert", "other", "2.npz")
+    refused("merge", "mem", "other", says=["cannot merge"])
+
+
+def test_the_inputs_of_a_model_need_not_stand_among_the_columns(ok, cli):
+    ok("init", "m", *INIT)
+    np.save("weights.npy", [0.8, 0.1, 0.1])
+    np.savez("a.npz", **{n: c for n, c in day(1).items() if n != "yhat"})
+    code, _, err = cli("insert", "m", "a.npz", "--columns", "x,y", "--model", write_module("in_x"))
+    assert code == 0, err
+    assert set(Memory.load("m").samples) == {"x", "y", "yhat"}
