@@ -10,7 +10,16 @@ import pytest
 from memento import JensenShannon, Samples, SampleSpace
 from memento.arrivals import Clusters
 from memento.errors import SchemaError
-from memento.newness import _newness, compare, e_value, excess, new_share, unseen_labels
+from memento.newness import (
+    _newness,
+    compare,
+    e_value,
+    excess,
+    losses_of,
+    new_share,
+    share_of_unseen,
+    unseen_labels,
+)
 
 LABELS = SampleSpace([JensenShannon.of_labels("y", 19)], batch_size=8, sort_by="y")
 VALUES = SampleSpace([JensenShannon.of_values("y"), JensenShannon.of_values("yhat")], batch_size=8)
@@ -189,9 +198,29 @@ def test_newness_beside_a_history_is_about_what_is_new():
 
 def test_excess_of_large_losses():
     loss = np.arange(1000.0)
-    assert excess(Samples(loss=loss), Samples(loss=loss)) == pytest.approx(0, abs=0.02)
-    assert excess(Samples(loss=loss + 50), Samples(loss=loss)) == pytest.approx(1.0, abs=0.05)
-    assert np.isnan(excess(Samples(y=[1]), Samples(loss=loss)))
+    assert excess(LABELS, Samples(loss=loss), Samples(loss=loss)) == pytest.approx(0, abs=0.02)
+    assert excess(LABELS, Samples(loss=loss + 50), Samples(loss=loss)) == pytest.approx(
+        1.0, abs=0.05
+    )
+    assert np.isnan(excess(LABELS, Samples(y=[1]), Samples(loss=loss)))
+
+
+def test_losses_follow_from_label_and_prediction():
+    space = SampleSpace([*FOREST.distances, JensenShannon.of_labels("y", 3)], batch_size=8)
+    samples = Samples(y=[0, 1, 2], yhat=[[0.5, 0.5], [1.0, 0.0], [0.5, 0.5]])
+    floor = -np.log(1e-6)
+    np.testing.assert_allclose(losses_of(space, samples), [np.log(2), floor, floor])
+    waiting = samples.with_columns(y=[0.0, np.nan, np.nan])
+    np.testing.assert_allclose(losses_of(space, waiting), [np.log(2), np.nan, np.nan])
+    np.testing.assert_array_equal(losses_of(LABELS, samples), np.full(3, np.nan))
+    np.testing.assert_array_equal(
+        losses_of(LABELS, samples.with_columns(loss=[1, 2, 3])), [1, 2, 3]
+    )
+
+
+def test_share_of_unseen_labels():
+    assert share_of_unseen(LABELS, Samples(y=[0, 1, 5, 5]), Samples(y=[0, 1, 2])) == 0.5
+    assert share_of_unseen(FOREST, Samples(y=[5]), Samples(y=[0])) == 0.0
 
 
 def test_standardised_statistics_are_those_of_the_draws():

@@ -33,6 +33,7 @@ from memento.group import Group, GroupReport
 from memento.learner import Checkpointable, Learner
 from memento.loop import Step, log_scores, run, table
 from memento.memory import Memory, Report
+from memento.observe import observe, retrained
 from memento.policies import (
     FIFO,
     Choice,
@@ -118,6 +119,8 @@ __all__ = [
     "make_batches",
     "named_distances",
     "named_policies",
+    "observe",
+    "retrained",
     "run",
     "sort_order",
     "table",

@@ -23,12 +23,15 @@ import numpy as np
 
 from memento import arguments
 from memento.errors import SchemaError
+from memento.missing import blank
 from memento.samples import Samples
 
 __all__ = ["Arrivals", "Clusters"]
 
 #: Of the witnesses this share never enters the memory.
 _NEVER = 0.25
+_SETTINGS = ("witnesses", "cluster", "rows")
+_NUMBERS = ("evidence", "renew", "units", "trained_at", "seen_at", "decision")
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,10 @@ class Arrivals:
         reference: Earlier arrivals that the deployed model was not trained on, predicted by it.
         history: A uniform sample of earlier units that no model was ever trained on.
         evidence: What a trigger has gathered since the training; its meaning is the trigger's.
+        units: How many units came.
+        trained_at: How many had come at the last training; None before the first.
+        seen_at: Samples that the memory had seen then.
+        decision: The newest decision as a JSON value, for jobs that ask for it later.
         renew: Whether the reference starts anew with the newest unit, when the next one comes.
 
     Raises:
@@ -131,6 +138,10 @@ class Arrivals:
         self.history = Clusters.none()
         self.evidence = 0.0
         self.renew = False
+        self.units = 0
+        self.trained_at: int | None = None
+        self.seen_at = 0
+        self.decision: dict[str, Any] | None = None
         self._witnesses = Clusters.none()
         self._late = Samples()
 
@@ -152,6 +163,7 @@ class Arrivals:
             return [samples]
         codes, count = self._codes(samples)
         self._fold()
+        self.units += 1
         key = rng.random(count)
         back, never = np.zeros(count, bool), np.zeros(count, bool)
         held = int(self.witnesses * count)
@@ -180,16 +192,22 @@ class Arrivals:
         except SchemaError:
             return [late, entering]
 
-    def trained(self, annotate: Callable[[Samples], Samples]) -> None:
+    def trained(self, annotate: Callable[[Samples], Samples] | None, seen: int = 0) -> None:
         """A model was trained on the memory: the witnesses of the newest unit are the reference.
 
         Args:
-            annotate: Gives samples the columns of the new model.
+            annotate: Gives samples the columns of the new model. None: they cannot be had, so that
+                what was kept compares with nothing any more and is dropped.
+            seen: Samples that the memory has seen.
         """
-        self.reference = self._witnesses.annotated(annotate)
-        self.unit = self._witnesses = Clusters.none()
-        self.predict_again(annotate)
         self.evidence, self.renew = 0.0, False
+        self.trained_at, self.seen_at, self.decision = self.units, seen, None
+        self.reference = self._witnesses
+        self.unit = self._witnesses = Clusters.none()
+        if annotate is None:
+            self.reference = self.history = Clusters.none()
+        else:
+            self.predict_again(annotate)
 
     def predict_again(self, annotate: Callable[[Samples], Samples]) -> None:
         """Bring everything kept up to the model that is deployed now.
@@ -198,10 +216,25 @@ class Arrivals:
             annotate: Gives samples the columns of that model.
         """
         self.history = self.history.annotated(annotate)
+        self.reference = self.reference.annotated(annotate)
         self.unit = self.unit.annotated(annotate)
         self._witnesses = self._witnesses.annotated(annotate)
         if self._late.size:
             self._late = annotate(self._late)
+
+    def label(self, by: str, ids: np.ndarray, given: Samples) -> None:
+        """Give what is kept its labels, as `Memory.label` does for what is held.
+
+        Args:
+            by: Column of ids.
+            ids: ``(n,)`` distinct.
+            given: ``(n,)`` values for them by column.
+        """
+        self.unit, self.reference, self.history, self._witnesses = (
+            Clusters(_labelled(part.samples, by, ids, given), part.key)
+            for part in (self.unit, self.reference, self.history, self._witnesses)
+        )
+        self._late = _labelled(self._late, by, ids, given)
 
     def _fold(self) -> None:
         """The newest unit becomes part of the reference: no training came after it."""
@@ -229,21 +262,18 @@ class Arrivals:
         for part, clusters in self._parts().items():
             arrays |= {f"{part}/{name}": column for name, column in clusters.samples.items()}
             arrays[f"{part}-key"] = clusters.key
-        return arrays, {
-            "evidence": self.evidence,
-            "renew": self.renew,
-            "witnesses": self.witnesses,
-            "cluster": self.cluster,
-            "rows": self.rows,
-        }
+        return arrays, {name: getattr(self, name) for name in (*_SETTINGS, *_NUMBERS)}
+
+    def copy(self) -> Arrivals:
+        """An equal one that changes by itself; columns, which nobody writes to, are shared."""
+        return Arrivals.restore(*self.dump())
 
     @classmethod
     def restore(cls, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any]) -> Arrivals:
         """What `dump` described."""
-        arrivals = cls(
-            witnesses=document["witnesses"], cluster=document["cluster"], rows=document["rows"]
-        )
-        arrivals.evidence, arrivals.renew = document["evidence"], document["renew"]
+        arrivals = cls(**{name: document[name] for name in _SETTINGS})
+        for name in _NUMBERS:
+            setattr(arrivals, name, document[name])
 
         def columns(part: str) -> Samples:
             start = f"{part}/"
@@ -264,3 +294,21 @@ class Arrivals:
             "history": self.history,
             "witnesses": self._witnesses,
         }
+
+
+def _labelled(samples: Samples, by: str, ids: np.ndarray, given: Samples) -> Samples:
+    """Samples with values of the rows whose ids are given; others stay, or are missing."""
+    if by not in samples or not len(ids):
+        return samples
+    order = np.argsort(ids)
+    place = np.minimum(np.searchsorted(ids, samples[by], sorter=order), len(ids) - 1)
+    rows = order[place]
+    found = ids[rows] == samples[by]
+    columns = {}
+    for name, values in given.items():
+        old = samples[name] if name in samples else blank(name, samples.size, values)
+        fresh = values[rows[found]]
+        column = old.astype(np.result_type(old, fresh))
+        column[found] = fresh
+        columns[name] = column
+    return samples.with_columns(columns)

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import numpy as np
 from memento import snapshot
 from memento.arrivals import Arrivals
 from memento.errors import ForeignError, SchemaError, SettingError
+from memento.group import Group
 from memento.learner import Checkpointable, Learner, digest_of_state
-from memento.memory import Memory, Report
+from memento.memory import Memory
+from memento.observe import enter
 from memento.retrain import Decision, OnArrivals, Situation, Trigger
 from memento.samples import Samples
 
@@ -99,7 +101,7 @@ def log_scores(samples: Samples) -> dict[str, float]:
 
 def run(
     stream: Iterable[tuple[str, Any]],
-    memory: Memory,
+    memory: Memory | Group,
     learner: Learner,
     trigger: Trigger | None = None,
     *,
@@ -152,8 +154,8 @@ def run(
         >>> [step.trained for step in steps]
         [True, False, True]
     """
-    if not isinstance(memory, Memory):
-        raise SettingError(f"memory is {memory!r}; expected one memento.Memory")
+    if not isinstance(memory, (Memory, Group)):
+        raise SettingError(f"memory is {memory!r}; expected a memento.Memory, or a Group of them")
     trigger = OnArrivals() if trigger is None else trigger
     if not isinstance(trigger, Trigger):
         raise SettingError(f"trigger is {trigger!r}; expected a Trigger, such as OnArrivals()")
@@ -245,7 +247,7 @@ class _Loop:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: Memory | Group,
         learner: Learner,
         trigger: Trigger,
         scores: Scores,
@@ -274,7 +276,7 @@ class _Loop:
             held = len(self.memory)
             decision = Decision(False, f"frozen after {self.freeze_after} units")
             return Step(unit, name, fresh.size, 0, held, decision, False, frozen=True)
-        kept = self._insert(self._annotated(fresh)).kept
+        kept = enter(self.memory, self._annotated(fresh), self.arrivals, self.rng).kept
         label = getattr(self.learner, "label", "y")
         situation = Situation(
             self.memory, unit, self.trained_at, self.seen_at, self.arrivals, label
@@ -287,19 +289,6 @@ class _Loop:
         if decision.due:
             self._train(unit)
         return Step(unit, name, fresh.size, kept, len(self.memory), decision, decision.due)
-
-    def _insert(self, samples: Samples) -> Report:
-        """Insert a unit, or what a trigger leaves of it and has left of the one before."""
-        if self.arrivals is None or not samples.size:
-            return self.memory.insert(samples)
-        # Checked as a whole, so that a unit which is refused leaves nothing behind.
-        self.memory.check(samples)
-        reports = [
-            self.memory.insert(part)
-            for part in self.arrivals.arrive(samples, self.rng)
-            if part.size
-        ]
-        return Report(*(sum(n) for n in zip(*map(astuple, reports), strict=True)))
 
     def evaluate(self, unit: int, following: tuple[str, Any]) -> Exception | None:
         """Give a step the scores of the current model on the next unit.

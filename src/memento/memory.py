@@ -91,6 +91,7 @@ class Memory(Guarded):
         self._capacity = capacity
         self._policy = policy
         self._contents = Contents(arguments.generator(seed), schema=Schema(ids))
+        self._token = object()  # tells its contents from other samples
         self._change: Change | None = None  # on the way to the next contents
 
     @property
@@ -184,7 +185,7 @@ class Memory(Guarded):
 
         Nothing is copied now; an insert makes a copy only if these arrays are still in use then.
         """
-        return self._contents.lend()
+        return self._contents.lend().owned_by(self._token)
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -361,8 +362,14 @@ class Memory(Guarded):
             >>> memory.label([8], y=[1]), memory.samples["y"]
             (1, array([0, 1, 1]))
         """
-        change, found = self._labelling(ids, Samples.borrow(data, **columns))
+        given = Samples.borrow(data, **columns)
+        change, found = self._labelling(ids, given)
+        recent = self._contents.recent
+        if recent is not None:
+            recent = recent.copy()
+            recent.label(self._contents.schema.ids, np.asarray(ids), given)
         self._take(change)
+        self._become(recent=recent)
         return found
 
     @guarded
@@ -400,12 +407,17 @@ class Memory(Guarded):
     @property
     def reference(self) -> Samples | None:
         """What was held at the last training; None before the first."""
-        return self._now().reference
+        reference = self._now().reference
+        return None if reference is None else reference.owned_by(self._token)
 
     @guarded
     def mark_trained(self) -> None:
         """Declare that a model was trained on what is held now: it becomes the reference."""
-        self._become(reference=self.samples, reference_model=None)
+        recent = self._contents.recent
+        if recent is not None:
+            recent = recent.copy()
+            recent.trained(None, self._contents.seen)
+        self._become(reference=self.samples, reference_model=None, recent=recent)
 
     @guarded
     def annotate_reference(self, data: Any = None, /, **columns: Any) -> None:

@@ -29,9 +29,19 @@ from memento.batching import Batches
 from memento.density import SampleSpace, kernels
 from memento.distances import Distance
 from memento.errors import SchemaError
+from memento.missing import lacking
 from memento.samples import Samples
 
-__all__ = ["Comparison", "compare", "e_value", "excess", "new_share", "unseen_labels"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "e_value",
+    "excess",
+    "losses_of",
+    "new_share",
+    "share_of_unseen",
+    "unseen_labels",
+]
 
 #: Quantiles of the pooled losses that arrivals may exceed more often than the reference.
 LEVELS = (0.5, 0.9, 0.95, 0.99)
@@ -133,7 +143,7 @@ def compare(
         return Comparison(math.nan, {}, 0, sides)
     pool = _Pool(space, a, s, rng)
     own = np.arange(pool.size) < a.size
-    above, known = _above(a, s, loss)
+    above, known = _above(np.concatenate([losses_of(space, part, loss) for part in (a, s)]))
     if len(keys) == pool.size:
         # Rows are their own clusters, so only how many of each kind (cell and losses) are drawn
         # matters, and that is multivariate hypergeometric.
@@ -302,19 +312,28 @@ def unseen_labels(space: SampleSpace, arrivals: Samples, known: Sequence[Samples
     return sorted(unseen, key=lambda label: (str(type(label)), label))
 
 
-def excess(arrivals: Samples, reference: Samples, loss: str = "loss") -> float:
+def share_of_unseen(space: SampleSpace, samples: Samples, before: Samples) -> float:
+    """Share of the samples with a label that those before lack; 0 where there are no labels."""
+    unseen = np.zeros(samples.size, bool)
+    for name in _label_columns(space.distances):
+        if name in samples and name in before:
+            unseen |= ~np.isin(samples[name], before[name]) & ~lacking(samples[name])
+    return float(unseen.mean()) if samples.size else 0.0
+
+
+def excess(space: SampleSpace, arrivals: Samples, reference: Samples) -> float:
     """By how much more often arrivals have large losses than the reference had.
 
     Args:
+        space: As for `losses_of`.
         arrivals: New samples.
         reference: Earlier ones.
-        loss: Column of losses.
 
     Returns:
         The larger of two relative increases, of the shares above the reference's 90 % and 95 %
         quantile: 0.1 is 10 % more often; NaN without losses.
     """
-    ours, theirs = _losses(arrivals, loss), _losses(reference, loss)
+    ours, theirs = losses_of(space, arrivals), losses_of(space, reference)
     ours, theirs = ours[np.isfinite(ours)], theirs[np.isfinite(theirs)]
     if not len(ours) or not len(theirs):
         return math.nan
@@ -325,15 +344,39 @@ def excess(arrivals: Samples, reference: Samples, loss: str = "loss") -> float:
     return max(ratios)
 
 
-def _losses(samples: Samples, loss: str) -> np.ndarray:
+def losses_of(space: SampleSpace, samples: Samples, loss: str = "loss") -> np.ndarray:
+    """``(n,)`` losses; NaN where they are unknown.
+
+    Args:
+        space: Says which columns hold labels and predictions.
+        samples: With a column of losses, or with label and prediction. Then they are
+            ``-ln max(p, 1e-6)`` of the label's probability p (labels are column numbers), or the
+            absolute error.
+        loss: Name of the column of losses.
+    """
+    given = np.full(samples.size, np.nan)
     if loss in samples:
-        return samples[loss].astype(np.float64)
-    return np.full(samples.size, np.nan)
+        given = samples[loss].astype(np.float64)
+        if not np.isnan(given).any():
+            return given
+    columns: dict[str, str] = {}
+    for distance in space.distances:
+        columns.setdefault(distance.kind or "", distance.columns[0])
+    label = samples.get(columns.get("jensen-shannon-labels", ""))
+    probabilities = samples.get(columns.get("jensen-shannon-probabilities", ""))
+    if label is None or probabilities is None or label.dtype.kind not in "iubf":
+        return given
+    known = np.isfinite(label)
+    number = np.where(known, label, -1).astype(np.int64)
+    inside = (number >= 0) & (number < probabilities.shape[1])
+    found = probabilities[np.arange(len(number)), np.where(inside, number, 0)]
+    # A class that the model has no column for has no probability.
+    losses = -np.log(np.maximum(np.where(inside, found, 0.0), 1e-6))
+    return np.where(np.isnan(given) & known, losses, given)
 
 
-def _above(first: Samples, second: Samples, loss: str) -> tuple[np.ndarray, np.ndarray]:
+def _above(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(n, levels)`` whether a loss is above a pooled quantile; ``(n,)`` whether it is known."""
-    losses = np.concatenate([_losses(first, loss), _losses(second, loss)])
     known = ~np.isnan(losses)
     if not known.any():
         return np.zeros((len(losses), len(LEVELS))), known
@@ -354,7 +397,7 @@ def _comparable(space: SampleSpace, *sets: Samples) -> SampleSpace:
         (distance, width)
         for distance, width in zip(space.distances, widths, strict=True)
         if all(
-            name in samples and _complete(samples[name])
+            name in samples and not lacking(samples[name]).any()
             for samples in sets
             for name in distance.columns
         )
@@ -367,14 +410,6 @@ def _comparable(space: SampleSpace, *sets: Samples) -> SampleSpace:
         )
     distances, bandwidths = zip(*found, strict=True)
     return SampleSpace(distances, batch_size=_LEAST, bandwidth=bandwidths, sort_by=())
-
-
-def _complete(column: np.ndarray) -> bool:
-    if column.dtype.kind in "fc":
-        return not np.isnan(column).any()
-    if column.dtype.kind in "US":
-        return not (column == np.zeros((), column.dtype)).any()
-    return not (column.dtype.kind in "mM" and np.isnat(column).any())
 
 
 def _label_columns(distances: Sequence[Distance]) -> list[str]:

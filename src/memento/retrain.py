@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -16,8 +16,17 @@ from memento.coverage import Estimator, coverage_increase
 from memento.density import SampleSpace
 from memento.distances import Distance, JensenShannon
 from memento.errors import DomainError, SchemaError, SettingError
+from memento.group import Group
 from memento.memory import Memory
-from memento.newness import Comparison, compare, e_value, excess, new_share, unseen_labels
+from memento.newness import (
+    Comparison,
+    compare,
+    e_value,
+    excess,
+    new_share,
+    share_of_unseen,
+    unseen_labels,
+)
 from memento.samples import Samples
 
 __all__ = [
@@ -48,7 +57,7 @@ class Situation:
             by it.
     """
 
-    memory: Memory
+    memory: Memory | Group
     unit: int = 0
     trained_at: int | None = None
     seen_at: int = 0
@@ -109,13 +118,22 @@ class Trigger(ABC):
 class OnCoverage(Trigger):
     """Due when the memory covers more than at the last training (paper, section 3.5).
 
+    The content of the memory is compared with that of the last training, both predicted by the
+    deployed model. What is new is diluted by what the memory keeps, selection moves the memory on
+    quiet days too, and the model was trained on one of the two: prefer `OnArrivals` where a missed
+    change or a false alarm costs something. So that a class which the model has never seen is not
+    missed, retraining is also due when such classes make up ``new_labels`` of what is held.
+
     Args:
         threshold: Least relative coverage increase, in [0, 1].
-        significance: Largest p-value; 1 ignores the noise. Only for the calibrated estimator.
+        significance: Largest p-value, where one is stated: not for two contents of one memory, see
+            `coverage_increase`. 1 ignores it. Only for the calibrated estimator.
         space: How samples are compared; the memory's policy if left out, which then has to be one
             with distances.
-        estimator: See `coverage_increase`.
+        estimator: See `coverage_increase`; ``"plain"`` is the formula of the paper.
         permutations: See `coverage_increase`; ignored where ``significance`` is 1.
+        new_labels: Least share of what is held, in (0, 1], whose label the last training set lacks;
+            1 looks at coverage alone, as in the paper.
 
     Example:
         >>> OnCoverage(threshold=0.05).threshold
@@ -127,6 +145,7 @@ class OnCoverage(Trigger):
     space: SampleSpace | None = None
     estimator: Estimator = "calibrated"
     permutations: int = 39
+    new_labels: float = 0.01
 
     def __post_init__(self) -> None:
         space = arguments.instance(SampleSpace, "a SampleSpace, or a policy with distances")
@@ -137,6 +156,7 @@ class OnCoverage(Trigger):
             space=arguments.optional(space),
             estimator=arguments.one_of(get_args(Estimator)),
             permutations=arguments.whole(0),
+            new_labels=arguments.number(most=1, above=0, words="a share in (0, 1]"),
         )
         if self._tests and self.permutations < (least := _least_permutations(self.significance)):
             raise SettingError(
@@ -164,14 +184,18 @@ class OnCoverage(Trigger):
             permutations=self.permutations if self._tests else 0,
             rng=rng,
         )
-        significant = not self._tests or rise.p_value <= self.significance
-        due = rise >= self.threshold and significant
+        stated = self._tests and not math.isnan(rise.p_value)
         parts = [f"coverage rose by {rise:.3f} (threshold {self.threshold:g}"]
-        if self._tests:
+        if stated:
             parts.append(f", noise {rise.noise:.3f}, p = {rise.p_value:.3f}")
-        return Decision(
-            due, "".join(parts) + ")", float(rise), self.threshold, rise.noise, rise.p_value
-        )
+        parts.append(")")
+        due = rise >= self.threshold and not (stated and rise.p_value > self.significance)
+        if memory.reference is not None and memory.reference.size and self.new_labels < 1:
+            new = share_of_unseen(space, memory.samples, memory.reference)
+            if new >= self.new_labels:
+                due = True
+                parts.append(f", and {new:.1%} of what is held has labels that were not there then")
+        return Decision(due, "".join(parts), float(rise), self.threshold, rise.noise, rise.p_value)
 
 
 def _least_permutations(significance: float) -> int:
@@ -253,8 +277,7 @@ class OnArrivals(Trigger):
             return self._decision(
                 arrivals, False, "the first arrivals since the training: nothing to compare with"
             )
-        sets = [unit.samples, reference.samples, arrivals.history.samples]
-        space = self.space or space_of(situation.memory, sets, situation.label)
+        space = self.space or space_of(situation.memory, unit.samples, situation.label)
         found = compare(space, unit, reference, draws=self.draws, rng=rng)
         if not found.z:
             return self._decision(
@@ -263,7 +286,7 @@ class OnArrivals(Trigger):
         arrivals.evidence = min((1 + arrivals.evidence) * e_value(found.p_value), 1e30)
         history = arrivals.history if arrivals.history.size else reference
         new = new_share(space, unit.samples, history.samples, tolerance=_TOLERANCE, rng=rng)
-        worse = excess(unit.samples, reference.samples)
+        worse = excess(space, unit.samples, reference.samples)
         labels = unseen_labels(space, unit.samples, [reference.samples, history.samples])
         changed = arrivals.evidence >= self.run_length
         harm = bool(labels) or new >= self.effect or worse >= self.worse
@@ -343,12 +366,12 @@ def _sides(found: Comparison) -> str:
     return f"{found.clusters[0]:,} clusters that came and {found.clusters[1]:,} before"
 
 
-def space_of(memory: Memory, sets: Sequence[Samples], label: str = "y") -> SampleSpace:
+def space_of(memory: Memory | Group, samples: Samples, label: str = "y") -> SampleSpace:
     """How a memory's samples are compared: by its policy, or by their label and prediction.
 
     Args:
         memory: Its policy is taken if it has distances.
-        sets: Where it has none, their columns say what label and prediction are.
+        samples: Where it has none, their columns say what label and prediction are.
         label: Name of the column of labels; ``yhat`` holds predictions.
 
     Raises:
@@ -357,7 +380,6 @@ def space_of(memory: Memory, sets: Sequence[Samples], label: str = "y") -> Sampl
     policy = getattr(memory, "policy", None)
     if isinstance(policy, SampleSpace) and policy.distances:
         return policy
-    samples = sets[0]
     distances: list[Distance] = []
     values = "yhat" in samples and samples["yhat"].ndim == 1
     if "yhat" in samples:
@@ -368,8 +390,7 @@ def space_of(memory: Memory, sets: Sequence[Samples], label: str = "y") -> Sampl
         if values and samples[label].dtype.kind == "f":
             distances.append(JensenShannon.of_values(label))
         else:
-            classes = int(max(part[label].max() for part in sets if part.size)) + 1
-            distances.append(JensenShannon.of_labels(label, classes))
+            distances.append(JensenShannon.of_labels(label))
     if not distances:
         raise SchemaError(
             f"there is neither a column {label!r} nor 'yhat' to compare arrivals by, only "

@@ -56,12 +56,17 @@ class Samples(Mapping[str, np.ndarray]):
         array([1, 0])
     """
 
-    __slots__ = ("_columns", "_size")
+    __slots__ = ("_columns", "_size", "owner")
+
+    #: The memory that this is the content of, or nothing: two contents of one memory are no
+    #: independent samples, which tests have to know. What is made from them has none.
+    owner: object | None
 
     def __init__(self, data: Any = None, /, **columns: Any) -> None:
         borrowed = Samples.borrow(data, **columns)
         self._columns = {name: _frozen(array.copy()) for name, array in borrowed.items()}
         self._size = borrowed.size
+        self.owner = None
 
     @classmethod
     def borrow(cls, data: Any = None, /, **columns: Any) -> Samples:
@@ -102,6 +107,13 @@ class Samples(Mapping[str, np.ndarray]):
         samples = cls.__new__(cls)
         samples._columns = arrays
         samples._size = next(iter(sizes.values()), 0)
+        samples.owner = None
+        return samples
+
+    def owned_by(self, owner: object) -> Samples:
+        """The same, as the content of a memory; nothing is copied."""
+        samples = Samples.borrow(self)
+        samples.owner = owner
         return samples
 
     @classmethod

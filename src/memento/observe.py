@@ -1,0 +1,152 @@
+"""One unit at a time, for jobs that train by themselves: insert it, and say whether it is due.
+
+The daily loop (`memento.run`) does both, trains, and owns the order of a day. A job that is started
+anew for every unit keeps what the trigger compares in the memory instead (`Memory.recent`), which
+is saved with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from memento.arrivals import Arrivals
+from memento.errors import InputError
+from memento.group import Group
+from memento.memory import Memory, Report
+from memento.retrain import Decision, OnArrivals, Situation, Trigger
+from memento.samples import Samples
+
+__all__ = ["enter", "observe", "retrained"]
+
+
+def enter(
+    memory: Memory | Group,
+    samples: Samples,
+    arrivals: Arrivals | None,
+    rng: np.random.Generator,
+    insert: Callable[[Samples], Report] | None = None,
+) -> Report:
+    """Insert a unit, or what a trigger leaves of it and has left of the one before.
+
+    Args:
+        memory: Receives the samples.
+        samples: The unit, predicted by the deployed model.
+        arrivals: Keeps some of them aside; None: none are.
+        rng: Says which.
+        insert: What inserts; ``memory.insert`` if left out.
+
+    Returns:
+        The samples inserted, of both units.
+    """
+    insert = memory.insert if insert is None else insert
+    if arrivals is None or not samples.size:
+        return insert(samples)
+    # Checked as a whole, so that a unit which is refused leaves nothing behind.
+    memory.check(samples)
+    reports = [insert(part) for part in arrivals.arrive(samples, rng) if part.size]
+    return Report(
+        sum(report.offered for report in reports),
+        sum(report.kept for report in reports),
+        sum(report.discarded for report in reports),
+    )
+
+
+def observe(
+    memory: Memory,
+    data: Any,
+    trigger: Trigger | None = None,
+    *,
+    label: str = "y",
+    rng: int | np.random.Generator | None = None,
+    insert: Callable[[Samples], Report] | None = None,
+) -> tuple[Report, Decision]:
+    """Insert a unit of the stream and say whether retraining is due.
+
+    What is compared is kept in ``memory.recent``. After a training call `retrained`.
+
+    Args:
+        memory: Receives the samples.
+        data: The unit, predicted by the deployed model where there is one; anything that `Samples`
+            accepts.
+        trigger: Decides; `OnArrivals()` if left out.
+        label: Column of the labels, for memories whose policy has no distances.
+        rng: Of the trigger; if left out, one that follows from how many inserts there were, so that
+            a job which is repeated from the same state decides alike.
+        insert: What inserts; ``memory.insert`` if left out.
+
+    Returns:
+        What was inserted, and the decision. Where samples cannot be compared the decision is not
+        due and its reason says why: the insert has its own errors.
+
+    Raises:
+        InputError: The samples cannot be inserted; then nothing has changed.
+
+    Example:
+        >>> from memento import FIFO, Memory
+        >>> memory = Memory(100, FIFO())
+        >>> observe(memory, {"y": [0, 1] * 20})[1].reason
+        'nothing was trained yet'
+        >>> retrained(memory)
+        >>> observe(memory, {"y": [0, 1] * 20})[1].due
+        False
+    """
+    trigger = OnArrivals() if trigger is None else trigger
+    samples = Samples.borrow(data)
+    keeps = trigger.keeps()
+    fresh = Arrivals(witnesses=0.0) if keeps is None else keeps
+    arrivals = fresh if memory.recent is None else memory.recent.copy()
+    arrivals.witnesses, arrivals.cluster = fresh.witnesses, fresh.cluster
+    generator = np.random.default_rng((memory.inserts, memory.seen) if rng is None else rng)
+    report = enter(memory, samples, arrivals, generator, insert)
+    if not samples.size:
+        return report, Decision(False, "no samples came")
+    trained_at = arrivals.trained_at
+    if trained_at is None and memory.reference is not None:
+        trained_at = 0  # by somebody who does not know of arrivals
+    situation = Situation(memory, arrivals.units, trained_at, arrivals.seen_at, arrivals, label)
+    try:
+        decision = trigger.decide(situation, generator)
+    except InputError as error:
+        decision = Decision(False, f"it cannot be told: {error}")
+    arrivals.decision = asdict(replace(decision, figures=dict(decision.figures)))
+    memory.recent = arrivals
+    return report, decision
+
+
+def retrained(
+    memory: Memory, annotate: Callable[[Samples], Mapping[str, Any]] | None = None
+) -> None:
+    """Say that a model was trained on what is held now.
+
+    Args:
+        memory: Its content becomes the reference.
+        annotate: From samples to the columns of the new model (``yhat``, and ``loss`` where labels
+            are known): everything held, and kept for comparisons, gets them. None: predictions of
+            the old model stay where they are, and what was kept is dropped, so the first unit after
+            the training has nothing to be compared with.
+
+    Example:
+        >>> from memento import FIFO, Memory
+        >>> memory = Memory(3, FIFO())
+        >>> report = memory.insert(y=[1, 2, 3])
+        >>> retrained(memory, lambda samples: {"yhat": samples["y"] / 2})
+        >>> memory.reference["yhat"]
+        array([0.5, 1. , 1.5])
+    """
+    recent = memory.recent
+    if annotate is not None:
+        memory.annotate(annotate(memory.samples))
+    memory.mark_trained()
+    if recent is not None:
+        recent = recent.copy()
+
+        def predicted(samples: Samples) -> Samples:
+            assert annotate is not None
+            return samples.with_columns(annotate(samples))
+
+        recent.trained(None if annotate is None else predicted, memory.seen)
+        memory.recent = recent
