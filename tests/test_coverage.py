@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from memento import (
     CoverageIncrease,
     JensenShannon,
     Memento,
+    Memory,
     Samples,
     SampleSpace,
     coverage_increase,
@@ -392,3 +394,71 @@ def test_what_is_refused():
             coverage_increase(*pair, space())
     with pytest.raises(SchemaError, match="none of the columns that the distances need"):
         coverage_increase({"z": [1]}, before, space(missing="skip"))
+
+
+# --------------------------------------------------------------------------------- ties, one memory
+
+
+def of_labels(rng, size):
+    return {"y": rng.integers(0, 5, size)}
+
+
+def of_trees(rng, size, trees=10):
+    share = rng.binomial(trees, 0.5, size) / trees
+    return {"y": rng.integers(0, 2, size), "yhat": np.stack([share, 1 - share], axis=1)}
+
+
+def of_many_trees(rng, size):
+    return of_trees(rng, size, 100)
+
+
+def repeated(rng, size):
+    return {"y": np.repeat(rng.integers(0, 5, size // 5 + 1), 5)[:size]}
+
+
+TIED = SampleSpace([JensenShannon.of_labels("y", 5)], batch_size=8, sort_by=["y"])
+TREES = SampleSpace(
+    [JensenShannon.of_labels("y", 2), JensenShannon.of_probabilities("yhat")],
+    batch_size=8,
+    sort_by=["y", "yhat"],
+)
+
+
+@pytest.mark.parametrize(
+    ("space", "draw"),
+    [(TIED, of_labels), (TREES, of_trees), (TREES, of_many_trees)],
+    ids=["labels only", "ten trees", "a hundred trees"],
+)
+def test_p_values_where_samples_are_equal(space, draw):
+    """Of 120 p-values without a change at most 15 are <= 0.05: P = 8e-4 if the level holds."""
+    rng = np.random.default_rng(0)
+    small = 0
+    for seed in range(120):
+        rise = coverage_increase(draw(rng, 400), draw(rng, 400), space, permutations=9, rng=seed)
+        small += rise.p_value <= 0.05
+    assert small <= 15
+
+
+@pytest.mark.parametrize("space", [TIED, replace(TIED, remainder="drop")], ids=["even", "drop"])
+def test_a_drift_is_seen_where_samples_are_equal(space):
+    rng = np.random.default_rng(1)
+    for seed in range(10):
+        now, before = rng.integers(0, 4, 4000), rng.integers(0, 4, 4000)
+        now[:120] = 4
+        rise = coverage_increase({"y": now}, {"y": before}, space, permutations=9, rng=seed)
+        assert rise.p_value <= 0.05
+
+
+def test_two_contents_of_one_memory_are_no_independent_draws():
+    rng = np.random.default_rng(2)
+    memory = Memory(400, Memento(TIED.distances, batch_size=8))
+    for day in range(4):
+        memory.insert(of_labels(rng, 500))
+        if day == 1:
+            memory.mark_trained()
+    rise = coverage_increase(memory.samples, memory.reference, memory.policy)
+    assert np.isnan(rise.p_value)
+    assert np.isnan(rise.noise)
+    other = Memory(400, memory.policy)
+    other.insert(of_labels(rng, 500))
+    assert coverage_increase(other.samples, memory.samples, TIED, permutations=9).p_value > 0

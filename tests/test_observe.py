@@ -147,4 +147,5 @@ def test_labels_that_come_late_reach_what_is_kept():
     kept = memory.recent.unit.samples
     np.testing.assert_array_equal(kept["y"], y[kept["id"] - 200])
     assert np.isnan(memory.recent.reference.samples["y"]).all()
-    assert "no change" in observe(memory, unit(rng, 100), OnArrivals(space=SPACE))[1].reason
+    late = {**unit(rng, 100), "id": np.arange(900, 1000)}
+    assert "no change" in observe(memory, late, OnArrivals(space=SPACE))[1].reason

@@ -225,8 +225,7 @@ class _Split:
         self.parts = (now.select(names), before.select(names))
         # Equal samples in random order: in their own, those of the first set come first, and cells
         # that cut through them hold more of that set than any draw.
-        mixed = rng.permutation(now.size + before.size)
-        self.order = mixed[space.order(Samples.concat(self.parts).take(mixed))]
+        self.order = space.order(self.parts, rng=rng)
 
     def into(self, mine: np.ndarray) -> tuple[Batches, Batches]:
         """Batches of the sorted rows where ``mine``, and of the others."""

@@ -42,6 +42,7 @@ from memento.density import SampleSpace, cross_density
 from memento.distances import Minkowski
 from memento.errors import DamagedError, ForeignError, SchemaError, SettingError
 from memento.files import Lock, atomic_write, storage_errors
+from memento.group import Group
 from memento.learner import Learner, digest_of_state
 from memento.loop import Step, run, table
 from memento.memory import Memory, Report
@@ -388,7 +389,7 @@ class OnAllowedDays(Trigger):
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         return self.trigger.decide(situation, rng)
 
-    def _measure(self, memory: Memory) -> None:
+    def _measure(self, memory: Memory | Group) -> None:
         self.notes.clear()
         for estimator in ("plain", "calibrated"):
             rise = 1.0
