@@ -71,6 +71,7 @@ HEAVY = {
     "matplotlib": ["report/figures.py"],
     "altair": ["report/figures.py", "report/page.py"],
     "sklearn": ["integrations/sklearn.py"],
+    "skops": ["integrations/sklearn.py"],
     "scipy": [],
     "optuna": ["cases/*/tuning.py"],
     "mlflow": ["integrations/tracking.py"],

@@ -8,10 +8,18 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from memento import missing
 from memento.errors import DomainError, SchemaError
 from memento.samples import Samples
 
-__all__ = ["Checkpointable", "Learner", "digest_of_state", "labels_of"]
+__all__ = [
+    "Checkpointable",
+    "Learner",
+    "digest_of_state",
+    "known_labels",
+    "labels_of",
+    "numbers_of",
+]
 
 
 @runtime_checkable
@@ -104,3 +112,75 @@ def labels_of(samples: Samples, column: str, classes: int) -> np.ndarray:
             f"to {classes - 1}, or build the learner with more classes"
         )
     return labels.astype(np.int64)
+
+
+def known_labels(samples: Samples, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples have a label, and these labels.
+
+    Args:
+        samples: What to learn from.
+        column: Name of the labels' column: integers, bools or texts; missing ones are NaN or empty.
+
+    Returns:
+        ``(m,)`` int64 rows, and ``(m,)`` labels: int64 or texts.
+
+    Raises:
+        SchemaError: The column is missing, or holds no single labels.
+
+    Example:
+        >>> known_labels(Samples(y=[1.0, np.nan, 0.0]), "y")
+        (array([0, 2]), array([1, 0]))
+    """
+    labels = _single(samples, column, "biufUS", "integer, bool or text")
+    rows = np.flatnonzero(~missing.lacking(labels))
+    known = labels[rows]
+    if known.dtype.kind in "US":
+        return rows, known
+    if known.dtype.kind == "f" and not (np.isfinite(known) & (known == np.trunc(known))).all():
+        raise SchemaError(
+            f"column {column!r} holds fractions; labels of classes are integers, bools or texts "
+            "(for numbers use a regressor)"
+        )
+    return rows, known if known.dtype.kind == "u" else known.astype(np.int64)
+
+
+def numbers_of(samples: Samples, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples have a number to predict, and these numbers.
+
+    Args:
+        samples: What to learn from.
+        column: Name of the column; what is missing is NaN.
+
+    Returns:
+        ``(m,)`` int64 rows, and ``(m,)`` float64.
+
+    Raises:
+        SchemaError: The column is missing, or holds no single numbers.
+        DomainError: A number is infinite.
+
+    Example:
+        >>> numbers_of(Samples(y=[1.5, np.nan, 0.0]), "y")
+        (array([0, 2]), array([1.5, 0. ]))
+    """
+    labels = _single(samples, column, "biuf", "number")
+    rows = np.flatnonzero(~missing.lacking(labels))
+    known = labels[rows].astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(known))
+    if len(bad):
+        raise DomainError(
+            f"column {column!r} is infinite in {len(bad):,} of {len(labels):,} rows, the first is "
+            f"row {rows[bad[0]]}; drop or replace them"
+        )
+    return rows, known
+
+
+def _single(samples: Samples, column: str, kinds: str, what: str) -> np.ndarray:
+    if column not in samples:
+        raise SchemaError(f"no column {column!r} (the label) among {sorted(samples)}")
+    labels = samples[column]
+    if labels.dtype.kind not in kinds or labels.ndim != 1:
+        raise SchemaError(
+            f"column {column!r} holds {labels.dtype} of shape {labels.shape}; expected one {what} "
+            "per row"
+        )
+    return labels

@@ -1,70 +1,101 @@
-"""scikit-learn: any classifier with ``predict_proba`` as a learner of the daily loop."""
+"""scikit-learn: any classifier or regressor as a learner of the daily loop."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import inspect
-from collections.abc import Mapping
-from typing import Any
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 
-from memento.errors import MissingExtraError, ModelError, SchemaError, SettingError
-from memento.learner import labels_of
+from memento import arguments
+from memento.errors import (
+    DomainError,
+    MissingExtraError,
+    ModelError,
+    SchemaError,
+    SettingError,
+    warn,
+)
+from memento.learner import known_labels, numbers_of
 from memento.samples import Samples
 
 __all__ = ["SklearnLearner"]
 
+# Labels 0, 1, 2 ... up to this are the columns of their own number.
+_COUNTED = 255
+# Whose classes a checkpoint may name, and whose functions, beside those that skops trusts.
+_CLASSES = ("sklearn", "numpy", "scipy")
+_FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.", "sklearn.cluster.")
+
 
 class SklearnLearner:
-    """Wraps a classifier; every fit trains a fresh clone of it.
+    """Wraps an estimator; every fit trains a fresh clone of it.
+
+    Of a classifier the predictions are probabilities: those of ``predict_proba``; or, without it,
+    the logistic function (two classes) or softmax (more) of ``decision_function``; or, without
+    both, all for the class that ``predict`` names. Rows whose label is missing (NaN, an empty
+    text) are left out of a fit. Where there are labels of one class only, that class is what is
+    predicted, whatever the estimator.
 
     Args:
-        estimator: A scikit-learn classifier with ``predict_proba`` (pipelines included); it is
-            cloned, never changed.
+        estimator: A scikit-learn classifier or regressor of one output: pipelines, searches and
+            ensembles included. It is cloned, never changed.
+        label: Column of the labels, (n,): integers, bools or texts; for a regressor numbers.
         inputs: Column of the inputs, (n,) or (n, ...); further axes are flattened.
-        label: Column of the labels, (n,) integers.
-        classes: Labels are in ``[0, classes)``. Classes absent from a fit get the floor.
+        classes: A number k, for labels in ``[0, k)``, or all labels in the order of the columns of
+            ``yhat``. None: those found. Then integers up to 255 are the columns of their own
+            number; other labels are in ascending order, and what is found later is appended.
         floor: Share of the uniform distribution in a prediction, in [0, 1): many classifiers give
-            probabilities of exactly 0, whose logarithm would swamp every mean.
+            probabilities of exactly 0, whose logarithm would swamp every mean. A class that the
+            estimator has not seen has this share only.
+
+    Attributes:
+        classes_: ``(k,)`` labels, one a column of ``yhat``; None before the first fit, and for a
+            regressor.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
-        SettingError: The estimator cannot predict probabilities; a number out of its range.
+        SettingError: Neither a classifier nor a regressor of one output; a number out of its range.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
-        >>> learner = SklearnLearner(LogisticRegression(), classes=3)
-        >>> samples = Samples(x=[[0.0], [1.0], [2.0], [3.0]], y_bin=[0, 0, 2, 2])
+        >>> learner = SklearnLearner(LogisticRegression())
+        >>> samples = Samples(x=[[0.0], [1.0], [2.0], [3.0]], y=["fine", "fine", "fraud", "fraud"])
         >>> learner.fit(samples)
-        >>> learner.annotate(samples)["yhat"].argmax(axis=1)
-        array([0, 0, 2, 2])
+        >>> learner.classes_, learner.annotate(samples)["yhat"].argmax(axis=1)
+        (array(['fine', 'fraud'], dtype='<U5'), array([0, 0, 1, 1]))
     """
 
     def __init__(
         self,
         estimator: Any,
+        label: str = "y",
         inputs: str = "x",
-        label: str = "y_bin",
-        classes: int = 21,
+        classes: int | Sequence[Any] | None = None,
         *,
         floor: float = 1e-4,
     ) -> None:
         _import_sklearn()
-        if not hasattr(estimator, "fit") or not hasattr(estimator, "predict_proba"):
-            raise SettingError(
-                f"{type(estimator).__name__} has no fit or no predict_proba; give a classifier "
-                "with probabilities (SVC needs probability=True, or CalibratedClassifierCV around)"
-            )
-        if classes < 2:
-            raise SettingError(f"classes={classes}; give at least 2")
-        if not 0 <= floor < 1:
-            raise SettingError(f"floor={floor}; give a number in [0, 1)")
+        self._kind = _kind_of(estimator)
+        arguments.require("label", label, arguments.text())
+        arguments.require("inputs", inputs, arguments.text())
+        share = arguments.number(0, float(np.nextafter(1, 0)), words="a number in [0, 1)")
+        arguments.require("floor", floor, share)
         self.estimator = estimator
-        self.inputs = inputs
         self.label = label
+        self.inputs = inputs
         self.classes = classes
-        self.floor = floor
+        self.floor = float(floor)
+        self.classes_: np.ndarray | None = _given(classes)
         self._fitted: Any = None
+        self._warned = False
 
     @property
     def trained(self) -> bool:
@@ -72,132 +103,175 @@ class SklearnLearner:
         return self._fitted is not None
 
     def fit(self, samples: Mapping[str, Any], weights: np.ndarray | None = None) -> None:
-        """Train a clone of the estimator.
+        """Train a clone of the estimator on the rows that have a label.
 
         Args:
             samples: Columns; inputs and label are read.
-            weights: (n,) >= 0, or None.
+            weights: (n,) >= 0, or None. An estimator that takes none is fitted without, which a
+                warning says once.
 
         Raises:
-            SchemaError: A column is missing; no rows.
-            DomainError: Labels out of range.
-            ModelError: Weights are given, but the estimator's ``fit`` takes no ``sample_weight``;
-                or it refuses the samples.
+            SchemaError: A column is missing, or of another kind; no row has a label.
+            DomainError: Labels that are not among the classes given; or that are not finite.
+            ModelError: The estimator refuses the samples.
         """
-        sklearn = _import_sklearn()
         samples = Samples.borrow(samples)
-        inputs, labels = self._inputs(samples), labels_of(samples, self.label, self.classes)
-        if not len(labels):
-            raise SchemaError("no samples to fit; give at least one row")
-        fresh = sklearn.base.clone(self.estimator)
-        options = {}
+        rows, labels = self._labels(samples)
+        inputs = self._inputs(samples)
+        if not len(rows):
+            raise SchemaError(
+                f"no samples to fit: none of {samples.size:,} has a label in column {self.label!r}"
+            )
+        if len(rows) < samples.size:
+            inputs = inputs[rows]
         if weights is not None:
-            name = _weight_argument(fresh)
-            if name is None:
-                raise ModelError(
-                    f"{type(fresh).__name__}.fit takes no sample_weight; use an estimator that "
-                    "does, or fit without weights"
-                )
-            options[name] = np.asarray(weights, dtype=np.float64)
-        try:
-            fresh.fit(inputs, labels, **options)
-        except ValueError as error:
-            raise ModelError(f"{type(fresh).__name__} refuses the samples: {error}") from error
-        self._fitted = fresh
+            weights = np.asarray(weights, dtype=np.float64)[rows]
+        classes = self.classes_
+        if self._kind == "classifier":
+            classes = _extended(self.classes_, labels, self.label, self.classes)
+        self._fitted = self._fresh(inputs, labels, weights)
+        self.classes_ = classes
 
     def annotate(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Predict; and score the prediction where the label is known.
 
         Returns:
-            yhat: (n, classes) float32, rows sum to 1.
-            logscore: (n,) float32, ln of the probability of the label; only with a label column.
-            loss: (n,) float32, ``-logscore``; likewise.
+            yhat: (n, classes) float32, rows sum to 1; of a regressor (n,) float64.
+            logscore: (n,) float32, ln of the probability of the label; only with a label column,
+                NaN where a label is missing, and not of a regressor.
+            loss: (n,), ``-logscore``; of a regressor the absolute error; likewise.
 
         Raises:
-            ModelError: Nothing was fitted yet.
+            ModelError: Nothing was fitted yet, or the estimator refuses the inputs.
             SchemaError, DomainError: As for ``fit``.
         """
         if self._fitted is None:
             raise ModelError("the learner predicts nothing before its first fit; call fit first")
         samples = Samples.borrow(samples)
         inputs = self._inputs(samples)
-        known = np.zeros((len(inputs), self.classes))
-        if len(inputs):
-            known[:, self._fitted.classes_.astype(np.int64)] = self._fitted.predict_proba(inputs)
-        yhat = (1 - self.floor) * known + self.floor / self.classes
-        columns = {"yhat": yhat.astype(np.float32)}
-        if self.label in samples:
-            labels = labels_of(samples, self.label, self.classes)
-            with np.errstate(divide="ignore"):  # a floor of 0 means it
-                logscore = np.log(yhat[np.arange(len(yhat)), labels]).astype(np.float32)
-            columns["logscore"] = logscore
-            columns["loss"] = -logscore
+        rows, labels = self._labels(samples) if self.label in samples else (None, None)
+        if self._kind == "regressor":
+            with _as_model_error(self._fitted, "inputs"):
+                found = self._fitted.predict(inputs) if len(inputs) else np.empty(0)
+            yhat = np.asarray(found, np.float64).reshape(len(inputs))
+            columns = {"yhat": yhat}
+            if rows is not None:
+                columns["loss"] = np.full(len(yhat), np.nan)
+                columns["loss"][rows] = np.abs(yhat[rows] - labels)
+            return columns
+        probabilities = self._probabilities(inputs)
+        columns = {"yhat": probabilities.astype(np.float32)}
+        if rows is not None and labels is not None:
+            columns["logscore"] = np.full(len(inputs), np.nan, np.float32)
+            columns["logscore"][rows] = self._logscores(probabilities[rows], labels)
+            columns["loss"] = -columns["logscore"]
         return columns
 
-    def state(self) -> dict[str, np.ndarray]:
-        """What was fitted, as numeric arrays; nothing before the first fit.
-
-        Possible where an estimator's fitted attributes are numbers and arrays (linear models,
-        naive Bayes, discriminant analysis); trees and ensembles hold objects that only pickling
-        could keep, and unpickling runs whatever code a file holds.
+    def check_checkpoint(self) -> None:
+        """Raise if the estimator cannot be kept in a checkpoint; before anything is computed.
 
         Raises:
-            ModelError: The estimator holds something else.
+            MissingExtraError: skops is not installed.
+            ModelError: The estimator has parts that are not scikit-learn's, numpy's or scipy's:
+                they could only be pickled, and unpickling runs whatever code a file holds.
+        """
+        _stored(self.estimator)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was fitted, by skops, as bytes; nothing before the first fit.
+
+        Raises:
+            MissingExtraError, ModelError: As for `check_checkpoint`.
         """
         if self._fitted is None:
             return {}
-        state = {}
-        for name, value in _learned(self._fitted).items():
-            try:
-                array = np.asarray(value)
-            except ValueError:  # a list of arrays of several shapes
-                array = np.asarray(None)
-            if array.dtype.kind not in "biuf":
-                raise self._unkept(f"{type(value).__name__} in {name!r}")
-            state[name] = array.copy()
-        if "classes_" not in state:
-            raise self._unkept("what it learned inside other estimators")
+        state = _stored(self._fitted)
+        if self.classes_ is not None:
+            state["classes"] = self.classes_
         return state
-
-    def _unkept(self, what: str) -> ModelError:
-        return ModelError(
-            f"{type(self._fitted).__name__} keeps {what}, which cannot be stored as numbers; for "
-            "checkpoints use a linear model, naive Bayes or TorchLearner, or fit again from the "
-            "memory after loading"
-        )
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go back to a state; the learner needs the settings of the one that gave it.
 
         Raises:
-            ModelError: What was restored cannot predict.
+            MissingExtraError: skops is not installed.
+            ModelError: It is no state of such an estimator.
         """
-        sklearn = _import_sklearn()
         if not state:
-            self._fitted = None
+            self._fitted, self.classes_ = None, _given(self.classes)
             return
-        if "classes_" not in state:
+        fitted = _loaded(state)
+        from sklearn.dummy import DummyClassifier
+
+        if type(fitted) not in (type(self.estimator), DummyClassifier):
             raise ModelError(
-                f"the state holds {sorted(state)} but no 'classes_'; restore what state() gave"
+                f"the state is of a {type(fitted).__name__}, this learner of a "
+                f"{type(self.estimator).__name__}; build it with the same estimator"
             )
-        fresh = sklearn.base.clone(self.estimator)
-        for name, value in state.items():
-            array = np.array(value)
-            setattr(fresh, name, array if array.ndim else array.item())
-        try:
-            fresh.predict_proba(np.zeros((1, int(fresh.n_features_in_))))
-        except Exception as error:
-            raise ModelError(
-                f"the state does not fit {type(fresh).__name__} ({error}); build the learner with "
-                "the same estimator"
-            ) from error
-        self._fitted = fresh
+        self._fitted = fitted
+        self.classes_ = np.array(state["classes"]) if "classes" in state else None
+
+    def _labels(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that have a label, and these labels."""
+        found = numbers_of if self._kind == "regressor" else known_labels
+        return found(samples, self.label)
 
     def _inputs(self, samples: Samples) -> np.ndarray:
         if self.inputs not in samples:
             raise SchemaError(f"no column {self.inputs!r} (the inputs) among {sorted(samples)}")
         inputs = samples[self.inputs]
         return inputs.reshape(len(inputs), -1) if len(inputs) else inputs
+
+    def _fresh(self, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> Any:
+        """A fitted clone."""
+        import sklearn.base
+        from sklearn.dummy import DummyClassifier
+
+        def fitted(**options: Any) -> Any:
+            fresh = sklearn.base.clone(self.estimator)
+            fresh.fit(inputs, labels, **options)
+            return fresh
+
+        if self._kind == "classifier" and (labels == labels[0]).all():
+            return DummyClassifier(strategy="most_frequent").fit(np.zeros((len(labels), 1)), labels)
+        if weights is not None:
+            name = _weight_argument(self.estimator)
+            try:
+                if name is not None:
+                    return fitted(**{name: weights})
+            except (TypeError, ValueError):
+                pass  # many that hand weights on find out late that the inner one takes none
+        with _as_model_error(self.estimator, "samples"):
+            found = fitted()
+        if weights is not None and not self._warned:
+            self._warned = True
+            warn(
+                f"{type(self.estimator).__name__} takes no sample_weight: it is fitted without the "
+                "memory's weights; pass run(..., weighted=False), or use an estimator that does"
+            )
+        return found
+
+    def _probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """``(n, k)`` float64, with the floor, a column for each of ``classes_``."""
+        classes = self.classes_
+        assert classes is not None  # set by every fit
+        known = np.zeros((len(inputs), len(classes)))
+        if len(inputs):
+            with _as_model_error(self._fitted, "inputs"):
+                found = _scores(self._fitted, inputs)
+            known[:, _columns_of(self._fitted.classes_, classes)] = found
+        return (1 - self.floor) * known + self.floor / len(classes)
+
+    def _logscores(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        classes = self.classes_
+        assert classes is not None
+        columns = _columns_of(labels, classes)
+        chosen = probabilities[np.arange(len(labels)), columns]
+        # A class that was never learned: nothing but the floor speaks for it.
+        chosen = np.where(columns < 0, self.floor / len(classes), chosen)
+        with np.errstate(divide="ignore"):  # a floor of 0 means it
+            found: np.ndarray = np.log(chosen).astype(np.float32)
+        return found
 
 
 def _import_sklearn() -> Any:
@@ -208,18 +282,237 @@ def _import_sklearn() -> Any:
     return sklearn
 
 
+def _import_skops() -> Any:
+    try:
+        import skops.io
+    except ImportError as error:
+        raise MissingExtraError("skops", "sklearn", "a checkpoint of SklearnLearner") from error
+    return skops.io
+
+
+def _kind_of(estimator: Any) -> Literal["classifier", "regressor"]:
+    from sklearn import base, multioutput
+
+    name = type(estimator).__name__
+    if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+        raise SettingError(f"estimator is {estimator!r}; expected a scikit-learn estimator")
+    if not hasattr(estimator, "get_params"):
+        raise SettingError(
+            f"{name} cannot be cloned (it has no get_params); derive it from "
+            "sklearn.base.BaseEstimator"
+        )
+    several = ("MultiOutputClassifier", "MultiOutputRegressor", "ClassifierChain", "RegressorChain")
+    if isinstance(estimator, tuple(getattr(multioutput, kind) for kind in several)):
+        raise SettingError(f"{name} predicts several outputs; give an estimator of one")
+    try:
+        if base.is_regressor(estimator):
+            return "regressor"
+        proves = any(hasattr(estimator, how) for how in ("predict_proba", "decision_function"))
+        if base.is_classifier(estimator) or (proves and not base.is_outlier_detector(estimator)):
+            return "classifier"
+    except AttributeError as error:  # a meta-estimator around nothing, say
+        raise SettingError(f"{name} does not say what it is: {error}") from error
+    raise SettingError(f"{name} is neither a classifier nor a regressor; give one of these")
+
+
+def _given(classes: int | Sequence[Any] | None) -> np.ndarray | None:
+    """The classes that a learner is built with."""
+    if classes is None:
+        return None
+    if isinstance(classes, (int, np.integer)) and not isinstance(classes, bool):
+        if classes < 2:
+            raise SettingError(
+                f"classes is {classes}; expected at least 2, or None for those found"
+            )
+        return np.arange(int(classes))
+    found = np.asarray(classes)
+    if found.ndim != 1 or found.dtype.kind not in "biuUS" or len(np.unique(found)) != len(found):
+        raise SettingError(
+            f"classes is {classes!r}; expected a number, a list of different labels, or None"
+        )
+    return found.astype(np.int64) if found.dtype.kind == "b" else found
+
+
+def _extended(
+    classes: np.ndarray | None, labels: np.ndarray, column: str, given: Any
+) -> np.ndarray:
+    """The classes known after labels were seen: those before keep their columns."""
+    found = np.unique(labels)
+    counted = found.dtype.kind in "iu" and found[0] >= 0 and found[-1] <= _COUNTED
+    if classes is None:
+        return np.arange(int(found[-1]) + 1) if counted else found
+    if (classes.dtype.kind in "US") != (found.dtype.kind in "US"):
+        raise SchemaError(
+            f"column {column!r} holds {found.dtype}, the classes so far are {classes.dtype}"
+        )
+    new = found[_columns_of(found, classes) < 0]
+    if not len(new):
+        return classes
+    if given is not None:
+        raise DomainError(
+            f"column {column!r} holds {new[0].item()!r}, which is not among the {len(classes)} "
+            "classes given; build the learner with more, or with none to have them found"
+        )
+    if counted and np.array_equal(classes, np.arange(len(classes))):
+        return np.arange(int(found[-1]) + 1)
+    return np.concatenate([classes, new])
+
+
+def _columns_of(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """``(n,)`` column of each label, -1 for those that have none."""
+    order = np.argsort(classes, kind="stable")
+    at = np.minimum(np.searchsorted(classes[order], labels), len(classes) - 1)
+    columns: np.ndarray = np.where(classes[order][at] == labels, order[at], -1)
+    return columns
+
+
+def _scores(fitted: Any, inputs: np.ndarray) -> np.ndarray:
+    """``(n, k)`` probabilities of the classes of a fitted classifier."""
+    size = len(fitted.classes_)
+    found = None
+    if hasattr(fitted, "predict_proba"):
+        found = np.asarray(fitted.predict_proba(inputs), np.float64)
+    elif hasattr(fitted, "decision_function"):
+        margins = np.asarray(fitted.decision_function(inputs), np.float64)
+        if margins.ndim == 1:
+            margins = np.stack([np.zeros(len(margins)), margins], axis=1)
+        if margins.shape[1] == size:
+            margins = np.exp(margins - margins.max(axis=1, keepdims=True))
+            found = margins / margins.sum(axis=1, keepdims=True)
+    if found is None:
+        return (np.asarray(fitted.predict(inputs))[:, None] == fitted.classes_).astype(np.float64)
+    if found.shape != (len(inputs), size):
+        raise ValueError(f"predictions have the shape {found.shape} for {size} classes")
+    totals = found.sum(axis=1, keepdims=True)
+    sound = np.isfinite(found).all(axis=1, keepdims=True) & (totals > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Nothing is known of an input where an estimator gives no number for it.
+        return np.where(sound, found / totals, 1 / size)
+
+
+@contextmanager
+def _as_model_error(estimator: Any, what: str) -> Iterator[None]:
+    """Errors of an estimator are of many kinds; all say that it does not take these samples."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{type(estimator).__name__} refuses the {what}: {reason}") from error
+
+
 def _weight_argument(estimator: Any) -> str | None:
     """The name under which an estimator takes sample weights; a pipeline's last step has them."""
     steps = getattr(estimator, "steps", None)
     if steps:
         name, last = steps[-1]
-        return f"{name}__sample_weight" if _weight_argument(last) else None
-    return (
-        "sample_weight" if "sample_weight" in inspect.signature(estimator.fit).parameters else None
-    )
+        inner = _weight_argument(last)
+        return f"{name}__{inner}" if inner else None
+    parameters = inspect.signature(estimator.fit).parameters
+    if "sample_weight" in parameters:
+        return "sample_weight"
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        inner = getattr(estimator, "estimator", None)  # a search hands on what it is given
+        return "sample_weight" if inner is None else _weight_argument(inner)
+    return None
 
 
-def _learned(estimator: Any) -> dict[str, Any]:
-    """Attributes that a fit has set; an estimator's own settings are not among them."""
-    settings = estimator.get_params(deep=False)
-    return {name: value for name, value in vars(estimator).items() if name not in settings}
+def _stored(estimator: Any) -> dict[str, np.ndarray]:
+    """The files of skops, as bytes: equal for equal estimators."""
+    skops = _import_skops()
+    name = type(estimator).__name__
+    with _as_model_error(estimator, "checkpoint"):
+        data = skops.dumps(estimator)
+        foreign = [kind for kind in skops.get_untrusted_types(data=data) if not _trusted(kind)]
+    if foreign:
+        raise ModelError(
+            f"{name} holds {', '.join(foreign[:3])}, which a checkpoint could keep only as code; "
+            "build it from parts of scikit-learn, or run without checkpoint"
+        )
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        schema = json.loads(archive.read("schema.json"))
+        files = {
+            name: _without_padding(archive.read(name))
+            for name in archive.namelist()
+            if name != "schema.json"
+        }
+    # Objects and files are called by where they lay in memory: call them by order and content.
+    nodes = list(_nodes(schema))
+    shared = {node.get("__id__") for node in nodes if node.get("__loader__") == "CachedNode"}
+    numbers: dict[Any, int] = {}
+    state = {}
+    for count, node in enumerate(nodes):
+        if "__id__" in node:
+            own = node["__id__"]
+            node["__id__"] = numbers.setdefault(own, count) if own in shared else count
+        if node.get("file") in files:
+            content = files[node["file"]]
+            ending = node["file"].rpartition(".")[2]
+            node["file"] = f"{hashlib.sha256(content).hexdigest()[:32]}.{ending}"
+            state[f"file/{node['file']}"] = np.frombuffer(content, np.uint8)
+    state["schema"] = np.frombuffer(json.dumps(schema).encode(), np.uint8)
+    return state
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """The mappings in a JSON value, in order."""
+    if isinstance(node, dict):
+        yield node
+    if isinstance(node, (dict, list)):
+        for item in node.values() if isinstance(node, dict) else node:
+            yield from _nodes(item)
+
+
+def _without_padding(content: bytes) -> bytes:
+    """An .npy file whose bytes between fields, which can be anything, are 0; others as they are."""
+    if not content.startswith(b"\x93NUMPY"):
+        return content
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if not array.dtype.names:
+        return content
+    clean = np.zeros(array.shape, array.dtype)
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    buffer = io.BytesIO()
+    np.save(buffer, clean, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _loaded(state: Mapping[str, np.ndarray]) -> Any:
+    """The estimator that `_stored` gave."""
+    skops = _import_skops()
+    if "schema" not in state:
+        raise ModelError(
+            f"the state holds {sorted(state)[:5]} and no 'schema'; restore what state() gave"
+        )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("schema.json", np.asarray(state["schema"], np.uint8).tobytes())
+        for name, content in state.items():
+            if name.startswith("file/"):
+                archive.writestr(name.removeprefix("file/"), np.asarray(content).tobytes())
+    data = buffer.getvalue()
+    try:
+        kinds = skops.get_untrusted_types(data=data)
+        return skops.loads(data, trusted=[kind for kind in kinds if _trusted(kind)])
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"the state cannot be read ({reason}); it was made by another version of "
+            "scikit-learn, or is damaged"
+        ) from error
+
+
+def _trusted(kind: str) -> bool:
+    """Whether a name in a checkpoint is a class of scikit-learn, numpy or scipy."""
+    module, _, name = kind.rpartition(".")
+    if module.partition(".")[0] not in _CLASSES:
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return isinstance(found, type) or kind.startswith(_FUNCTIONS)
