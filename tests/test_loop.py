@@ -27,6 +27,7 @@ from memento import (
     Decision,
     DensityReservoir,
     Every,
+    Group,
     JensenShannon,
     Memento,
     Memory,
@@ -939,3 +940,34 @@ def test_killed_at_random_moments(tmp_path):
 
 if __name__ == "__main__":
     sys.stdout.write(json.dumps(serve(Path(sys.argv[1]))))
+
+
+# --------------------------------------------------------------------------------- several memories
+
+
+def test_a_group_runs_and_resumes(tmp_path):
+    def group():
+        return Group({"new": Memory(60, FIFO()), "any": Memory(60, Reservoir(), seed=3)}, seed=1)
+
+    def steps(memories, units, **settings):
+        return [str(s.row()) for s in run(units, memories, ConstantLearner(), Every(2), **settings)]
+
+    units = list(ToyStream(days=4, seed=1))
+    straight, saved = group(), group()
+    plain = steps(straight, units)
+    steps(group(), units[:2], checkpoint=tmp_path)
+    assert steps(saved, units, checkpoint=tmp_path) == plain
+    assert digest_of_state(saved.dump()[0]) == digest_of_state(straight.dump()[0])
+    assert all("yhat" in memory.samples for memory in straight.memories.values())
+    other = Group({"old": Memory(60, FIFO())})
+    with pytest.raises(ForeignError, match="has the memories"):
+        steps(other, units, checkpoint=tmp_path)
+
+
+def test_scores_of_numbers_are_errors_in_units_of_the_middle_half():
+    y = np.arange(101.0)
+    found = log_scores(Samples(target=y, yhat=y + 5, loss=np.full(101, 5.0)), "target")
+    assert found == pytest.approx({"p01": -0.1, "median": -0.1, "mean": -0.1})
+    assert log_scores(Samples(y=y, yhat=y, loss=np.full(101, np.nan))) == {}
+    assert log_scores(Samples(y=[2.0, 2.0], yhat=[1.5, 0.0], loss=[0.5, np.nan]))["mean"] == -0.5
+    assert log_scores(Samples(logscore=[-1.0, np.nan]))["mean"] == -1.0

@@ -81,6 +81,11 @@ class Group(Guarded):
         return next((p for p in policies if getattr(p, "distances", ())), policies[0])
 
     @property
+    def ids(self) -> str:
+        """Column that tells samples apart in the first memory, for `label`."""
+        return next(iter(self.memories.values())).ids
+
+    @property
     def seen(self) -> int:
         """Samples offered so far to the memory that was offered most."""
         return max(memory.seen for memory in self.memories.values())

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from memento import snapshot
+from memento import missing, snapshot
 from memento.arrivals import Arrivals
 from memento.errors import ForeignError, SchemaError, SettingError
 from memento.group import Group
@@ -79,22 +79,38 @@ class Step:
         }
 
 
-def log_scores(samples: Samples) -> dict[str, float]:
-    """Tail, median and mean of the column ``logscore`` (natural logarithms of probabilities).
+def log_scores(samples: Samples, label: str = "y") -> dict[str, float]:
+    """Tail, median and mean of how well samples were predicted; higher is better.
+
+    Of classes it is the column ``logscore`` (natural logarithms of probabilities). Of numbers,
+    where ``yhat`` is one number a sample, it is minus ``loss``, the absolute error, in units of
+    the interquartile range of the labels.
 
     Args:
-        samples: Annotated samples; without that column there are no scores.
+        samples: Annotated samples; rows without a score (as their label is not known) do not count,
+            and without any there are no scores.
+        label: Column of the labels.
 
     Returns:
-        ``p01`` (1st percentile), ``median``, ``mean``, in nats.
+        ``p01`` (1st percentile), ``median``, ``mean``.
 
     Example:
         >>> round(log_scores(Samples(logscore=np.log([0.5, 0.5, 0.5])))["median"], 3)
         -0.693
+        >>> log_scores(Samples(y=[0.0, 1.0, 2.0, 3.0], yhat=[1.0] * 4, loss=[0.75] * 4))["mean"]
+        -0.5
     """
-    if "logscore" not in samples or not samples.size:
+    if "logscore" in samples:
+        scores = samples["logscore"]
+    elif {"loss", "yhat", label} <= set(samples) and samples["yhat"].ndim == 1:
+        labels = samples[label][~missing.lacking(samples[label])]
+        low, high = np.quantile(labels, [0.25, 0.75]) if len(labels) else (0.0, 0.0)
+        scores = -samples["loss"] / (high - low if high > low else 1.0)
+    else:
         return {}
-    scores = samples["logscore"]
+    scores = scores[~np.isnan(scores)]
+    if not len(scores):
+        return {}
     p01, median = np.quantile(scores, [0.01, 0.5])
     return {"p01": float(p01), "median": float(median), "mean": float(np.mean(scores))}
 
@@ -118,7 +134,7 @@ def run(
     Args:
         stream: Pairs of a name and samples (anything that `Samples` accepts). When a run goes on
             from a checkpoint it is read from the start again; what was done before is skipped.
-        memory: Receives the samples.
+        memory: Receives the samples; a `Memory`, or a `Group` of several.
         learner: Trained on the memory's content.
         trigger: Decides when; `OnArrivals()` if left out. Where it compares arrivals, some of each
             unit's samples enter the memory one unit late, or never (see `memento.arrivals`).
@@ -255,7 +271,7 @@ class _Loop:
         freeze_after: int | None,
         rng: int | np.random.Generator,
     ) -> None:
-        self.memory = memory
+        self.memory: Any = memory  # what is used of it, a Group has as well
         self.learner = learner
         self.trigger = trigger
         self.scores = scores
@@ -284,7 +300,8 @@ class _Loop:
         decision = _without_numpy(self.trigger.decide(situation, self.rng))
         if decision.due and not len(self.memory):
             decision = replace(decision, due=False, reason="the memory is empty")
-        if decision.due and not _labelled(self.memory.samples, label):
+        named = hasattr(self.learner, "label")
+        if decision.due and not _labelled(self.memory, label, named):
             decision = replace(decision, due=False, reason="no sample held has its label yet")
         if decision.due:
             self._train(unit)
@@ -301,7 +318,13 @@ class _Loop:
         name, data = following
         try:
             with _about(unit + 1, name):
-                found = self.scores(self._annotated(Samples.borrow(data)))
+                annotated = self._annotated(Samples.borrow(data))
+                if self.scores is log_scores:
+                    found: Mapping[str, float] = log_scores(
+                        annotated, getattr(self.learner, "label", "y")
+                    )
+                else:
+                    found = self.scores(annotated)
                 scores = {score: float(value) for score, value in found.items()}
         except Exception as error:
             return error
@@ -395,14 +418,14 @@ def _without_numpy(decision: Decision) -> Decision:
     return Decision(bool(decision.due), decision.reason, value, threshold, noise, p_value, figures)
 
 
-def _labelled(samples: Samples, label: str) -> bool:
+def _labelled(memory: Memory | Group, label: str, named: bool) -> bool:
     """Whether any sample has its label; also where nobody says which column that is."""
+    samples = memory.samples
+    if label not in samples and named and memory.ids in samples:
+        return False  # labels may come for these
     if label not in samples:
         return True
-    column = samples[label]
-    if column.dtype.kind == "f":
-        return not np.isnan(column).all()
-    return column.dtype.kind not in "US" or bool((column != "").any())
+    return not missing.lacking(samples[label]).all()
 
 
 def table(steps: Sequence[Step]) -> Samples:
