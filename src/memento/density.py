@@ -104,7 +104,9 @@ class SampleSpace:
                 raise SettingError(
                     f"{len(widths)} bandwidths for {len(given)} distances; give one for each"
                 )
-        positive = arguments.number(above=0, words="a positive number, or one for each distance")
+        positive = arguments.number(
+            1e-100, 1e100, words="a positive number, or one for each distance"
+        )
         several_widths = self.bandwidth if isinstance(self.bandwidth, tuple) else (widths,)
         for width in several_widths:
             arguments.require("bandwidth", width, positive)

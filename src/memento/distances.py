@@ -36,6 +36,8 @@ __all__ = [
 TINY = 1e-6
 # Batches whose densities are estimated at a time, so that what is needed on the way stays small.
 _ROWS = 4096
+# Most numbers that a batch is summarised by: summaries have to fit in memory.
+_MOST = 1 << 24
 #: Probabilities of a sample may miss a sum of 1 by this much.
 SUM_TOLERANCE = 1e-3
 
@@ -281,7 +283,7 @@ class _OfLabels(JensenShannon):
     known: np.ndarray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        classes = arguments.optional(arguments.whole())
+        classes = arguments.optional(arguments.whole(most=_MOST))
         arguments.check(self, column=arguments.text(), classes=classes)
 
     def __repr__(self) -> str:
@@ -384,7 +386,8 @@ class _OfLabels(JensenShannon):
         return np.arange(self.classes or 1) if self.known is None else self.known
 
     def settings(self) -> dict[str, Any]:
-        return {"kind": self.kind, "column": self.column, "classes": self.classes}
+        classes = None if self.classes is None else int(self.classes)
+        return {"kind": self.kind, "column": self.column, "classes": classes}
 
 
 # Whole numbers within so wide a range are counted rather than sorted.
@@ -509,8 +512,10 @@ class _OfValues(_OnGrid):
             self,
             column=arguments.text(),
             mass=arguments.number(most=1, above=0, words="a share in (0, 1]"),
-            points=arguments.whole(3),
+            points=arguments.whole(3, 10_000),
         )
+        if self.support is not None:
+            object.__setattr__(self, "support", _grid(self.support))
 
     def __repr__(self) -> str:
         grid = "None" if self.support is None else f"<{len(self.support)} points>"
@@ -671,6 +676,7 @@ class _OfDensities(_OnGrid):
 
     def __post_init__(self) -> None:
         arguments.check(self, column=arguments.text())
+        object.__setattr__(self, "support", _grid(self.support))
 
     def __repr__(self) -> str:
         return f"JensenShannon.of_densities({self.column!r}, support=<{len(self.support)} points>)"
@@ -817,7 +823,7 @@ class _W1OfValues(Wasserstein):
     levels: int
 
     def __post_init__(self) -> None:
-        arguments.check(self, column=arguments.text(), levels=arguments.whole())
+        arguments.check(self, column=arguments.text(), levels=arguments.whole(most=_MOST))
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -844,6 +850,7 @@ class _W1OfCdfs(Wasserstein):
 
     def __post_init__(self) -> None:
         arguments.check(self, column=arguments.text())
+        object.__setattr__(self, "support", _grid(self.support))
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -964,7 +971,7 @@ class Custom(Distance):
             column=arguments.text(),
             summary=function,
             distance=function,
-            sample_axes=arguments.whole(0),
+            sample_axes=arguments.whole(0, 32),
         )
 
     @property
@@ -1019,6 +1026,17 @@ named_distances: dict[str, Callable[..., Distance]] = {
 }
 
 
+def settings_of(what: str, settings: Any) -> dict[str, Any]:
+    """A copy of stored settings.
+
+    Raises:
+        SettingError: They are none.
+    """
+    if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
+        raise SettingError(f"settings of a {what} are {arguments.shown(settings)}; no mapping")
+    return dict(settings)
+
+
 def distance_from_settings(settings: Mapping[str, Any]) -> Distance:
     """The distance that `Distance.settings` described.
 
@@ -1029,14 +1047,14 @@ def distance_from_settings(settings: Mapping[str, Any]) -> Distance:
         >>> distance_from_settings(Minkowski("x").settings())
         Minkowski(column='x', p=2.0)
     """
-    arguments = dict(settings)
-    kind = arguments.pop("kind", None)
-    if kind not in named_distances:
+    given = settings_of("distance", settings)
+    kind = given.pop("kind", None)
+    if not isinstance(kind, str) or kind not in named_distances:
         raise SettingError(
-            f"unknown distance {kind!r}; known are {sorted(named_distances)}. A distance of your "
-            "own is registered with named_distances[kind] = YourDistance"
+            f"unknown distance {arguments.shown(kind)}; known are {sorted(named_distances)}. A "
+            "distance of your own is registered with named_distances[kind] = YourDistance"
         )
-    lists = {n: tuple(v) if isinstance(v, list) else v for n, v in arguments.items()}
+    lists = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
     try:
         return named_distances[kind](**lists)
     except TypeError as error:

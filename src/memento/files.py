@@ -6,16 +6,71 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
+import secrets
+import stat
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from memento.errors import LockedError, SpaceError, StorageError
+from memento.arguments import shown
+from memento.errors import LockedError, SettingError, SpaceError, StorageError
 
-__all__ = ["Lock", "atomic_write", "digest", "storage_errors", "sync_folder", "write_synced"]
+__all__ = [
+    "Lock",
+    "atomic_write",
+    "digest",
+    "is_plain_file",
+    "local_path",
+    "replacing",
+    "storage_errors",
+    "sync_folder",
+    "temporary_of",
+    "write_synced",
+]
 
 # Errors that mean "no room": disk full, quota used up, file size limit of the process.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Errors that mean "not on this file system", which lacks what was asked for (CIFS, FUSE).
+_CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK}
+# Of folders also these: they cannot be opened, or not be synced through what was opened.
+_NOT_FOLDERS = {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+# Schemes of more than one letter, so that no drive of Windows is taken for one.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def local_path(path: Any, name: str = "path") -> Path:
+    """The file or folder that a user means.
+
+    Args:
+        path: Text, or a path.
+        name: Of the argument, for the message.
+
+    Raises:
+        SettingError: It is no path, or an address like ``s3://bucket/memory``, which would become
+            a local folder of that name.
+
+    Example:
+        >>> local_path("day.csv").name
+        'day.csv'
+        >>> local_path("s3://bucket/memory")
+        Traceback (most recent call last):
+        memento.errors.SettingError: path is 's3://bucket/memory', an address; give a local path: \
+mount the place, or copy from or to it
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
+        raise SettingError(f"{name} is {shown(path)}; expected the path of a file or folder")
+    if not text or "\0" in text:
+        raise SettingError(f"{name} is {shown(text)}; expected the path of a file or folder")
+    if address := _ADDRESS.match(text):
+        if address[1].lower() == "file":
+            raise SettingError(f"{name} is {text!r}; leave {address[0]!r} out: give the path alone")
+        raise SettingError(
+            f"{name} is {text!r}, an address; give a local path: mount the place, or copy from or "
+            "to it"
+        )
+    return Path(path)
 
 
 @contextlib.contextmanager
@@ -47,12 +102,19 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable: without it a power cut may undo them."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make renames inside a folder durable: without it a power cut may undo them.
+
+    File systems that cannot sync a folder are left at that.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT | _NOT_FOLDERS:
+            raise
 
 
 def write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> tuple[int, str]:
@@ -93,6 +155,8 @@ class _Tee:
 def atomic_write(path: Path, data: bytes) -> None:
     """Replace a file so that readers see the old or the new content, never a mixture.
 
+    Several threads, processes and machines may do so at once; one of their contents stays.
+
     Example:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "note.txt"
@@ -100,15 +164,96 @@ def atomic_write(path: Path, data: bytes) -> None:
         >>> target.read_bytes()
         b'kept'
     """
-    # In the same folder, because a rename is atomic only inside one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write to, which takes the place of another when the block has ended.
+
+    If it ends with an error the temporary goes. One of a killed process is cleared away by the
+    next that writes to the same path.
+
+    Args:
+        path: What is to be replaced, or made.
+
+    Yields:
+        A path in the same folder, because a rename is atomic only inside one file system.
+    """
+    _clear_temporaries(path)
+    temporary, descriptor = _make_temporary(path)
     try:
-        write_synced(temporary, lambda file: file.write(data))
-        os.replace(temporary, path)
+        try:
+            yield temporary
+            os.fsync(descriptor)
+            os.replace(temporary, path)
+        except OSError as error:
+            if temporary.name not in str(error):
+                raise
+            reason = error.strerror or str(error)
+            reason = reason.replace(str(temporary), str(path)).replace(temporary.name, path.name)
+            raise OSError(error.errno or errno.EIO, reason) from error
         sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(descriptor)
+
+
+def temporary_of(path: Path) -> Path:
+    """A name beside a file or folder that nobody else has, for what is to take its place."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _make_temporary(path: Path) -> tuple[Path, int]:
+    """A new file, locked for as long as the descriptor is open, so that others leave it alone."""
+    while True:
+        temporary = temporary_of(path)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            if _try_lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+                return temporary, descriptor
+        except BaseException:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(descriptor)  # somebody took it for a dead one's in the meantime
+
+
+def _clear_temporaries(path: Path) -> None:
+    """Remove temporaries of writers to this path that no longer live: nobody has them locked."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+    try:
+        left = [entry for entry in os.scandir(path.parent) if ours.fullmatch(entry.name)]
+    except OSError:
+        return  # whatever it is, who writes will meet it
+    for entry in left:
+        with contextlib.suppress(OSError):
+            if not entry.is_file(follow_symlinks=False):
+                continue
+            descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if _try_lock(descriptor):
+                    os.unlink(entry.path)
+            finally:
+                os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    """Lock a file: False if somebody else has it, None if this file system has no locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if error.errno in _CANNOT:
+            return None
+        raise
+    return True
 
 
 def digest(source: Path | bytes) -> str:
@@ -144,19 +289,31 @@ class Lock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> Lock:
-        import fcntl
-
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags, 0o644)
+            try:
+                locked = _try_lock(descriptor)
+                current = locked is None or _is_at(descriptor, self._path)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if locked is False:
+                os.close(descriptor)
                 raise LockedError(
                     f"{self._path.parent} is being written by another process; "
                     "wait until it has finished, then repeat"
-                ) from error
-            raise
+                )
+            if current:
+                break
+            os.close(descriptor)  # its last holder has removed it
+        if locked is None:
+            warnings.warn(
+                f"{self._path.parent} is on a file system without locks; make sure that only one "
+                "process writes there at a time",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self._descriptor = descriptor
         return self
 
@@ -164,3 +321,19 @@ class Lock:
         if self._descriptor is not None:
             os.close(self._descriptor)  # closing releases the lock
             self._descriptor = None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether there is a file of its own, neither a link nor a pipe or device."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

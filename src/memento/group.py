@@ -12,7 +12,7 @@ import numpy as np
 from memento import arguments, snapshot
 from memento.contents import Change
 from memento.errors import ForeignError, SchemaError, SettingError
-from memento.files import Lock
+from memento.files import Lock, local_path
 from memento.guarded import Guarded, guarded, to_the_end
 from memento.memory import Memory, Report
 from memento.policies._policy import Policy
@@ -21,6 +21,7 @@ from memento.samples import Samples
 __all__ = ["Group", "GroupReport"]
 
 _KIND = "memento-group"
+_MAPPING = arguments.instance(dict, "a mapping")
 
 _Result = TypeVar("_Result")
 
@@ -306,7 +307,7 @@ class Group(Guarded):
     @guarded
     def save(self, path: str | Path, *, lock: Lock | None = None) -> None:
         """Write all memories to one folder, at once; errors as for `Memory.save`."""
-        snapshot.write(Path(path), _KIND, *self.dump(), lock=lock)
+        snapshot.write(local_path(path), _KIND, *self.dump(), lock=lock)
 
     @guarded
     def dump(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -327,7 +328,7 @@ class Group(Guarded):
     @classmethod
     def load(cls, path: str | Path, policies: Mapping[str, Policy] | None = None) -> Group:
         """Read a group that `save` wrote; arguments and errors as for `Memory.load`."""
-        found = snapshot.read(Path(path), _KIND)
+        found = snapshot.read(local_path(path), _KIND)
         return cls.restore(found.arrays, found.documents, policies)
 
     @classmethod
@@ -338,16 +339,21 @@ class Group(Guarded):
         policies: Mapping[str, Policy] | None = None,
     ) -> Group:
         """The group that `dump` described; arguments and errors as for `load`."""
-        settings = documents["group"]
+        settings = documents.get("group", {})
+        share = arguments.number(above=0, words="a number above 0")
+        shares = snapshot.field_of(settings, "shares", _MAPPING, "group.json")
+        snapshot.field_of(settings, "generator", _MAPPING, "group.json")
+        for name in shares:
+            snapshot.field_of(shares, name, share, "group.json, shares")
         memories = {
             name: Memory.restore(
                 snapshot.with_prefix(arrays, f"{name}/"),
                 snapshot.with_prefix(documents, f"{name}/"),
                 (policies or {}).get(name),
             )
-            for name in settings["shares"]
+            for name in shares
         }
-        return cls(memories, settings["shares"], snapshot.generator_from(settings["generator"]))
+        return cls(memories, shares, snapshot.generator_from(settings["generator"]))
 
     @guarded
     def resume(self, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from memento import missing, snapshot
 from memento.arrivals import Arrivals
 from memento.errors import ForeignError, SchemaError, SettingError
+from memento.files import local_path
 from memento.group import Group
 from memento.learner import Checkpointable, Learner, digest_of_state
 from memento.memory import Memory
@@ -179,7 +180,7 @@ def run(
     loop.saved = checkpoint is not None
     if freeze_after is not None and freeze_after < 0:
         raise SettingError(f"freeze_after is {freeze_after}; expected 0 or more units")
-    folder = None if checkpoint is None else Path(checkpoint)
+    folder = None if checkpoint is None else local_path(checkpoint, "checkpoint")
     if folder is not None and not isinstance(learner, Checkpointable):
         raise SettingError(
             f"{type(learner).__name__} has no state() and restore(), so it cannot be saved; give "

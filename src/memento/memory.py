@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 from memento import arguments, snapshot
 from memento.arrivals import Arrivals
 from memento.contents import Change, Column, Contents, taken_rows
-from memento.errors import ForeignError, SchemaError, SettingError, StorageError, warn
-from memento.files import Lock
+from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, warn
+from memento.files import Lock, local_path
 from memento.guarded import Guarded, guarded, to_the_end
 from memento.policies._policy import Choice, Policy, State, policy_from_settings
 from memento.samples import Samples
+from memento.saved import memory_fields, recent_arrivals
 from memento.schema import Plan, Schema
 
 __all__ = ["Memory", "Report"]
@@ -444,16 +446,16 @@ class Memory(Guarded):
             StorageError: It was written by somebody else since this memory was loaded from it.
             SpaceError: No room; the folder is as it was.
         """
-        folder = Path(path)
+        folder = local_path(path)
         origin = self._contents.origin
-        if origin is not None and origin[0] == folder.absolute():
-            current = snapshot.generation_of(folder)
-            if current != origin[1]:
-                raise StorageError(
-                    f"{folder} was changed since this memory was loaded (generation {current}, "
-                    f"loaded {origin[1]}); load it again and repeat the insert"
-                )
-        generation = snapshot.write(folder, _KIND, *self.dump(), lock=lock)
+        known = origin is not None and origin[0] == folder.absolute()
+        generation = snapshot.write(
+            folder,
+            _KIND,
+            *self.dump(),
+            lock=lock,
+            expected=origin[1] if origin is not None and known else None,
+        )
         self._become(origin=(folder.absolute(), generation))
 
     @classmethod
@@ -470,7 +472,7 @@ class Memory(Guarded):
             DamagedError: Its content differs from its manifest.
             SettingError: The policy is unknown here.
         """
-        folder = Path(path)
+        folder = local_path(path)
         found = snapshot.read(folder, _KIND)
         memory = cls.restore(found.arrays, found.documents, policy)
         memory._become(origin=(folder.absolute(), found.generation))
@@ -517,51 +519,44 @@ class Memory(Guarded):
         policy: Policy | None = None,
     ) -> Memory:
         """The memory that `dump` described; arguments and errors as for `load`."""
-        contents = documents["memory"]
+        saved = documents.get("policy")
         if policy is None:
-            policy = policy_from_settings(documents["policy"])
-        elif (given := _through_json(policy.settings())) != documents["policy"]:
-            differing = [
-                name
-                for name in {*given, *documents["policy"]}
-                if given.get(name) != documents["policy"].get(name)
-            ]
+            policy = policy_from_settings(saved or {})
+        elif (given := _through_json(policy.settings())) != saved:
+            if not isinstance(saved, Mapping):
+                raise DamagedError(f"the saved policy is {arguments.shown(saved)}; no mapping")
+            differing = sorted(n for n in {*given, *saved} if given.get(n) != saved.get(n))
             raise ForeignError(
-                f"the memory's policy differs from the one given in {', '.join(sorted(differing))}:"
-                f" saved {documents['policy'].get(differing[0])!r}, given "
-                f"{given.get(differing[0])!r}"
+                f"the memory's policy differs from the one given in {', '.join(differing)}:"
+                f" saved {saved.get(differing[0])!r}, given {given.get(differing[0])!r}"
             )
-        rng = snapshot.generator_from(documents["generator"])
+        contents = memory_fields(documents)
+        rng = snapshot.generator_from(documents.get("generator", {}))
         memory = cls(contents["capacity"], policy, rng)
-        # What cannot be written to belongs to somebody else, such as a memory that was dumped.
-        columns = {
-            name: Column(array if array.flags.writeable else array.copy())
-            for name, array in snapshot.with_prefix(arrays, "column/").items()
-        }
         reference = None
         if contents["trained"]:
             reference = Samples.borrow(snapshot.with_prefix(arrays, "reference/"))
-        recent = None
-        if "recent" in documents:
-            kept = snapshot.with_prefix(arrays, "recent/")
-            recent = Arrivals.restore(kept, documents["recent"])
         memory._contents = Contents(
             rng=rng,
-            recent=recent,
-            columns=columns,
+            recent=recent_arrivals(arrays, documents) if "recent" in documents else None,
+            # What cannot be written to belongs to somebody else, such as a memory that was dumped.
+            columns={
+                name: Column(array if array.flags.writeable else array.copy())
+                for name, array in snapshot.with_prefix(arrays, "column/").items()
+            },
             size=contents["size"],
-            arrivals=arrays["arrivals"],
+            arrivals=arrays.get("arrivals", np.empty(0)),
             state=State(contents["counters"], snapshot.with_prefix(arrays, "mark/")),
             seen=contents["seen"],
             inserts=contents["inserts"],
             reference=reference,
             model=contents["model"],
-            # Folders that were written before these were known lack them.
-            reference_model=contents.get("reference_model"),
-            units=dict(contents.get("units", {})),
-            schema=Schema.from_document(contents),
+            reference_model=contents["reference_model"],
+            units=contents["units"] or {},
+            schema=Schema.from_document({n: v for n, v in contents.items() if v is not None}),
             keys=arrays.get("waiting"),
         )
+        memory._check_restored()
         return memory
 
     def resume(self, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any]) -> None:
@@ -571,6 +566,32 @@ class Memory(Guarded):
             ForeignError: It had others.
         """
         self.adopt(Memory.restore(arrays, documents, self._policy))
+
+    def _check_restored(self) -> None:
+        """Raise if contents, which may come from anybody's file, do not belong together."""
+        now = self._contents
+        lengths = {f"the column {name!r}": column.buffer for name, column in now.columns.items()}
+        lengths |= {f"the mark {name!r}": mark for name, mark in now.state.marks.items()}
+        lengths["arrivals"] = now.arrivals
+        lengths |= {} if now.keys is None else {"waiting": now.keys}
+        for name, array in lengths.items():
+            if not array.ndim or len(array) != now.size:
+                raise DamagedError(f"{name} has the shape {array.shape}; held are {now.size:,}")
+        if now.arrivals.dtype != np.int64 or (now.size and not now.columns):
+            raise DamagedError(
+                f"arrivals are of type {now.arrivals.dtype}, columns are {list(now.columns)}"
+            )
+        if now.keys is not None and now.keys.dtype != np.float64:
+            raise DamagedError(f"waiting is of type {now.keys.dtype}")
+        if self._capacity is not None and now.size > self._capacity:
+            raise DamagedError(f"{now.size:,} are held; the capacity is {self._capacity:,}")
+        if now.columns:  # names, and no objects
+            held = Samples.borrow({name: column.buffer for name, column in now.columns.items()})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # was said when they came
+                now.schema.check(held, self._policy)
+        chosen = now.size if now.keys is None else int(np.isnan(now.keys).sum())
+        self._policy.check_state(now.state, chosen)
 
     @guarded
     def adopt(self, other: Memory) -> None:

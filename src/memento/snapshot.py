@@ -7,13 +7,21 @@
 A new generation is written beside the current one; then the manifest is replaced, which is the
 moment the change happens; then the old generation goes. A process killed anywhere leaves the one or
 the other complete. Readers take no lock.
+
+Digests say that nothing was changed since, not that it was ever right: whoever made a folder may
+have meant to deceive. So all that a manifest says is checked before it is used, names of files are
+plain names, links are not followed, and arrays are allocated only when their files are as long.
+What is in the folder and not ours is left alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-from collections.abc import Mapping
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +29,23 @@ from urllib.parse import quote
 
 import numpy as np
 
+from memento.arguments import Expected, instance, one_of, shown, text, whole
 from memento.errors import DamagedError, ForeignError, SchemaError, StorageError
-from memento.files import Lock, atomic_write, digest, storage_errors, sync_folder, write_synced
+from memento.files import (
+    Lock,
+    atomic_write,
+    digest,
+    is_plain_file,
+    local_path,
+    storage_errors,
+    sync_folder,
+    write_synced,
+)
 
 __all__ = [
     "Snapshot",
     "exists",
+    "field_of",
     "generation_of",
     "generator_document",
     "generator_from",
@@ -39,6 +58,11 @@ __all__ = [
 _VERSION = 1
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
+# Names of files that we write, and of our folders.
+_FILE = re.compile(r"[A-Za-z0-9_.%~-]+\.(npy|json)")
+_GENERATION = re.compile(r"generation-(\d{6,12})")
+# Longer documents are none of ours.
+_LONGEST = 1 << 28
 _GENERATORS = ("PCG64", "PCG64DXSM", "Philox", "SFC64", "MT19937")
 
 
@@ -58,14 +82,23 @@ class Snapshot:
 
 
 def lock_of(folder: Path) -> Lock:
-    """The lock of a folder, for a ``with`` block around reading, changing and writing it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The lock of a folder, for a ``with`` block around reading, changing and writing it.
+
+    Raises:
+        ForeignError: The folder holds other things; it is left as it was.
+    """
+    folder = local_path(folder)
+    with storage_errors("lock", folder):
+        if not exists(folder):
+            _check_empty(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     return Lock(folder / _LOCK)
 
 
 def exists(folder: Path) -> bool:
     """Whether a folder holds a snapshot (of any kind)."""
-    return (folder / _MANIFEST).is_file()
+    with storage_errors("read", folder):
+        return (local_path(folder) / _MANIFEST).is_file()
 
 
 def generation_of(folder: Path) -> int:
@@ -80,6 +113,7 @@ def write(
     documents: Mapping[str, Any],
     *,
     lock: Lock | None = None,
+    expected: int | None = None,
 ) -> int:
     """Replace what a folder holds, all at once.
 
@@ -89,6 +123,7 @@ def write(
         arrays: Of any dtype without Python objects.
         documents: JSON values.
         lock: The lock of this folder, if the caller holds it already.
+        expected: The generation that is to be replaced; None for any.
 
     Returns:
         The new generation.
@@ -96,31 +131,46 @@ def write(
     Raises:
         ForeignError: The folder holds something else; it is left alone.
         LockedError: Somebody else is writing.
-        SpaceError, StorageError: The new generation could not be written; the old one stays.
+        SpaceError, StorageError: The new generation could not be written; the old one stays. So it
+            does if it is not the one expected.
     """
+    folder = local_path(folder)
     with storage_errors("write", folder):
         if lock is not None:
-            return _write(folder, kind, arrays, documents)
-        with lock_of(folder):
-            return _write(folder, kind, arrays, documents)
+            return _write(folder, kind, arrays, documents, expected)
+        _check_ours(folder, kind)  # before anything is made there
+        with _undone_if_new(folder), lock_of(folder):
+            return _write(folder, kind, arrays, documents, expected)
 
 
 def _write(
-    folder: Path, kind: str, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any]
+    folder: Path,
+    kind: str,
+    arrays: Mapping[str, np.ndarray],
+    documents: Mapping[str, Any],
+    expected: int | None,
 ) -> int:
-    generation = _check_ours(folder, kind) + 1
+    current = _check_ours(folder, kind)
+    if expected is not None and current != expected:
+        raise StorageError(
+            f"{folder} was changed since this memory was loaded (generation {current}, loaded "
+            f"{expected}); load it again and repeat the insert"
+        )
+    _remove_others(folder, current)
+    generation = current + 1
+    while os.path.lexists(folder / _name(generation)):
+        generation += 1  # somebody else's
     new = folder / _name(generation)
-    _remove_others(folder, generation - 1)
     try:
         new.mkdir()
-        files = {}
+        files: dict[str, dict[str, Any]] = {}
         for number, (name, array) in enumerate(arrays.items()):
-            file = f"{number:03d}-{quote(name, safe='')[:100]}.npy"
+            file = f"{number:03d}-{_quoted(name)[:100]}.npy"
             files[file] = {"array": name, **_describe(array), **_write_array(new / file, array)}
         for number, (name, document) in enumerate(documents.items()):
-            file = f"{quote(name, safe='')[:100]}.json"
-            text = json.dumps(document, indent=1, allow_nan=True).encode()
-            size, sha = write_synced(new / file, _writer(text))
+            quoted = _quoted(name)
+            file = f"{quoted if len(quoted) <= 100 else f'{number:03d}-{quoted[:96]}'}.json"
+            size, sha = write_synced(new / file, _writer(_json_of(name, document)))
             files[file] = {"document": name, "bytes": size, "sha256": sha, "number": number}
         sync_folder(new)
         manifest = {"format": kind, "version": _VERSION, "generation": generation, "files": files}
@@ -129,7 +179,7 @@ def _write(
     except BaseException:
         # Once the manifest names the new generation, it counts, whatever went wrong afterwards.
         if generation_of(folder) != generation:
-            shutil.rmtree(new, ignore_errors=True)
+            _remove_generation(new)
         raise
     _remove_others(folder, generation)
     return generation
@@ -168,11 +218,16 @@ def read(folder: Path, kind: str, *, verify: bool = True) -> Snapshot:
 
 
 def _read(folder: Path, manifest: Mapping[str, Any], verify: bool) -> Snapshot:
-    generation = manifest["generation"]
-    arrays, documents = {}, {}
+    inside = folder / _name(manifest["generation"])
+    arrays: dict[str, np.ndarray] = {}
+    documents: dict[str, Any] = {}
+    if inside.is_symlink():
+        raise DamagedError(f"{inside} is a link; restore the folder from a copy")
     for file, facts in manifest["files"].items():
-        path = folder / _name(generation) / file
-        size = path.stat().st_size
+        path = inside / file
+        size = path.lstat().st_size
+        if not is_plain_file(path):
+            raise DamagedError(f"{path} is no file of its own; restore the folder from a copy")
         if size != facts["bytes"]:
             raise DamagedError(
                 f"{path}: {size:,} bytes, the manifest says {facts['bytes']:,}; "
@@ -186,8 +241,32 @@ def _read(folder: Path, manifest: Mapping[str, Any], verify: bool) -> Snapshot:
         if "array" in facts:
             arrays[facts["array"]] = _read_array(path, facts)
         else:
-            documents[facts["document"]] = json.loads(path.read_text())
-    return Snapshot(generation, arrays, documents)
+            documents[facts["document"]] = _parsed(path, DamagedError)
+    return Snapshot(manifest["generation"], arrays, documents)
+
+
+def _parsed(path: Path, error: type[StorageError]) -> Any:
+    """The JSON value in a file."""
+    if path.stat().st_size > _LONGEST:
+        raise error(f"{path}: {path.stat().st_size:,} bytes are no document of Memento")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{path} is not readable ({type(reason).__name__}: {reason})") from reason
+
+
+def _json_of(name: str, document: Any) -> bytes:
+    try:
+        return json.dumps(document, indent=1, allow_nan=True).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaError(
+            f"{name!r} cannot be stored: {error}; it has to be made of numbers, texts, lists and "
+            "mappings"
+        ) from error
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="", errors="backslashreplace")
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
@@ -214,19 +293,35 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
 
 def _read_array(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except ValueError as error:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            reader = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = reader(file)
+            if {"dtype": str(dtype), "shape": list(shape)} != {n: facts[n] for n in _FACTS}:
+                raise DamagedError(
+                    f"{path}: {dtype} of shape {shape}, the manifest says {facts['dtype']} of "
+                    f"shape {tuple(facts['shape'])}"
+                )
+            content = facts["bytes"] - file.tell()
+            if dtype.hasobject or fortran or dtype.itemsize * math.prod(shape) != content:
+                raise ValueError(f"{content:,} bytes for {dtype} of shape {shape}")
+            if not content:
+                if math.prod(shape):
+                    raise ValueError(f"values of no bytes, of {dtype}")
+                return np.empty(shape, dtype)
+            return np.fromfile(file, np.uint8, content).view(dtype).reshape(shape)
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, OverflowError) as error:
         raise DamagedError(f"{path}: not a readable .npy file ({error})") from error
-    if _describe(array) != {"dtype": facts["dtype"], "shape": facts["shape"]}:
-        raise DamagedError(
-            f"{path}: {array.dtype} of shape {array.shape}, the manifest says {facts['dtype']} of "
-            f"shape {tuple(facts['shape'])}"
-        )
-    return array
 
 
 def _describe(array: np.ndarray) -> dict[str, Any]:
     return {"dtype": str(array.dtype), "shape": list(array.shape)}
+
+
+_FACTS = ("dtype", "shape")
 
 
 def _writer(data: bytes) -> Any:
@@ -239,23 +334,87 @@ def _name(generation: int) -> str:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / _MANIFEST
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
+    if not is_plain_file(path):
         if not folder.exists():
-            raise StorageError(f"{folder} does not exist; check the path") from None
+            raise StorageError(f"{folder} does not exist; check the path")
         raise ForeignError(
             f"{folder} has no {_MANIFEST}: it is not a folder of Memento, or was never completed"
-        ) from None
-    try:
-        manifest: dict[str, Any] = json.loads(text)
-        recorded = manifest["sha256"]
-        manifest["format"], manifest["version"], manifest["generation"], manifest["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ForeignError(f"{path} is not a manifest of Memento ({error!r})") from error
-    if recorded != _own_digest(manifest):
+        )
+    manifest = _parsed(path, ForeignError)
+    for name, expected in _FIELDS.items():
+        if not isinstance(manifest, Mapping) or not expected.holds(manifest.get(name)):
+            found = shown(manifest.get(name)) if isinstance(manifest, Mapping) else "missing"
+            raise ForeignError(
+                f"{path} is not a manifest of Memento: {name!r} is {found}; expected "
+                f"{expected.words}"
+            )
+    if manifest["sha256"] != _own_digest(manifest):
         raise DamagedError(f"{path}: the field 'sha256' differs from the content; it was changed")
-    return manifest
+    for file, facts in manifest["files"].items():
+        _check_facts(path, file, facts)
+    for kind in ("array", "document"):
+        names = [facts[kind] for facts in manifest["files"].values() if kind in facts]
+        if len(set(names)) < len(names):
+            raise DamagedError(f"{path}: two files hold the same {kind}")
+    return dict(manifest)
+
+
+_TEXT = text("a text")
+_MAPPING = instance(Mapping, "a mapping")
+_FIELDS = {
+    "format": _TEXT,
+    "version": whole(),
+    "generation": whole(most=10**12 - 1),
+    "files": _MAPPING,
+    "sha256": _TEXT,
+}
+_SHAPE = Expected(
+    "a list of whole numbers",
+    lambda value: isinstance(value, list) and all(map(whole(0).holds, value)),
+)
+
+
+def _check_facts(path: Path, file: str, facts: Any) -> None:
+    """Raise if what a manifest says of a file is not what we write of one."""
+    where = f"{path}: the file {file!r}"
+    if not _FILE.fullmatch(file) or not isinstance(facts, Mapping):
+        raise DamagedError(f"{where} is none that Memento writes")
+    fields = {"bytes": whole(0), "sha256": _TEXT}
+    if "array" in facts:
+        fields |= {"array": _TEXT, "dtype": _TEXT, "shape": _SHAPE}
+    else:
+        fields |= {"document": _TEXT}
+    for name, expected in fields.items():
+        field_of(facts, name, expected, where)
+
+
+def field_of(
+    document: Any, name: str, expected: Expected, where: str, *, absent: bool = False
+) -> Any:
+    """A value of a stored document, which may hold anything.
+
+    Args:
+        document: Where it should be.
+        name: Its name.
+        expected: What it has to be.
+        where: The document's name, for the message.
+        absent: Whether it may be absent, which gives None.
+
+    Raises:
+        DamagedError: It is absent, or something else.
+
+    Example:
+        >>> field_of({"size": 3}, "size", whole(0), "memory")
+        3
+    """
+    if not isinstance(document, Mapping) or (name not in document and not absent):
+        raise DamagedError(f"{where}: the field {name!r} is missing")
+    value = document.get(name)
+    if not expected.holds(value):
+        raise DamagedError(
+            f"{where}: the field {name!r} is {shown(value)}; expected {expected.words}"
+        )
+    return value
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
@@ -281,26 +440,65 @@ def _check_ours(folder: Path, kind: str) -> int:
         manifest = _manifest(folder)
         _check_kind(folder, manifest, kind)
         return int(manifest["generation"])
-    strangers = [
-        path.name
-        for path in folder.iterdir()
-        if path.name != _LOCK and not path.name.startswith(("generation-", f".{_MANIFEST}"))
-    ]
+    _check_empty(folder)
+    return 0
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise if a folder holds things that an interrupted first write cannot have left."""
+    if not folder.exists():
+        return
+    strangers = [path.name for path in folder.iterdir() if not _may_be_ours(path)]
     if strangers:
         raise ForeignError(
             f"{folder} holds other things ({', '.join(sorted(strangers)[:3])}); "
             "choose an empty or a new folder"
         )
-    return 0
+
+
+def _may_be_ours(path: Path) -> bool:
+    if path.name == _LOCK:
+        return is_plain_file(path) and path.stat().st_size == 0
+    if path.name.startswith(f".{_MANIFEST}."):
+        return is_plain_file(path) and path.name.endswith(".tmp")
+    return path.name == _name(1) and _is_generation(path)
+
+
+@contextlib.contextmanager
+def _undone_if_new(folder: Path) -> Iterator[None]:
+    """Leave no folder behind that was made for a first write which failed."""
+    made = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        if made and not (folder / _MANIFEST).exists():
+            with contextlib.suppress(OSError):
+                (folder / _LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+        raise
+
+
+def _is_generation(path: Path) -> bool:
+    """Whether a folder is one of our generations: by its name, and by all that it holds."""
+    if not _GENERATION.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    return all(_FILE.fullmatch(file.name) and is_plain_file(file) for file in path.iterdir())
 
 
 def _remove_others(folder: Path, generation: int) -> None:
-    """Remove what interrupted writers and older generations left behind."""
+    """Remove what interrupted writers and older generations left behind, and nothing else."""
     for path in folder.glob("generation-*"):
-        if path.name != _name(generation):
-            shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(f".{_MANIFEST}.*.tmp"):
-        path.unlink(missing_ok=True)
+        match = _GENERATION.fullmatch(path.name)
+        if match and int(match[1]) != generation and int(match[1]) <= generation + 1:
+            _remove_generation(path)
+
+
+def _remove_generation(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if _is_generation(path):
+            for file in path.iterdir():
+                file.unlink(missing_ok=True)
+            path.rmdir()
 
 
 def with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -332,14 +530,41 @@ def generator_from(document: Mapping[str, Any]) -> np.random.Generator:
     """The generator that `generator_document` described.
 
     Raises:
-        ForeignError: It is of no kind that numpy has.
+        DamagedError: It is no state of a generator that numpy has.
     """
-    name = document.get("bit_generator")
-    if name not in _GENERATORS:
-        raise ForeignError(f"unknown bit generator {name!r}; expected one of {_GENERATORS}")
-    bits = getattr(np.random, name)()
-    bits.state = _from_jsonable(document)
+    where = "generator"
+    name = field_of(document, "bit_generator", one_of(_GENERATORS), where)
+    bits = getattr(np.random, name)(0)
+    if not _is_like(document, _jsonable(bits.state)):
+        raise DamagedError(f"{where}: not a state of {name}")
+    try:
+        bits.state = _from_jsonable(document)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise DamagedError(f"{where}: not a state of {name} ({error})") from error
     return np.random.Generator(bits)
+
+
+# Places in buffers, of this many numbers: beyond, numpy would read what lies behind.
+_PLACES = {"pos": 624, "buffer_pos": 4, "has_uint32": 1}
+
+
+def _is_like(value: Any, pattern: Any, name: str = "") -> bool:
+    """Whether the state of a generator has the form of another one of its kind."""
+    if isinstance(pattern, dict):
+        return (
+            isinstance(value, Mapping)
+            and set(value) == set(pattern)
+            and all(_is_like(value[key], pattern[key], key) for key in pattern)
+        )
+    if isinstance(pattern, list):
+        return (
+            isinstance(value, list)
+            and len(value) == len(pattern)
+            and all(_is_like(item, pattern[0], name) for item in value)
+        )
+    if isinstance(pattern, int):
+        return whole(0, _PLACES.get(name, 2**128 - 1)).holds(value)
+    return bool(value == pattern)
 
 
 def _jsonable(value: Any) -> Any:

@@ -29,7 +29,7 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import storage_errors, sync_folder
+from memento.files import local_path, replacing, storage_errors
 from memento.samples import Samples
 
 __all__ = ["Mapped", "check_ending", "expand", "in_file", "join", "parse_map", "read", "write"]
@@ -224,20 +224,9 @@ def write(file: Path, samples: Samples) -> None:
         SettingError: The type of the file is unknown.
         StorageError: The file cannot be written; an older one of this name stays as it was.
     """
-    import os
-
-    writer = _writer(file)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with storage_errors("write", file):
-        try:
-            writer(temporary, samples)
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
-            temporary.replace(file)
-            sync_folder(file.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    writer = _writer(local_path(file, "the file"))
+    with storage_errors("write", file), replacing(file) as temporary:
+        writer(temporary, samples)
 
 
 @contextlib.contextmanager

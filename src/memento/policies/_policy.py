@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memento.distances import Distance, distance_from_settings
-from memento.errors import SettingError
+from memento.arguments import shown
+from memento.distances import Distance, distance_from_settings, settings_of
+from memento.errors import DamagedError, SettingError
 from memento.samples import Samples
 
 __all__ = ["Choice", "Policy", "State", "named_policies", "policy_from_settings"]
@@ -66,6 +67,8 @@ class Policy(ABC):
     waits: ClassVar[bool] = True
     #: Whether `choose` can also thin what is held, if it is more than the capacity.
     thins: ClassVar[bool] = False
+    #: Marks that are read of what is held, and the kind of their dtype: "f" or "i".
+    marks: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -114,6 +117,24 @@ class Policy(ABC):
         Raises:
             SettingError: With what would do.
         """
+
+    def check_state(self, state: State, size: int) -> None:
+        """Raise if a state, which may come from anybody's file, is none of this policy's.
+
+        Args:
+            state: Finite counters, and marks of ``size`` entries.
+            size: Rows held.
+
+        Raises:
+            DamagedError: A mark is missing, or of another type.
+        """
+        for name, kind in self.marks.items() if size else ():
+            mark = state.marks.get(name)
+            if mark is None or mark.ndim != 1 or mark.dtype.str[1:] != f"{kind}8":
+                found = "missing" if mark is None else f"{mark.dtype} of shape {mark.shape}"
+                raise DamagedError(f"the mark {name!r} of {self!r} is {found}")
+            if not np.isfinite(mark).all():
+                raise DamagedError(f"the mark {name!r} of {self!r} is not finite everywhere")
 
     def weights(self, state: State, size: int) -> np.ndarray | None:
         """Weights for training on what is held.
@@ -174,15 +195,18 @@ def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
         >>> policy_from_settings(Reservoir().settings())
         Reservoir(forget=0.0)
     """
-    arguments = dict(settings)
+    arguments = settings_of("policy", settings)
     kind = arguments.pop("kind", None)
-    if kind not in named_policies:
+    if not isinstance(kind, str) or kind not in named_policies:
         raise SettingError(
-            f"unknown policy {kind!r}; known are {sorted(named_policies)}. Import the module that "
-            "defines it, or give the policy when loading"
+            f"unknown policy {shown(kind)}; known are {sorted(named_policies)}. Import the module "
+            "that defines it, or give the policy when loading"
         )
     if "distances" in arguments:
-        arguments["distances"] = [distance_from_settings(d) for d in arguments["distances"]]
+        several = arguments["distances"]
+        if not isinstance(several, (list, tuple)):
+            raise SettingError(f"distances is {shown(several)}; expected a list")
+        arguments["distances"] = [distance_from_settings(d) for d in several]
     lists = {n: tuple(v) if isinstance(v, list) else v for n, v in arguments.items()}
     try:
         return named_policies[kind](**lists)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,6 +46,7 @@ class ClassBalancedReservoir(Policy):
     """
 
     kind: ClassVar[str] = "class-balanced-reservoir"
+    marks: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
 
     label: str = "y"
 

@@ -11,7 +11,7 @@ rank that was ever turned away, sample ``i`` was held with probability
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ from memento.arguments import check, number, optional, text
 from memento.batching import Batches, scrambled
 from memento.density import SampleSpace
 from memento.distances import Distance
-from memento.errors import DomainError, SettingError
+from memento.errors import DamagedError, DomainError, SettingError
 from memento.policies._columns import numbers, require
 from memento.policies._policy import Choice, Policy, State, extend_mark, take_marks
 from memento.samples import Samples
@@ -81,6 +81,7 @@ class DensityReservoir(SampleSpace, Policy):
 
     kind: ClassVar[str] = "density-reservoir"
     waits: ClassVar[bool] = False
+    marks: ClassVar[Mapping[str, str]] = {"key": "f", "log_weight": "f", "insert": "i"}
 
     distances: Sequence[Distance] = ()
     gamma: float = 1.0
@@ -124,6 +125,11 @@ class DensityReservoir(SampleSpace, Policy):
                 )
         if self.identify_by is not None:
             require(samples, self.identify_by, 0, "iu", "one integer")
+
+    def check_state(self, state: State, size: int) -> None:
+        super().check_state(state, size)
+        if size and "inserts" not in state.counters:
+            raise DamagedError(f"the counter 'inserts' of {self!r} is missing")
 
     def choose(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -77,6 +78,7 @@ class FacilityLocation(Policy):
     """
 
     kind: ClassVar[str] = "facility-location"
+    marks: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
 
     features: str = "embedding"
     label: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -69,6 +70,7 @@ class GradientSampleSelection(Policy):
     """
 
     kind: ClassVar[str] = "gradient-sample-selection"
+    marks: ClassVar[Mapping[str, str]] = {"score": "f"}
 
     gradients: str = "gradient"
     compared: int = 10
@@ -79,7 +81,7 @@ class GradientSampleSelection(Policy):
         check(
             self,
             gradients=text(),
-            compared=whole(),
+            compared=whole(most=1_000_000),
             threshold=number(most=1, above=-1, words="a cosine in (-1, 1]"),
             missing=MISSING_FEATURES,
         )

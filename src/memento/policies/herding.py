@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,6 +76,7 @@ class Herding(Policy):
     """
 
     kind: ClassVar[str] = "herding"
+    marks: ClassVar[Mapping[str, str]] = {"stands_for": "f", "pick": "i"}
 
     features: str = "embedding"
     label: str | None = "y"

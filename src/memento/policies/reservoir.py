@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,6 +45,7 @@ class Reservoir(Policy):
     """
 
     kind: ClassVar[str] = "reservoir"
+    marks: ClassVar[Mapping[str, str]] = {"key": "f"}
 
     forget: float = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +51,7 @@ class DailyWindow(Policy):
     """
 
     kind: ClassVar[str] = "daily-window"
+    marks: ClassVar[Mapping[str, str]] = {"key": "f", "day": "i"}
 
     days: int = 14
     decay: float = 0.9

@@ -1,0 +1,76 @@
+"""What the documents of a saved memory hold; they may come from anybody, so all is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from memento import arguments, snapshot
+from memento.arrivals import Arrivals
+from memento.errors import DamagedError
+
+__all__ = ["memory_fields", "recent_arrivals"]
+
+_COUNT = arguments.whole(0, 2**62)
+_DIGEST = arguments.optional(arguments.text("a text"))
+_COUNTER = arguments.number(-(2.0**62), 2.0**62, words="a number")
+_COUNTERS = arguments.Expected(
+    "a mapping to numbers",
+    lambda counters: isinstance(counters, dict) and all(map(_COUNTER.holds, counters.values())),
+)
+_UNIT_NUMBERS = arguments.Expected(
+    "a mapping to whole numbers",
+    lambda units: isinstance(units, dict) and all(map(_COUNT.holds, units.values())),
+)
+# Folders that were written before these were known lack them.
+_LATER = ("reference_model", "units", "ids", "whole", "hidden")
+_INTEGERS = ["bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+_TYPES = arguments.Expected(
+    "a mapping to types of whole numbers",
+    lambda types: isinstance(types, dict) and all(map(_INTEGERS.__contains__, types.values())),
+)
+_NAMES = arguments.Expected(
+    "a list of names",
+    lambda names: isinstance(names, list) and all(isinstance(name, str) for name in names),
+)
+_FIELDS = {
+    "capacity": arguments.optional(arguments.whole()),
+    "size": _COUNT,
+    "seen": _COUNT,
+    "inserts": _COUNT,
+    "counters": _COUNTERS,
+    "trained": arguments.flag(),
+    "model": _DIGEST,
+    "reference_model": _DIGEST,
+    "units": arguments.optional(_UNIT_NUMBERS),
+    "ids": _DIGEST,
+    "whole": arguments.optional(_TYPES),
+    "hidden": arguments.optional(_NAMES),
+}
+
+
+def memory_fields(documents: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``memory.json`` by name; None for those that older folders lack.
+
+    Raises:
+        DamagedError: One is missing, or something else.
+    """
+    document = documents.get("memory")
+    return {
+        name: snapshot.field_of(document, name, expected, "memory.json", absent=name in _LATER)
+        for name, expected in _FIELDS.items()
+    }
+
+
+def recent_arrivals(arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any]) -> Arrivals:
+    """What came in lately.
+
+    Raises:
+        DamagedError: The document does not describe any.
+    """
+    try:
+        return Arrivals.restore(snapshot.with_prefix(arrays, "recent/"), documents["recent"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DamagedError(f"recent.json describes no arrivals: {error!r}") from error
