@@ -677,7 +677,6 @@ BAD = {
     "labels as strings": (changed(y=np.array(["a"] * 50)), ["'y'", "<U1"]),
     "labels as floats": (changed(y=np.zeros(50)), ["'y'", "float64", "int64"]),
     "probabilities flat": (changed(yhat=np.ones(50)), ["'yhat'", "shape ()", "(5,)"]),
-    "probabilities too wide": (changed(yhat=np.full((50, 4), 0.25)), ["'yhat'", "(4,)", "(5,)"]),
     "inputs too narrow": (changed(x=np.zeros((50, 4))), ["'x'", "(4,)", "(5,)"]),
     "inputs of another type": (changed(x=np.full((50, 5), "a")), ["'x'", "<U1", "float64"]),
     "a single value": (changed(y=np.int64(3)), ["'y'", "single value"]),

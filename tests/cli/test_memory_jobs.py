@@ -135,6 +135,14 @@ def test_an_insert_that_failed_may_come_again(cli, ok, mem):
     assert ok("insert", mem, "2.npz", "--unit", "tuesday")["offered"] == 120
 
 
+def test_what_is_said_of_settings_is_said_once(cli, ok):
+    small = [*INIT[:6], "--set", "batch_size=100"]
+    assert "batches" in cli("init", "m", *small)[2]
+    np.savez("1.npz", **day(1))
+    assert cli("insert", "m", "1.npz")[2] == ""
+    assert cli("status", "m")[2] == ""
+
+
 # --- whose predictions -----------------------------------------------------------------------
 
 

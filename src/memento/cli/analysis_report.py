@@ -55,6 +55,7 @@ def write_report(
         A row per scheme: what is most wanted of it.
 
     Raises:
+        SchemaError: Nobody streamed on these days.
         SettingError: The reference is not among the schemes.
         StorageError, SpaceError: The folder cannot be written to; what was there before is.
         MissingExtraError: There is nothing to draw with.
@@ -64,8 +65,14 @@ def write_report(
     streams, daily = found["streams"], found["daily"]
     deployment = aggregates.deployment(daily)
     schemes = deployment["scheme"].tolist()
+    if not schemes:
+        days = sorted(set(daily["day"].tolist()) | set(found["counts"]["day"].tolist()))
+        raise SchemaError(
+            f"nobody streamed on {', '.join(days) or 'these days'}: no chunk was sent and "
+            "acknowledged, so there is nothing to analyse; give days with streams"
+        )
     if reference is None:
-        reference = schemes[0] if schemes else ""
+        reference = schemes[0]
     elif reference not in schemes:
         raise SettingError(f"--reference {reference!r}; there are {', '.join(schemes)}")
     made: dict[str, Samples] = {**found, "deployment": deployment}

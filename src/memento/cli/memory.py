@@ -316,7 +316,7 @@ def status(
     """Show size, ages, composition, and how much coverage rose since the last training."""
     if decide and not coverage:
         raise SettingError("--decide needs the coverage; leave --no-coverage out")
-    memory = Memory.load(folder)
+    memory = _load(folder)
     facts: dict[str, Any] = {
         "folder": str(folder),
         "generation": snapshot.generation_of(folder),
@@ -379,7 +379,7 @@ def sample(
         if value < least:
             raise SettingError(f"{option} is {value}; give at least {least}")
     tables.check_ending(out)
-    samples = _exported(Memory.load(folder), folder, weights)
+    samples = _exported(_load(folder), folder, weights)
     drawn = np.random.default_rng(seed).permutation(samples.size)[:size]
     _write(as_json, out, samples.take(np.sort(drawn)))
 
@@ -400,7 +400,7 @@ def merge(
     if other.resolve() == folder.resolve():
         raise SettingError(f"{other} is DIR itself; name another memory")
     with _changing(folder) as memory:
-        second = Memory.load(other)
+        second = _load(other)
         both = [name for name in second.units if name in memory.units]
         if both and not again:
             raise SettingError(
@@ -437,7 +437,7 @@ def export(
 ) -> None:
     """Write what is held to a file: its columns, and `weight` where the policy can state it."""
     tables.check_ending(out)
-    memory = Memory.load(folder)
+    memory = _load(folder)
     if not reference:
         samples = _exported(memory, folder, weights)
     elif memory.reference is None:
@@ -450,7 +450,7 @@ def export(
 @app.command()
 def check(folder: Folder, as_json: AsJson = False) -> None:
     """Verify the digests of all files and that the content is consistent."""
-    memory = Memory.load(folder)
+    memory = _load(folder)
     problems = list(state.problems(memory))
     if problems:
         raise DamagedError(f"{folder}: {problems[0]}; restore the folder from a copy")
@@ -483,10 +483,17 @@ def _changing(folder: Path) -> Iterator[Memory]:
         # (the files of samples, a model, a full disk elsewhere) is no fault of it.
         with storage_errors("lock", folder):
             lock = stack.enter_context(snapshot.lock_of(folder))
-        memory = Memory.load(folder)
+        memory = _load(folder)
         with contextlib.suppress(_UnchangedError):
             yield memory
             memory.save(folder, lock=lock)
+
+
+def _load(folder: Path) -> Memory:
+    """A stored memory, without what was said of its settings when it was made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return Memory.load(folder)
 
 
 class _UnchangedError(Exception):

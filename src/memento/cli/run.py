@@ -33,7 +33,7 @@ def run(
     ] = None,
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help='UNIX globs on names, as in "2022-07-*".'),
+        typer.Argument(metavar="[PATTERN]...", help='UNIX globs on names, as in "sim-1+*".'),
     ] = None,
     listing: Annotated[
         bool, typer.Option("--list", "-l", help="List with states, and run nothing.")

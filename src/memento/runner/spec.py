@@ -81,7 +81,7 @@ class Experiment:
             strings, lists, mappings with strings as keys). They are copied and cannot be changed.
         resources: What it takes of a machine. No part of the digest.
         needs: Experiments whose results it reads: ``"name"`` of the same group, ``"group/name"``,
-            or patterns such as ``"puffer-preprocess/2022-07-*"``.
+            or patterns such as ``"puffer-preprocess/sim-*"``.
         files: Files or folders that have to exist, with ``{parameter}`` for a parameter's value.
             Relative paths count from the folder where the runner is started, and what is not
             there from ``data`` in the folder that ``MEMENTO_DATA`` names, see `located`.
