@@ -42,7 +42,10 @@ ARMS: dict[str, Policy] = {
 
 def scores(stream: list[Samples], policy: Policy, capacity: int, seed: int) -> np.ndarray:
     """``(days - 1, 3)``: 1st percentile, median and mean log score on the following day."""
-    memory, learner = Memory(capacity, policy, seed=seed), TorchLearner(CLASSES, seed=seed)
+    memory, learner = (
+        Memory(capacity, policy, seed=seed),
+        TorchLearner(CLASSES, label="y_bin", seed=seed),
+    )
     rows = []
     for today, tomorrow in itertools.pairwise(stream):
         fresh = today.with_columns(yhat=_predicted(learner, today)) if learner.trained else today

@@ -592,7 +592,7 @@ def test_resume_with_a_network(tmp_path):
     from memento.integrations.torch import TorchLearner
 
     def make():
-        learner = TorchLearner(CLASSES, epochs=4, warm_start=True, seed=3)
+        learner = TorchLearner(CLASSES, label="y_bin", epochs=4, warm_start=True, seed=3)
         return Memory(96, DensityReservoir(**SPACE), seed=5), learner, OnCoverage(0.02, 1.0)
 
     assert_resumes(tmp_path, make, raw(5))

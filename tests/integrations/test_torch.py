@@ -22,7 +22,7 @@ def overlapping(count: int, seed: int = 0) -> Samples:
     noise = rng.gumbel(size=logits.shape)
     return Samples(
         x=x.astype(np.float32),
-        y_bin=(logits + noise).argmax(axis=1),
+        y=(logits + noise).argmax(axis=1),
         true=np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True),
         stream=np.arange(count) // 20,
     )
@@ -43,7 +43,7 @@ def test_learns_the_true_probabilities(fitted: TorchLearner) -> None:
     fresh = overlapping(5000, seed=1)
     columns = fitted.annotate(fresh)
     assert np.abs(columns["yhat"] - fresh["true"]).mean() < 0.04
-    best = np.log(fresh["true"][np.arange(5000), fresh["y_bin"]]).mean()
+    best = np.log(fresh["true"][np.arange(5000), fresh["y"]]).mean()
     assert best - 0.03 < columns["logscore"].mean() < best + 0.01
 
 
@@ -56,7 +56,7 @@ def test_columns(fitted: TorchLearner) -> None:
     assert columns["yhat"].shape == (5000, 3)
     np.testing.assert_allclose(columns["yhat"].sum(axis=1), 1, atol=1e-5)
     assert columns["yhat"].min() > 0
-    chosen = columns["yhat"][np.arange(5000), fresh["y_bin"]]
+    chosen = columns["yhat"][np.arange(5000), fresh["y"]]
     np.testing.assert_allclose(columns["logscore"], np.log(chosen), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(columns["loss"], -columns["logscore"])
     without = fitted.annotate(fresh.select(["x"]))
@@ -93,7 +93,7 @@ def test_threads_come_back_after_an_error() -> None:
 def test_weights_shift_the_probabilities() -> None:
     # One input value, two classes equally often; weights say three to one.
     labels = np.arange(3000) % 2
-    samples = Samples(x=np.zeros(3000), y_bin=labels)
+    samples = Samples(x=np.zeros(3000), y=labels)
     learner = quick(classes=2, epochs=40)
     learner.fit(samples, weights=np.where(labels == 1, 3.0, 1.0))
     assert learner.annotate(samples)["yhat"][0, 1] == pytest.approx(0.75, abs=0.02)
@@ -101,9 +101,9 @@ def test_weights_shift_the_probabilities() -> None:
 
 def test_a_weight_of_zero_means_absent() -> None:
     samples = overlapping(2000)
-    broken = np.where(np.arange(2000) < 1000, samples["y_bin"], 0)
+    broken = np.where(np.arange(2000) < 1000, samples["y"], 0)
     learner = quick()
-    learner.fit(samples.with_columns(y_bin=broken), weights=(np.arange(2000) < 1000) * 1.0)
+    learner.fit(samples.with_columns(y=broken), weights=(np.arange(2000) < 1000) * 1.0)
     fresh = overlapping(2000, seed=1)
     assert np.abs(learner.annotate(fresh)["yhat"] - fresh["true"]).mean() < 0.06
 
@@ -128,7 +128,7 @@ def test_few_samples_are_enough(count: int, group: str | None) -> None:
 
 
 def test_a_giant_group_does_not_swallow_everything() -> None:
-    samples = Samples(x=np.zeros((101, 1)), y_bin=np.zeros(101, int), stream=[0] * 100 + [1])
+    samples = Samples(x=np.zeros((101, 1)), y=np.zeros(101, int), stream=[0] * 100 + [1])
     for seed in range(4):
         train, rest = quick(group="stream", seed=seed)._split(samples)
         assert len(train)
@@ -227,7 +227,7 @@ def test_inputs_of_any_type_and_shape(dtype: str) -> None:
     learner = TorchLearner(2, model, inputs="image", label="label", epochs=2)
     learner.fit(samples)
     assert learner.annotate(samples)["yhat"].shape == (60, 2)
-    flat = Samples(x=images[:, 0, 0].astype(float), y_bin=images[:, 0, 0].astype(int))
+    flat = Samples(x=images[:, 0, 0].astype(float), y=images[:, 0, 0].astype(int))
     quick(epochs=1).fit(flat)
 
 
@@ -308,9 +308,11 @@ def test_numbers_that_numpy_lacks() -> None:
     [
         ({"x": [[np.nan, 0]] * 4}, DomainError, "'x' is not finite in 4 of 4 rows"),
         ({"x": ["a"] * 4}, SchemaError, "'x' holds <U1; expected numbers"),
-        ({"y_bin": [0, 1, 2, 3]}, DomainError, "'y_bin' goes from 0 to 3"),
-        ({"y_bin": [0, 1, 2, -1]}, DomainError, "'y_bin' goes from -1 to 2"),
-        ({"y_bin": [0.0, 1, 2, 1]}, SchemaError, "expected one integer per row"),
+        ({"y": [0, 1, 2, 3]}, DomainError, "'y' goes from 0 to 3"),
+        ({"y": [0, 1, 2, -1]}, DomainError, "'y' goes from -1 to 2"),
+        ({"y": [0.5, 1, 2, 1]}, SchemaError, "holds fractions"),
+        ({"y": ["a", "b", "c", "d"]}, SchemaError, "expected one integer per row"),
+        ({"y": [np.nan] * 4}, SchemaError, "none of 4 has a label"),
     ],
 )
 def test_bad_columns(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -322,11 +324,11 @@ def test_missing_columns(fitted: TorchLearner) -> None:
     samples = overlapping(4)
     with pytest.raises(SchemaError, match="no column 'x'"):
         quick().fit(samples.without("x"))
-    with pytest.raises(SchemaError, match="no column 'y_bin'"):
-        quick().fit(samples.without("y_bin"))
+    with pytest.raises(SchemaError, match="no column 'y'"):
+        quick().fit(samples.without("y"))
     with pytest.raises(SchemaError, match="no column 'viewer'"):
         quick(group="viewer").fit(samples)
-    with pytest.raises(SchemaError, match="no samples"):
+    with pytest.raises(SchemaError, match="none of 0 has a label"):
         quick().fit(samples.rows(0, 0))
     with pytest.raises(SchemaError, match=r"rows of shape \(3,\); the model was fitted on \(2,\)"):
         fitted.annotate({"x": np.zeros((4, 3))})
@@ -404,30 +406,30 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError, match=r'pip install "memento-replay\[torch\]"'):
         TorchLearner(classes=2)
     with pytest.raises(MissingExtraError, match="MemoryDataset needs"):
-        MemoryDataset({"x": [1.0], "y_bin": [0]})
+        MemoryDataset({"x": [1.0], "y": [0]})
 
 
 class TestMemoryDataset:
     def test_serves_a_loader(self) -> None:
         samples = overlapping(10)
-        loader = torch.utils.data.DataLoader(MemoryDataset(samples), batch_size=4)  # type: ignore[arg-type]
+        loader = torch.utils.data.DataLoader(MemoryDataset(samples, ("x", "y")), batch_size=4)  # type: ignore[arg-type]
         batches = list(loader)
         assert [len(x) for x, _ in batches] == [4, 4, 2]
         np.testing.assert_array_equal(torch.cat([x for x, _ in batches]).numpy(), samples["x"])
-        np.testing.assert_array_equal(torch.cat([y for _, y in batches]).numpy(), samples["y_bin"])
+        np.testing.assert_array_equal(torch.cat([y for _, y in batches]).numpy(), samples["y"])
 
     def test_reads_a_memory_as_it_is_now(self) -> None:
         class Held:
             samples = overlapping(5)
 
         held = Held()
-        dataset = MemoryDataset(held, columns=("y_bin",))
+        dataset = MemoryDataset(held, columns=("y",))
         held.samples = overlapping(7)
         assert len(dataset) == 5
         assert len(dataset[0]) == 1
 
     def test_rows_out_of_range(self) -> None:
-        dataset = MemoryDataset(overlapping(3))
+        dataset = MemoryDataset(overlapping(3), ("x", "y"))
         assert torch.equal(dataset[-1][0], dataset[2][0])
         with pytest.raises(IndexError, match="row 3 of 3"):
             dataset[3]
@@ -435,3 +437,56 @@ class TestMemoryDataset:
     def test_missing_column(self) -> None:
         with pytest.raises(SchemaError, match=r"no columns \['z'\]"):
             MemoryDataset(overlapping(3), columns=("x", "z"))
+
+
+# --- numbers
+
+
+def line(count: int, seed: int = 0) -> Samples:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, 2))
+    return Samples(x=x, y=1e4 + 500 * x[:, 0] + 10 * rng.standard_normal(count))
+
+
+@pytest.mark.parametrize("loss", ["squared", "absolute"])
+def test_numbers_are_learned_in_their_own_unit(loss: str) -> None:
+    learner = TorchLearner(loss=loss, epochs=40)
+    samples = line(2000)
+    y = samples["y"].copy()
+    y[::3] = np.nan
+    learner.fit(samples.with_columns(y=y), weights=np.ones(2000))
+    found = learner.annotate(samples)
+    assert sorted(found) == ["loss", "yhat"]
+    assert found["yhat"].shape == (2000,)
+    assert found["loss"].mean() < 60, "of a spread of 500"
+    np.testing.assert_allclose(found["loss"], np.abs(found["yhat"] - samples["y"]))
+    partly = learner.annotate(samples.with_columns(y=y))
+    assert np.isnan(partly["loss"][::3]).all()
+    assert list(learner.annotate(samples.select(["x"]))) == ["yhat"]
+    other = TorchLearner(loss=loss, epochs=40)
+    other.restore(learner.state())
+    np.testing.assert_array_equal(other.annotate(samples)["yhat"], found["yhat"])
+    with pytest.raises(ModelError, match="lacks"):
+        quick().restore(learner.state())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "log"}, "classes is None"),
+        ({"loss": "squared", "classes": 3}, "classes is 3; expected None for numbers"),
+        ({"loss": "huber", "classes": 3}, "loss is 'huber'"),
+    ],
+)
+def test_losses_and_classes_that_do_not_go_together(settings: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        TorchLearner(**settings)
+
+
+def test_late_labels_of_classes() -> None:
+    samples = overlapping(300)
+    y = np.where(np.arange(300) < 100, np.nan, samples["y"])
+    learner = quick()
+    learner.fit(samples.with_columns(y=y))
+    found = learner.annotate(samples.with_columns(y=y))
+    np.testing.assert_array_equal(np.isnan(found["logscore"]), np.arange(300) < 100)

@@ -12,7 +12,7 @@ import numpy as np
 
 from memento import arguments
 from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
-from memento.learner import labels_of
+from memento.learner import known_labels, labels_of, numbers_of
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
 
@@ -28,6 +28,9 @@ _FLOORS = (1e-4, 1e-3, 1e-2, 0.02, 0.04, 0.08, 0.16)
 
 # The largest number below 1.
 _BELOW_1 = math.nextafter(1, 0)
+
+# What ``classes`` is for numbers.
+_NOTHING = arguments.Expected("None for numbers", lambda value: value is None)
 
 
 class TorchLearner:
@@ -45,18 +48,23 @@ class TorchLearner:
     are left as they are. A fit that goes wrong leaves the learner as it was.
 
     Args:
-        classes: Labels are integers in ``[0, classes)``.
-        model: Called with the number of input features and of classes, gives a ``torch.nn.Module``
-            from (rows, ...) float32 to (rows, classes) logits. Default: two hidden layers of 64.
+        classes: Labels are integers in ``[0, classes)``. None for numbers.
+        model: Called with the number of input features and of classes (1 for numbers), gives a
+            ``torch.nn.Module`` from (rows, ...) float32 to (rows, classes) logits. Default: two
+            hidden layers of 64.
+        loss: ``"log"``, the cross-entropy of classes. For numbers ``"squared"``, which predicts a
+            mean, or ``"absolute"``, which predicts a median: labels are then standardised for the
+            fit, the prediction is one number a sample, and nothing is calibrated.
         inputs: Column of the inputs, (n,) or (n, ...), any real type.
-        label: Column of the labels, (n,) integers.
+        label: Column of the labels, (n,). Rows in which it is missing (NaN) are not learned from.
         group: Column whose values stay together when samples are held out, such as the stream a
             sample comes from. Right where a model could learn a group by heart, as neighbours
             resemble each other; a needless source of noise where it cannot, as a few long
             streams stand for all when stopping and calibrating.
         epochs: At most so many.
         patience: Epochs without improvement before stopping.
-        min_delta: The smallest fall of the held-out loss that counts, in nats.
+        min_delta: The smallest fall of the held-out loss that counts, in nats (of numbers: in
+            units of the labels' variance, or standard deviation).
         batch_size: Samples for each step of the optimiser; fewer if there are few in all, so that
             an epoch has some 20 steps.
         learning_rate: Of Adam.
@@ -75,7 +83,7 @@ class TorchLearner:
     Example:
         >>> rng = np.random.default_rng(0)
         >>> x = rng.standard_normal((2000, 2)).astype(np.float32)
-        >>> samples = Samples(x=x, y_bin=(x[:, 0] > 0).astype(int))
+        >>> samples = Samples(x=x, y=(x[:, 0] > 0).astype(int))
         >>> learner = TorchLearner(classes=2, epochs=20)
         >>> learner.fit(samples)
         >>> columns = learner.annotate(samples)
@@ -85,11 +93,12 @@ class TorchLearner:
 
     def __init__(
         self,
-        classes: int,
+        classes: int | None = None,
         model: Callable[[int, int], torch.nn.Module] | None = None,
         *,
+        loss: str = "log",
         inputs: str = "x",
-        label: str = "y_bin",
+        label: str = "y",
         group: str | None = None,
         epochs: int = 60,
         patience: int = 6,
@@ -107,7 +116,8 @@ class TorchLearner:
         _import_torch("TorchLearner")
         share = "a share of the samples, in (0, 1)"
         for name, value, expected in (
-            ("classes", classes, arguments.whole(2)),
+            ("loss", loss, arguments.one_of(("log", "squared", "absolute"))),
+            ("classes", classes, arguments.whole(2) if loss == "log" else _NOTHING),
             ("inputs", inputs, arguments.text()),
             ("label", label, arguments.text()),
             ("group", group, arguments.optional(arguments.text())),
@@ -127,6 +137,7 @@ class TorchLearner:
             raise SettingError(f"model is {arguments.shown(model)}; expected a function, or None")
         EarlyStop(patience, min_delta)  # says what is wrong with them
         self.classes = classes
+        self.loss = loss
         self.model = model or _perceptron
         self.inputs = inputs
         self.label = label
@@ -150,6 +161,10 @@ class TorchLearner:
     def trained(self) -> bool:
         """Whether there was a fit, or a state restored."""
         return self._network is not None
+
+    @property
+    def _outputs(self) -> int:
+        return 1 if self.classes is None else self.classes
 
     @property
     def temperature(self) -> float:
@@ -176,10 +191,19 @@ class TorchLearner:
         """
         torch = _import_torch("TorchLearner")
         samples = Samples.borrow(samples)
+        weights = _checked_weights(weights, samples.size)
+        rows, labels = self._labels(samples)
+        if not len(rows):
+            raise SchemaError(
+                f"no samples to fit: none of {samples.size:,} has a label in column {self.label!r}"
+            )
+        samples, weights = samples.take(rows), weights[rows]
         inputs = self._inputs(samples)
-        labels = labels_of(samples, self.label, self.classes)
-        weights = _checked_weights(weights, len(labels))
         train, rest = self._split(samples)
+        targets, shift = labels, np.array([0.0, 1.0])
+        if self.classes is None:
+            shift = np.array([labels[train].mean(), labels[train].std() or 1.0])
+            targets = ((labels - shift[0]) / shift[1]).astype(np.float32)
         if self.warm_start and self._network is not None:
             mean, std = self._fitted["mean"], self._fitted["std"]
         else:
@@ -191,33 +215,34 @@ class TorchLearner:
                 network.load_state_dict(self._network.state_dict())
             parts = [
                 (
-                    torch.from_numpy(_standardised(inputs[rows], mean, std)),
-                    torch.from_numpy(labels[rows]),
-                    torch.from_numpy(weights[rows]),
+                    torch.from_numpy(_standardised(inputs[part], mean, std)),
+                    torch.from_numpy(targets[part]),
+                    torch.from_numpy(weights[part]),
                 )
-                for rows in (train, rest)
+                for part in (train, rest)
             ]
             logits = self._train(network, *parts)
-            marginal = _marginal(labels[train], weights[train], self.classes)
-            temperature, floor = 1.0, 0.0
-            if self.calibrate:
-                temperature, floor = _calibrated(logits, *parts[1][1:], marginal)
-        self._network = network
-        self._fitted = {
-            "mean": mean,
-            "std": std,
-            "marginal": marginal,
-            "temperature": np.array(temperature),
-            "floor": np.array(floor),
-        }
+            fitted = {"mean": mean, "std": std}
+            if self.classes is None:
+                fitted["shift"] = shift
+            else:
+                marginal = _marginal(labels[train], weights[train], self.classes)
+                temperature, floor = 1.0, 0.0
+                if self.calibrate:
+                    temperature, floor = _calibrated(logits, *parts[1][1:], marginal)
+                fitted["marginal"] = marginal
+                fitted |= {"temperature": np.array(temperature), "floor": np.array(floor)}
+        self._network, self._fitted = network, fitted
 
     def annotate(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Predict; and score the prediction where the label is known.
 
         Returns:
-            yhat: (n, classes) float32, rows sum to 1.
-            logscore: (n,) float32, ln of the probability of the label; only with a label column.
-            loss: (n,) float32, the cross-entropy, which is ``-logscore``; likewise.
+            yhat: (n, classes) float32, rows sum to 1; for numbers (n,) float64.
+            logscore: (n,) float32, ln of the probability of the label; only with a label column,
+                NaN where a label is missing, and not for numbers.
+            loss: (n,), the cross-entropy, which is ``-logscore``; for numbers the absolute error;
+                likewise.
 
         Raises:
             ModelError: Nothing was fitted yet.
@@ -228,12 +253,14 @@ class TorchLearner:
             raise ModelError("the learner predicts nothing before its first fit; call fit first")
         samples = Samples.borrow(samples)
         inputs = self._inputs(samples)
-        labels = labels_of(samples, self.label, self.classes) if self.label in samples else None
+        rows, labels = self._labels(samples) if self.label in samples else (None, None)
         if inputs.shape[1:] != self._fitted["mean"].shape:
             raise SchemaError(
                 f"column {self.inputs!r} has rows of shape {inputs.shape[1:]}; the model was "
                 f"fitted on {self._fitted['mean'].shape}"
             )
+        if self.classes is None:
+            return self._annotate_numbers(inputs, rows, labels)
         logs = np.empty((len(inputs), self.classes), dtype=np.float32)
         marginal = torch.from_numpy(self._fitted["marginal"]).float()
         with _threads(self.threads):
@@ -241,10 +268,41 @@ class TorchLearner:
                 mixed = _mixture(logits, self.temperature, self.floor, marginal)
                 logs[start : start + len(mixed)] = mixed.numpy()
         columns = {"yhat": np.exp(logs)}
-        if labels is not None:
-            columns["logscore"] = logs[np.arange(len(logs)), labels]
+        if rows is not None:
+            columns["logscore"] = np.full(len(logs), np.nan, np.float32)
+            columns["logscore"][rows] = logs[rows, labels]
             columns["loss"] = -columns["logscore"]
         return columns
+
+    def _annotate_numbers(
+        self, inputs: np.ndarray, rows: np.ndarray | None, labels: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """One number a sample, and the absolute error of it."""
+        center, scale = self._fitted["shift"]
+        yhat = np.empty(len(inputs))
+        with _threads(self.threads):
+            for start, found in _forward(self._network, self._standard_pieces(inputs)):
+                yhat[start : start + len(found)] = found[:, 0].double().numpy() * scale + center
+        columns = {"yhat": yhat}
+        if rows is not None and labels is not None:
+            columns["loss"] = np.full(len(yhat), np.nan)
+            columns["loss"][rows] = np.abs(yhat[rows] - labels)
+        return columns
+
+    def _labels(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that have a label, and these labels."""
+        if self.classes is None:
+            return numbers_of(samples, self.label)
+        rows, labels = known_labels(samples, self.label)
+        return rows, labels_of(Samples.borrow({self.label: labels}), self.label, self.classes)
+
+    def _losses(self, outputs: Any, labels: Any) -> Any:
+        """``(n,)`` loss of each row."""
+        functional = _import_torch("TorchLearner").nn.functional
+        if self.classes is not None:
+            return functional.cross_entropy(outputs, labels, reduction="none")
+        loss = functional.mse_loss if self.loss == "squared" else functional.l1_loss
+        return loss(outputs[:, 0], labels.to(outputs.dtype), reduction="none")
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that was learned, as numeric arrays; nothing before the first fit.
@@ -274,14 +332,15 @@ class TorchLearner:
         if not state:
             self._network, self._fitted = None, {}
             return
-        names = ("mean", "std", "marginal", "temperature", "floor")
+        own = ("shift",) if self.classes is None else ("marginal", "temperature", "floor")
+        names = ("mean", "std", *own)
         absent = [name for name in names if name not in state]
         if absent:
             raise ModelError(
                 f"the state lacks {absent}; restore what a TorchLearner's state() gave"
             )
         fitted = {name: np.array(state[name], dtype=np.float64) for name in names}
-        if fitted["marginal"].shape != (self.classes,):
+        if self.classes is not None and fitted["marginal"].shape != (self.classes,):
             raise ModelError(
                 f"the state has {fitted['marginal'].size} classes, this learner {self.classes}; "
                 "build it with the same settings"
@@ -350,17 +409,18 @@ class TorchLearner:
     def _build(self, shape: tuple[int, ...]) -> torch.nn.Module:
         """A new network, tried on one row of zeros."""
         torch = _import_torch("TorchLearner")
-        network = self.model(math.prod(shape), self.classes)
+        network = self.model(math.prod(shape), self._outputs)
         network.eval()
         try:
             with torch.no_grad():
                 found = tuple(network(torch.zeros((1, *shape))).shape)
         except Exception as error:
             raise ModelError(f"the model refuses inputs of shape {(1, *shape)}: {error}") from error
-        if found != (1, self.classes):
+        if found != (1, self._outputs):
+            what = "one number" if self.classes is None else "one logit for each class"
             raise ModelError(
                 f"the model gives outputs of shape {found} for one row; expected "
-                f"{(1, self.classes)}: one logit for each class"
+                f"{(1, self._outputs)}: {what}"
             )
         return network
 
@@ -371,7 +431,6 @@ class TorchLearner:
             The held-out logits of the best epoch.
         """
         torch = _import_torch("TorchLearner")
-        entropy = torch.nn.functional.cross_entropy
         shuffle = torch.Generator().manual_seed(self.seed)
         optimiser = torch.optim.Adam(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
@@ -392,14 +451,14 @@ class TorchLearner:
                 total = w[start:end].sum()
                 if not total > 0:
                     continue
-                losses = entropy(network(x[start:end]), y[start:end], reduction="none")
+                losses = self._losses(network(x[start:end]), y[start:end])
                 optimiser.zero_grad()
                 ((losses * w[start:end]).sum() / total).backward()
                 optimiser.step()
                 averaged.update_parameters(network)
             pieces = _forward(averaged.module, rest[0].split(_ROWS))
             logits = torch.cat([part for _, part in pieces])
-            losses = entropy(logits.double(), rest[1], reduction="none")
+            losses = self._losses(logits.double(), rest[1])
             if stop.update(float((losses * rest[2]).sum() / rest[2].sum())):
                 state = averaged.module.state_dict()
                 best = {name: value.clone() for name, value in state.items()}
