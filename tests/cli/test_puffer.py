@@ -7,6 +7,7 @@ import errno
 import http.server
 import io
 import json
+import shutil
 import threading
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from rich.progress import Progress
 
 pytest.importorskip("polars")
 pytest.importorskip("matplotlib")
@@ -216,6 +216,39 @@ def test_analysis_over_days(made, tmp_path, capsys):
     assert code == 0
     assert sum(row["streams"] for row in result["schemes"]) > 10
     assert all(row["days"] <= 2 for row in result["schemes"])
+
+
+def bare(folder: Path) -> None:
+    """Leave the header of each table: a day on which nobody streamed."""
+    for path in folder.rglob("*.csv"):
+        path.write_text(path.read_text().partition("\n")[0] + "\n")
+
+
+def test_days_on_which_nobody_streamed(made, tmp_path, capsys):
+    """Such days are in releases: beside others they are no obstacle, alone they are named."""
+    days = tmp_path / "days"
+    shutil.copytree(made, days)
+    bare(days / NAMES[0])
+    code, result, err = command(
+        capsys, "analyze", DAYS, "--from", days, "--out", tmp_path / "both", "--json"
+    )
+    assert code == 0, err
+    assert all(row["days"] == 1 for row in result["schemes"])
+    bare(days)
+    code, _, err = command(capsys, "analyze", DAYS, "--from", days, "--out", tmp_path / "none")
+    assert code == 2
+    assert f"nobody streamed on {NAMES[0]}, {NAMES[1]}" in err
+    assert not (tmp_path / "none").exists()
+    code, result, _ = command(
+        capsys, "features", DAYS, "--from", days, "--to", tmp_path / "features", "--json"
+    )
+    assert code == 0
+    assert result["days"][NAMES[0]]["streams"] == 0
+    for words in (
+        ("train", DAYS, "--from", days, "--to", tmp_path / "m", "--epochs", 1),
+        ("replay", DAYS, "--from", days, "--out", tmp_path / "r", "--no-daily"),
+    ):
+        assert command(capsys, *words)[0] == 2
 
 
 def test_download_from_a_server(made, tmp_path, capsys):
@@ -425,17 +458,17 @@ def test_a_report_is_whole_or_the_one_before(made, tmp_path, capsys, monkeypatch
 
 def test_bars_name_their_day(made, tmp_path, monkeypatch):
     """Each day of several has its own bar, and an analysis moves within a day."""
-    from memento.cli import puffer
+    from memento.cli import ui
 
     seen: list[tuple[str, float]] = []
 
-    class Bars(Progress):
+    class Bars(ui.Progress):
         def update(self, task_id, **changes):
             super().update(task_id, **changes)
             task = self.tasks[task_id]
             seen.append((task.description, task.completed))
 
-    monkeypatch.setattr(puffer, "Progress", Bars)
+    monkeypatch.setattr(ui, "Progress", Bars)
     for words in (
         ("simulate", DAYS, "--to", tmp_path / "d", "--sessions", 1, "--schemes", "linear_bba",
          "--no-content"),

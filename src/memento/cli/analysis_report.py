@@ -66,7 +66,7 @@ def write_report(
     deployment = aggregates.deployment(daily)
     schemes = deployment["scheme"].tolist()
     if not schemes:
-        days = sorted(set(daily["day"].tolist()) | set(found["counts"]["day"].tolist()))
+        days = sorted(map(str, np.unique(found["counts"]["day"])))
         raise SchemaError(
             f"nobody streamed on {', '.join(days) or 'these days'}: no chunk was sent and "
             "acknowledged, so there is nothing to analyse; give days with streams"
