@@ -190,13 +190,13 @@ def default_batch_size(samples: int) -> int:
         samples: The capacity of a memory; or how many samples there are.
 
     Returns:
-        ``samples // 64``, but at least 8 and at most 256.
+        ``samples // 64``, but at least 1 and at most 256.
 
     Example:
         >>> [default_batch_size(samples) for samples in (100, 1000, 10_000, 1_000_000)]
-        [8, 15, 156, 256]
+        [1, 15, 156, 256]
     """
-    return max(8, min(samples // 64, 256))
+    return max(1, min(samples // 64, 256))
 
 
 def make_batches(

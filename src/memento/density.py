@@ -402,8 +402,17 @@ class Field:
         others = np.maximum(self.sums() - own, 0.0)
         return others / (np.maximum(self.total - own, 1e-300) * ROOT_TWO_PI)
 
+    def mean_of_others(self, alive: np.ndarray) -> float:
+        """Mean density of the batches that are left, each without its own kernel."""
+        return float(self.density(leave_one_out=True)[alive].mean())
+
     def discard(
-        self, rows: np.ndarray, excess: int, temperature: float, drawn: np.ndarray
+        self,
+        rows: np.ndarray,
+        excess: int,
+        temperature: float,
+        drawn: np.ndarray,
+        share: float = 0.0,
     ) -> np.ndarray | None:
         """Remove batches, each drawn by softmax(density / temperature), in one go.
 
@@ -412,6 +421,7 @@ class Field:
             excess: How many samples have to go at least.
             temperature: 0 to inf.
             drawn: Uniform numbers in [0, 1), at least one for each batch to go.
+            share: The temperature is at most this share of `mean_of_others`; 0: it stays as given.
 
         Returns:
             The batches, in the order in which they went; None if these distances have to be asked
@@ -433,6 +443,7 @@ class Field:
             drawn,
             rows,
             excess,
+            share,
         )
 
     def draw(self, alive: np.ndarray, temperature: float, drawn: float) -> int:

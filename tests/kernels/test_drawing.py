@@ -94,6 +94,26 @@ def test_it_ends_when_enough_samples_have_gone(form):
         assert gone.tolist() == all_gone[:count].tolist()
 
 
+@pytest.mark.parametrize("form", ["packed", "matrix"])
+def test_temperature_follows_what_is_left(form):
+    packs, sums, groups = packed_case(60)
+    kernels = packs if form == "packed" else [matrix_of(pack) for pack in packs]
+    us = np.random.default_rng(1).random(40)
+    own = [matrix_of(packs[0]), matrix_of(packs[1])[np.ix_(groups[1], groups[1])]]
+    alive, expected = np.arange(60), []
+    for u in us:  # of 60 batches, every one that goes is more than a 64th
+        left = np.min([m[np.ix_(alive, alive)].sum(axis=1) for m in own], axis=0)
+        mean = (left - 1).mean() / (len(alive) - 1) / np.sqrt(2 * np.pi)
+        temperature = min(0.01, max(1e-9, 0.1 * mean))
+        rho = left / len(alive) / np.sqrt(2 * np.pi)
+        running = np.cumsum(np.exp((rho - rho.max()) / temperature))
+        place = int(np.searchsorted(running, u * running[-1], side="right"))
+        expected.append(alive[place])
+        alive = np.delete(alive, place)
+    gone = drawing.discard(kernels, sums, groups, SCALE, 0.01, us, share=0.1)
+    assert gone.tolist() == expected
+
+
 def test_draw_is_one_step_of_it():
     packs, sums, groups = packed_case(seed=2)
     second = matrix_of(packs[1])

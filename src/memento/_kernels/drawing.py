@@ -7,7 +7,9 @@ With ``m`` batches left and kernel sums ``S_d`` under the distances ``d``, the d
 
 and the next batch to go is drawn with probability ``softmax(rho / T)_i``. Then its kernel row is
 subtracted from every ``S_d``, ``m`` falls by one, and so on. At T = 0 the densest batch goes, the
-last one on ties; at T = inf any.
+last one on ties; at T = inf any. With a share s above 0, T follows the density that is left: it is
+at most s times the mean over the batches of ``(min_d S_d[i] - 1) / ((m - 1) sqrt(2 pi))``, without
+own kernels, as it was after every 64th part; and not below 1e-9, so that equals go at random.
 
 **Groups.** Batches with the same summary have the same sum. A distance keeps one sum per *group* of
 such batches, and ``groups[i]`` is the group of batch ``i``; where all differ, ``groups[i] = i``. A
@@ -59,6 +61,7 @@ _TIE = 1e-9
 _LANES = 32
 _NO_MATRIX = np.empty((0, 0))
 _ROOT_TWO_PI = np.sqrt(2.0 * np.pi)
+_COLDEST = 1e-9
 _PER_LN2 = 1.0 / np.log(2.0)
 
 
@@ -165,6 +168,16 @@ def _smallest_sums(sums, groups, plain, ceiling, values):  # type: ignore[no-unt
         values[i] = ceiling[i]
     for d in range(len(sums)):
         _lower_to(sums[d], groups[d], plain[d], values)
+
+
+@kernel()
+def _cooled(values, m, temperature, share):  # type: ignore[no-untyped-def]
+    """Return the temperature where it follows the density of a batch among the others."""
+    total = 0.0
+    for i in range(values.shape[0]):
+        total += max(values[i] - 1.0, 0.0)  # what is gone counts nothing
+    mean = total / (max(m - 1, 1) * np.float64(m) * _ROOT_TWO_PI)
+    return min(temperature, max(_COLDEST, share * mean))
 
 
 @kernel()
@@ -276,6 +289,7 @@ def _discard(  # type: ignore[no-untyped-def]
     members,
     names,
     temperature,
+    share,
     us,
     rows,
     excess,
@@ -298,10 +312,15 @@ def _discard(  # type: ignore[no-untyped-def]
     values = np.empty(n)
     shares = np.empty(n, np.float32)
     totals = np.empty((n + TILE - 1) // TILE)
+    limit = temperature
+    due = share > 0.0
     for step in range(us.shape[0]):
         if excess <= 0:
             return step
         _smallest_sums(sums, groups, plain, ceiling[:places], values[:places])
+        if due:
+            temperature = _cooled(values[:places], m, limit, share)
+            due = False
         i = _pick(values[:places], m, temperature, us[step], shares, totals)
         out[step] = origin[i]
         ceiling[i] = -np.inf
@@ -318,6 +337,7 @@ def _discard(  # type: ignore[no-untyped-def]
                 subtract_from(_front(packs[d], sizes[d]), g, factor, 1.0, sums[d])
         if (places - m) * 64 >= places and m > 0:
             places = _drop_places(ceiling[:places], origin, groups)
+            due = share > 0.0
             for d in range(len(sums)):
                 if matrices[d].shape[0] == 0:
                     sizes[d] = _drop_groups(
@@ -335,6 +355,7 @@ def discard(
     us: Floats,
     rows: npt.NDArray[np.int64] | None = None,
     excess: int | None = None,
+    share: float = 0.0,
 ) -> npt.NDArray[np.int64]:
     """Discard batches one by one and return them in the order in which they went.
 
@@ -349,6 +370,7 @@ def discard(
         us: one uniform in [0, 1) for each batch to discard, at most n; not used at temperature 0.
         rows: int64 (n,), samples in each batch; 1 if left out.
         excess: no more batches go once this many samples have; if left out, as many as ``us`` has.
+        share: of the mean density that the temperature is at most; 0: it stays as given.
     """
     n = len(sums[0]) if groups[0] is None else len(groups[0])
     places = [
@@ -381,6 +403,7 @@ def discard(
         members,
         names,
         float(temperature),
+        float(share),
         us,
         np.ones(n, np.int64) if rows is None else rows,
         n if excess is None else excess,

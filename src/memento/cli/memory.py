@@ -71,7 +71,7 @@ def init(
         str | None, typer.Option(help="What decides who stays; default: memento.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Samples in a batch; by default 8 to 256, from the capacity.")
+        int | None, typer.Option(help="Samples in a batch; by default 1 to 256, from the capacity.")
     ] = None,
     bandwidth: Annotated[float | None, typer.Option(help="Kernel width; default 0.1.")] = None,
     temperature: Annotated[

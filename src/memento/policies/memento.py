@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +21,9 @@ _TEMPERATURE = 0.01
 # about e^10 times more rarely than one of that density, wherever densities are small, too.
 _SHARE = 0.1
 # Not 0, at which the last of equals goes, so the end of the order; equals go at random.
-_LOWEST = 1e-9
+_COLDEST = 1e-9
+# So many batches at a time, as time grows with their square.
+_MOST_BATCHES = 8192
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,15 @@ class Memento(SampleSpace, Policy):
         temperature: 0 always discards the densest batch (of equals the last in batch order);
             ``math.inf`` discards at random; between, rare batches are discarded with some
             probability too, so that noise is forgotten. None, the default, is 0.01, but at most a
-            tenth of the mean density of a batch among the others: where samples are spread out,
-            0.01 would discard what is rare almost as often as what is dense.
+            tenth of the mean density of a batch among the others that are left: where samples are
+            spread out, 0.01 would discard what is rare almost as often as what is dense.
         fill: Whether the memory is filled up to its capacity with single samples (drawn from the
             batch discarded last, then from the remainder that filled no batch). False keeps whole
             batches only. None, the default, fills with ``remainder="even"``.
 
     The other arguments are those of `SampleSpace`. Time grows with the square of the number of
-    batches, memory with their number. As published:
+    batches, memory with their number; with ``remainder="even"``, what is offered beyond 8192
+    batches comes in parts drawn at random, so that time grows with their number. As published:
     ``Memento(distances, batch_size=256, bandwidth=0.1, temperature=0.01,
     sort_by=("y", "yhat", "x"), remainder="drop")``.
 
@@ -83,32 +87,52 @@ class Memento(SampleSpace, Policy):
     ) -> Choice:
         if capacity is None or held.size + fresh.size <= capacity:
             return Choice(everything(held, fresh))
-        even = self.remainder == "even"
-        batches = self.batches(
-            (held, fresh), size=self.size_for(capacity), rng=rng if even else None
-        )
-        field = self.field(batches)
-        kept, discarded = thin(field, batches.sizes, capacity, self._temperature(field), rng)
-        rows = batches.order[np.repeat(kept, batches.sizes)]
-        stays = np.zeros(held.size + fresh.size, dtype=bool)
-        stays[rows] = True
-        if (even if self.fill is None else self.fill) and len(rows) < capacity:
-            stays[self._spare(batches, discarded, len(stays), rng)[: capacity - len(rows)]] = True
+        parts = tuple(part for part in (held, fresh) if part.size)
+        even, size = self.remainder == "even", self.size_for(capacity)
+        order = self.order(parts, rng=rng if even else None)
+        stays = np.arange(len(order)) < held.size
+        pieces = self._pieces(held.size, fresh.size, size, rng)
+        for piece in pieces:
+            stays[piece] = True
+            there = order if len(pieces) == 1 else order[stays[order]]
+            if len(there) > capacity:
+                rows = self._thinned(self.cut(parts, there, size=size), capacity, len(stays), rng)
+                stays[:] = False
+                stays[rows] = True
         return Choice(np.flatnonzero(stays))
 
-    def _temperature(self, field: Field) -> float:
-        if self.temperature is not None:
-            return self.temperature
-        shared = float(field.density(leave_one_out=True).mean())
-        return min(_TEMPERATURE, max(_LOWEST, _SHARE * shared))
+    def _pieces(
+        self, held: int, fresh: int, size: int, rng: np.random.Generator
+    ) -> Sequence[np.ndarray | slice]:
+        """Fresh rows in the parts that are offered one after the other; mostly a single one."""
+        room = _MOST_BATCHES * size
+        if self.remainder != "even" or held + fresh <= room:
+            return [slice(held, None)]
+        count = -(-fresh // max(room - held, room // 2))
+        return np.array_split(held + rng.permutation(fresh), count)
 
-    @staticmethod
+    def _thinned(
+        self, batches: Batches, capacity: int, total: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Rows of the batches that stay, and what fills the memory up."""
+        temperature, share = self.temperature, 0.0
+        if temperature is None:
+            temperature, share = _TEMPERATURE, _SHARE
+        sizes = batches.sizes
+        kept, discarded = thin(self.field(batches), sizes, capacity, temperature, rng, share)
+        rows = batches.order[np.repeat(kept, sizes)]
+        fill = self.remainder == "even" if self.fill is None else self.fill
+        if fill and len(rows) < capacity:
+            spare = self._spare(batches, discarded, total, rng)
+            rows = np.concatenate([rows, spare[: capacity - len(rows)]])
+        return rows
+
     def _spare(
-        batches: Batches, discarded: list[int], size: int, rng: np.random.Generator
+        self, batches: Batches, discarded: list[int], size: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Single rows to fill up with: of the batch discarded last, then of no batch."""
         last = rng.permutation(batches.rows(discarded[-1]) if discarded else batches.order[:0])
-        if len(batches.order) == size:
+        if len(batches.order) == size or self.remainder == "even":
             return last
         outside = np.ones(size, dtype=bool)
         outside[batches.order] = False
@@ -121,6 +145,7 @@ def thin(
     capacity: int,
     temperature: float,
     rng: np.random.Generator,
+    share: float = 0.0,
 ) -> tuple[np.ndarray, list[int]]:
     """Discard batches by density until at most ``capacity`` samples are left.
 
@@ -130,6 +155,8 @@ def thin(
         capacity: Most samples to keep.
         temperature: As for `Memento`.
         rng: One number is drawn a discard; none at temperature 0.
+        share: The temperature is at most this share of the mean density of a batch among the
+            others that are left; 0: it stays as given.
 
     Returns:
         ``(n,)`` bool, which batches stay, and those that were discarded, in that order.
@@ -140,7 +167,7 @@ def thin(
         return alive, []
     before = rng.bit_generator.state
     drawn = np.zeros(len(sizes)) if temperature == 0 else rng.random(len(sizes))
-    gone = field.discard(sizes, left - capacity, temperature, drawn)
+    gone = field.discard(sizes, left - capacity, temperature, drawn, share)
     rng.bit_generator.state = before
     if gone is not None:
         if temperature != 0:
@@ -149,7 +176,9 @@ def thin(
         return alive, gone.tolist()
     discarded = []
     while left > capacity:
-        batch = field.draw(alive, temperature, 0.0 if temperature == 0 else rng.random())
+        cold = max(_COLDEST, share * field.mean_of_others(alive)) if share else temperature
+        drawn_now = 0.0 if temperature == 0 else rng.random()
+        batch = field.draw(alive, min(temperature, cold), drawn_now)
         field.remove(batch)
         alive[batch] = False
         left -= int(sizes[batch])
