@@ -85,7 +85,7 @@ def test_values(rng_of, bandwidth, grid, sizes):
     densities = [naive.kde(batch, grid, width) for batch in batches]
     distance = JensenShannon.of_values("v", grid, bandwidth)
     summaries = distance.summarise(Batches.of(batches, {"v": 0}))
-    np.testing.assert_allclose(summaries, densities, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(summaries, densities, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(
         distance.matrix(batches),
         naive.matrix(densities, densities, lambda p, q: naive.jensen_shannon(p, q, grid)),

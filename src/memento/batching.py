@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from memento._kernels import fitting
 from memento.errors import SchemaError, SettingError, warn
 from memento.samples import Samples
 
@@ -93,10 +94,8 @@ class Batches:
             return self.parts[0][name][rows]
         first, second = self.halves(name)
         if first.dtype == second.dtype and first.flags.c_contiguous and second.flags.c_contiguous:
-            from memento._kernels import moving
-
             found = np.empty((len(rows), *first.shape[1:]), first.dtype)
-            moving.gather_rows(first, second, rows, found)
+            fitting("moving", len(rows)).gather_rows(first, second, rows, found)
             return found
         late = rows >= len(first)
         shape = (len(rows), *first.shape[1:])
@@ -443,8 +442,6 @@ def sort_order(
         >>> sort_order(Samples(p=[[0.4, 0.6], [0.9, 0.1], [0.2, 0.8]]), ["p"])
         array([1, 2, 0])
     """
-    from memento._kernels import sorting
-
     if missing not in ("warn", "error", "skip"):
         raise SettingError(f'missing is {missing!r}; expected "warn", "error" or "skip"')
     given = (samples,) if isinstance(samples, Samples) else samples
@@ -462,7 +459,8 @@ def sort_order(
             keys.extend(arrays)
     if rng is not None:
         keys.append(_at_random(size, few=unique, rng=rng))
-    return sorting.order(keys, size)
+    order: np.ndarray = fitting("sorting", size).order(keys, size)
+    return order
 
 
 def _at_random(size: int, few: bool, rng: np.random.Generator) -> _Key:
@@ -529,8 +527,6 @@ def _keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _plain_keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
-    from memento._kernels import sorting
-
     kinds = {column.dtype for column in columns}
     if len(kinds) > 1:  # bits are comparable within one type only
         common = np.result_type(*kinds)
@@ -544,6 +540,7 @@ def _plain_keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         rows = column.reshape(len(column), int(np.prod(column.shape[1:])))
         if rows.dtype.kind in "bMm":
             rows = rows.view(np.uint8 if rows.dtype.kind == "b" else np.int64)
+        sorting = fitting("sorting", len(rows))
         found = sorting.mode_and_value(rows)
         modes.append(found.position)
         values.append(sorting.descending(found.value))
@@ -552,9 +549,8 @@ def _plain_keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def _ranks(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Order-preserving unsigned numbers of one-dimensional values."""
-    from memento._kernels import sorting
-
     if _orderable(columns[0]):
+        sorting = fitting("sorting", sum(map(len, columns)))
         return [
             sorting.ascending(column.view(np.int64) if column.dtype.kind in "Mm" else column)
             for column in columns

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from memento._kernels import fitting
 from memento.arrivals import Arrivals
 from memento.policies._policy import State
 from memento.samples import Samples
@@ -135,17 +136,14 @@ class Overwrite:
 
     def prepare(self) -> None:
         """Have the loops compiled, so that nothing is left that takes long or may fail."""
-        from memento._kernels import moving
-
+        moving = fitting("moving", len(self.old))
         moving.shift_rows(self.buffer, self.old[:0], np.zeros(1, np.uint8))
         fill_rows(self.fresh, self.new[:0], self.buffer, 0)
 
     def apply(self) -> None:
         """Move the rows; from anywhere where it stopped before."""
-        from memento._kernels import moving
-
         if not self.moved[0]:
-            moving.shift_rows(self.buffer, self.old, self.moved)
+            fitting("moving", len(self.old)).shift_rows(self.buffer, self.old, self.moved)
         fill_rows(self.fresh, self.new, self.buffer, len(self.old))
 
 
@@ -223,9 +221,8 @@ def _room(before: int, size: int, capacity: int | None) -> int:
 def fill_rows(source: np.ndarray, rows: np.ndarray, target: np.ndarray, start: int) -> None:
     """``target[start:start + len(rows)] = source[rows]``, where target is not source."""
     if source.dtype == target.dtype and source.flags.c_contiguous:
-        from memento._kernels import moving
-
-        moving.move_rows(source, rows, target, start)
+        # Not by the rows that are moved: before an insert is applied, it is tried with none.
+        fitting("moving", len(source)).move_rows(source, rows, target, start)
         return
     row_bytes = max(1, target.dtype.itemsize * int(np.prod(target.shape[1:])))
     step = max(1, _PIECE // row_bytes)

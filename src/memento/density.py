@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from memento import arguments
+from memento._kernels import SMALL_BATCHES, SMALL_TERMS, fitting
 from memento.batching import (
     Batches,
     Missing,
@@ -38,8 +39,6 @@ __all__ = ["Field", "SampleSpace", "batch_densities", "cross_density", "kernels"
 Precision = Literal["auto", "exact", "fast"]
 
 ROOT_TWO_PI = math.sqrt(2 * math.pi)
-# Up to this many terms (pairs of batches times classes) the exact kernel takes about 0.1 s.
-_EXACT_TERMS = 10_000_000
 # With fewer batches in a memory, a single one is too large a part of all to tell what is rare.
 _FEW_BATCHES = 32
 # Kernels of up to this many pairs are kept as a matrix (128 MB); beyond, rows are computed again.
@@ -427,14 +426,14 @@ class Field:
             The batches, in the order in which they went; None if these distances have to be asked
             one by one.
         """
-        from memento._kernels import drawing
-
         kernels = [term.kernel for term in self.terms]
         # The compiled loop knows one bandwidth; matrices have theirs worked in.
         packed = {term.scale for term in self.terms if isinstance(term, _Packed)}
         if self._weights is not None or len(packed) > 1 or any(k is None for k in kernels):
             return None
-        return drawing.discard(
+        matrices = not any(isinstance(term, _Packed) for term in self.terms)
+        drawing = fitting("drawing", self.size, SMALL_BATCHES if matrices else -1)
+        gone: np.ndarray = drawing.discard(
             kernels,
             [term.values for term in self.terms],
             [term.own_groups() for term in self.terms],
@@ -445,12 +444,11 @@ class Field:
             excess,
             share,
         )
+        return gone
 
     def draw(self, alive: np.ndarray, temperature: float, drawn: float) -> int:
         """One batch among those alive, by softmax(density / temperature); it is not removed."""
-        from memento._kernels import drawing
-
-        return drawing.draw(
+        batch: int = fitting("drawing", self.size, SMALL_BATCHES).draw(
             [term.values for term in self.terms],
             [term.own_groups() for term in self.terms],
             alive,
@@ -458,6 +456,7 @@ class Field:
             temperature,
             drawn,
         )
+        return batch
 
     def remove(self, batch: int) -> None:
         """Take the kernel of one batch out of all sums."""
@@ -527,16 +526,14 @@ def _term(
 
 def _is_fast(first: np.ndarray, second: np.ndarray, precision: Precision) -> bool:
     if precision == "auto":
-        return len(first) * second.size > _EXACT_TERMS
+        return len(first) * second.size > SMALL_TERMS
     return precision == "fast"
 
 
 def _collapse(summaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which of the distinct summaries each batch has, and these, in order of appearance."""
-    from memento._kernels import summaries as kernels
-
     flat = np.ascontiguousarray(summaries.reshape(len(summaries), -1), dtype=np.float64)
-    groups, firsts, _ = kernels.collapse(flat)
+    groups, firsts, _ = fitting("summaries", len(flat)).collapse(flat)
     return groups, summaries[firsts]
 
 

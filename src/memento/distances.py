@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from memento import arguments, missing
+from memento._kernels import SMALL_TERMS, fitting
 from memento.batching import Batches
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
@@ -257,10 +258,9 @@ class JensenShannon(Distance):
         return None
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        from memento._kernels import jensen_shannon
-
         distances = np.empty((len(first), len(second)))
-        jensen_shannon.exact_matrix(first, second, self.quadrature, distances)
+        module = fitting("jensen_shannon", len(first) * second.size, SMALL_TERMS)
+        module.exact_matrix(first, second, self.quadrature, distances)
         return distances
 
     def simplex(self, summaries: np.ndarray) -> np.ndarray:
@@ -354,8 +354,7 @@ class _OfLabels(JensenShannon):
     def summarise(self, batches: Batches) -> np.ndarray:
         if self.classes is None and self.known is None:
             return self.bind(batches.parts).summarise(batches)
-        from memento._kernels import summaries
-
+        summaries = fitting("summaries", len(batches.order))
         counts = np.zeros((len(batches), len(self._known())))
         first, second = (self._codes(half) for half in batches.halves(self.column))
         if not any(len(half) and half.min() < 0 for half in (first, second)):
@@ -449,13 +448,11 @@ def check_probabilities(name: str, rows: np.ndarray) -> None:
         DomainError: An entry is not finite or negative, or a row does not sum to 1 within 1e-3; the
             message names such a row.
     """
-    from memento._kernels import sorting
-
     if not len(rows):
         return
     if not rows.shape[1]:
         raise SchemaError(f"column {name!r} has no classes; expected at least one a row")
-    found = sorting.mode_and_value(rows)
+    found = fitting("sorting", len(rows)).mode_and_value(rows)
     if found.nonfinite_row >= 0:
         check_finite(name, rows)
     if found.minimum < 0:
@@ -475,12 +472,11 @@ def check_probabilities(name: str, rows: np.ndarray) -> None:
 
 
 def _mean_rows(batches: Batches, column: str) -> np.ndarray:
-    from memento._kernels import summaries
-
     first, second = batches.halves(column)
     if first.dtype.kind != "f" or first.dtype.itemsize < 4:
         first, second = first.astype(np.float64), second.astype(np.float64)
     means = np.zeros((len(batches), first.shape[1]))
+    summaries = fitting("summaries", len(batches.order))
     summaries.mean_rows(first, second, batches.order, batches.offsets, means)
     return means
 
@@ -654,8 +650,8 @@ def _silverman(values: np.ndarray) -> np.ndarray:
         return np.zeros(len(values))
     ordered = np.sort(values, axis=1)
     low, lower, upper, high = (_quantile(ordered, level) for level in (0.01, 0.25, 0.75, 0.99))
-    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795)
-    spread = np.where(spread > 0, spread, (high - low) / 4.6526957)
+    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795003921634)
+    spread = np.where(spread > 0, spread, (high - low) / 4.6526957480816815)
     return np.asarray(spread * (size * 3 / 4) ** (-1 / 5))
 
 

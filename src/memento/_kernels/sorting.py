@@ -20,7 +20,7 @@ looks at what makes rows probabilities on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -28,10 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memento._kernels import kernel
-
-Rows = npt.NDArray[np.int64]
-Key = npt.NDArray[np.unsignedinteger[Any]]
-LazyKey = Callable[[Rows], Key]
+from memento._kernels.plain import Key, LazyKey, Modes, Rows, unsigned_keys
 
 # ----------------------------------------------------------------------------------------------
 # Keys
@@ -58,59 +55,18 @@ def ascending(values: npt.NDArray[Any]) -> Key:
         values: (n,) of float16, float32, float64, a signed or unsigned integer, bool, datetime64 or
             timedelta64 (their "not a time" comes first).
     """
-    return _keys(values, False)
+    return unsigned_keys(values, False, _float_keys)
 
 
 def descending(values: npt.NDArray[Any]) -> Key:
     """Return unsigned integers whose order is the values' descending order; NaN is last too."""
-    return _keys(values, True)
-
-
-def _keys(values: npt.NDArray[Any], reverse: bool) -> Key:
-    values = np.ascontiguousarray(values)
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
-    kind, width = values.dtype.kind, values.dtype.itemsize
-    unsigned = np.dtype(f"u{width}")
-    if kind == "f":
-        # the infinity's bits: all of the exponent's and none of the mantissa's
-        infinity = np.array([np.inf], values.dtype).view(unsigned)[0]
-        sign = unsigned.type(1 << (8 * width - 1))
-        keys = np.empty(len(values), unsigned)
-        _float_keys(values.view(unsigned), sign, infinity, reverse, keys)
-        return keys
-    keys = values.view(unsigned)
-    if kind in "imM":
-        keys = keys ^ unsigned.type(1 << (8 * width - 1))
-    return ~keys if reverse else keys
+    return unsigned_keys(values, True, _float_keys)
 
 
 # ----------------------------------------------------------------------------------------------
 # Largest entries
 
 _BLOCK = 8 if numba.config.DISABLE_JIT else 64  # type: ignore[attr-defined]
-
-
-class Modes(NamedTuple):
-    """What ``mode_and_value`` finds in a matrix (n, k).
-
-    Attributes:
-        position: (n,) of the narrowest unsigned type, column of the entry largest in absolute
-            value, the first on ties.
-        value: (n,) float32 or float64, that entry with its sign.
-        minimum: the smallest entry of all, and ``minimum_row`` a row that has it.
-        deviation: the largest |sum of a row - 1|, and ``deviation_row`` a row that has it.
-        nonfinite_row: the first row with a NaN or an infinity, which the other figures pass over,
-            or -1.
-    """
-
-    position: npt.NDArray[np.unsignedinteger[Any]]
-    value: npt.NDArray[np.floating[Any]]
-    minimum: float
-    minimum_row: int
-    deviation: float
-    deviation_row: int
-    nonfinite_row: int
 
 
 @kernel()
