@@ -29,7 +29,7 @@ from typing import Any
 
 # Up to these sizes numpy takes less time than loading compiled code does.
 SMALL_ROWS = 1 << 17
-SMALL_TERMS = 20_000_000  # pairs of batches times numbers in a summary
+SMALL_TERMS = 32_000_000  # pairs of batches times numbers in a summary: about 0.1 s
 SMALL_BATCHES = 2048
 
 # Kernels that run as plain Python, which numba is asked for to see into them, are all to be run.
