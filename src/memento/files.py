@@ -165,7 +165,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         b'kept'
     """
     with replacing(path) as temporary:
-        temporary.write_bytes(data)
+        write_synced(temporary, lambda file: file.write(data))
 
 
 @contextlib.contextmanager

@@ -557,3 +557,31 @@ def test_no_work_tree(models, tmp_path):
     version = models.publish(Ttp.fresh(0), "v0")
     with pytest.raises(StorageError, match="no clone of a git repository"):
         mirror_to_git(version, tmp_path, "a")
+
+
+@pytest.mark.parametrize("folder", ["*", ":/", "[a-z]*", "?", "-f", ":(top)x", "a\\b", "x/.git/y"])
+def test_folders_that_git_reads_as_something_else(models, clone, folder):
+    """Nothing of a person's is touched: git's own patterns would clear away all of the tree."""
+    _, work = clone
+    (work / "precious").write_text("untracked")
+    with pytest.raises(SettingError, match="by its plain path"):
+        mirror_to_git(models.publish(Ttp.fresh(0), "v0"), work, folder)
+    assert (work / "precious").read_text() == "untracked"
+
+
+@pytest.mark.parametrize("remote", ["--upload-pack=touch {}", "elsewhere", "ext::touch {}", ""])
+def test_a_remote_is_one_that_git_lists(models, clone, tmp_path, remote):
+    _, work = clone
+    remote = remote.format(tmp_path / "ran")
+    with pytest.raises(SettingError, match="expected one that git remote lists"):
+        mirror_to_git(models.publish(Ttp.fresh(0), "v0"), work, "a", remote=remote)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_of_a_person_s_is_left_alone(models, clone):
+    _, work = clone
+    (work / "src").mkdir()
+    (work / "src" / "thesis.tex").write_text("mine")
+    with pytest.raises(ForeignError, match=r"holds other things \(thesis\.tex\)"):
+        mirror_to_git(models.publish(Ttp.fresh(0), "v0"), work, "src")
+    assert (work / "src" / "thesis.tex").read_text() == "mine"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memento.cli import packages
+from memento.cli.printing import forgiving_output
 from memento.errors import MementoError
 
 if TYPE_CHECKING:
@@ -73,10 +74,16 @@ def main(arguments: list[str] | None = None) -> None:
     with codes of its own; `memento run` and `memento datacenter` end with 130 or 143 when a signal
     stopped them.
 
+    What cannot be printed (a closed pipe, a full disk) changes neither the work nor the exit code.
+
     Args:
         arguments: Words after the name of the program; those of the process if left out.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with forgiving_output():
+        _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: list[str]) -> None:
     try:
         import rich
         from typer.main import get_command

@@ -94,10 +94,11 @@ def load_model(spec: str, files: Sequence[Path] = ()) -> Predictor:
     """A predictor from what stands after ``--model``.
 
     Args:
-        spec: ``model.pt`` (TorchScript), ``model.onnx``, or ``module:function``, where the function
-            takes the inputs array and returns probabilities; the module may lie in the working
-            directory. The module may state in ``model_version``, a text or a function that returns
-            one, which model the function uses.
+        spec: ``model.pt`` (TorchScript: a program, to be trusted), ``model.onnx``, or
+            ``module:function``, where the function takes the inputs array and returns
+            probabilities; the module may lie in the working directory. The module may state in
+            ``model_version``, a text or a function that returns one, which model the function
+            uses.
         files: Files whose content is the model, too: what a function reads, such as its weights.
 
     Raises:
@@ -143,6 +144,11 @@ def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         import torch
     except ModuleNotFoundError as error:
         raise MissingExtraError("torch", "torch", f"--model {path}") from error
+    warnings.warn(
+        f"{path} is TorchScript, a program that runs with your rights and may write files: use it "
+        "only if you trust who made it; ONNX models run no code",
+        stacklevel=2,
+    )
     try:
         with warnings.catch_warnings():
             # Newer versions of torch announce a successor, which unpickles and so is not read here.

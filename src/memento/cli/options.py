@@ -39,7 +39,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="Predict with model.pt (TorchScript), model.onnx or module:function. Predictions that "
+        help="Predict with model.pt (TorchScript: code, for models you trust), "
+        "model.onnx or module:function. Predictions that "
         "are held from another model are made again.",
     ),
 ]

@@ -40,7 +40,14 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import Lock, atomic_write, digest, storage_errors, sync_folder
+from memento.files import (
+    Lock,
+    atomic_write,
+    digest,
+    storage_errors,
+    sync_folder,
+    temporary_of,
+)
 
 __all__ = [
     "STATES",
@@ -411,12 +418,13 @@ class Attempt:
     def beat(self, progress: tuple[float, float, str] | None = None) -> None:
         """Give a sign of life; a full disk must not stop the body."""
         beat = {"attempt": self.number, "time": time.time(), "progress": progress}
-        temporary = self.place.heartbeat.with_name(f".heartbeat.{os.getpid()}.tmp")
+        temporary = temporary_of(self.place.heartbeat)
         try:
             temporary.write_text(json.dumps(beat))
             temporary.replace(self.place.heartbeat)  # not synced: it matters only while we live
         except OSError:
-            pass
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def commit(self, inputs: Iterable[Path]) -> None:
         """Make the output the result of the experiment."""

@@ -270,6 +270,9 @@ class DeploymentSettings:
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise SettingError(f"variant {name!r}; name it with letters, digits, '-' and '_'")
             Memory(self.capacity, variant.policy)
+        from memento.cases.puffer.publish import check_git_folder
+
+        check_git_folder(self.git_folder)
         for name, least in (
             ("keep", 2),  # one to go back to
             ("late_days", 0),

@@ -38,7 +38,16 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import Lock, atomic_write, digest, storage_errors, sync_folder, write_synced
+from memento.files import (
+    Lock,
+    atomic_write,
+    digest,
+    local_path,
+    storage_errors,
+    sync_folder,
+    temporary_of,
+    write_synced,
+)
 from memento.learner import digest_of_state
 
 __all__ = ["Publication", "Switch", "Version", "digest_of", "is_sound", "mirror_to_git"]
@@ -395,7 +404,7 @@ class Publication:
         facts: Mapping[str, Any],
         validate: Callable[[tuple[Network, ...]], None] | None,
     ) -> None:
-        staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        staging = temporary_of(folder)
         try:
             ttp.write(staging)
             files = {}
@@ -443,8 +452,7 @@ class Publication:
         target = os.path.join("versions", name)
         if self.link.is_symlink() and os.readlink(self.link) == target:
             return
-        temporary = self.root / f".current.{os.getpid()}.tmp"
-        temporary.unlink(missing_ok=True)
+        temporary = temporary_of(self.link)
         os.symlink(target, temporary)
         os.replace(temporary, self.link)
         sync_folder(self.root)
@@ -470,7 +478,7 @@ def mirror_to_git(
     Args:
         version: What to publish.
         work_tree: Top folder of a clone, on the branch to commit to.
-        folder: Inside of it; receives the 15 files and the manifest, other files there are removed.
+        folder: Inside of it, for this alone; receives the 15 files and the manifest.
         remote: Name of the remote to fetch from before and to push to; None for no network.
         timeout: For each call of git, in s.
         attempts: Fetches and pushes if others push at the same time.
@@ -484,20 +492,24 @@ def mirror_to_git(
         StorageError: No work tree, a rebase of a person goes on there, or git fails; its message is
             quoted. The next call goes on.
         DamagedError: The version's files differ from its manifest.
-        SettingError: A folder that leads out of the work tree, or into git's own.
+        ForeignError: The folder holds other things; it is left as it is.
+        SettingError: A folder that leads out of the work tree, or into git's own, or that git would
+            take for a pattern; a remote that git does not know.
     """
-    tree = Path(work_tree)
+    tree = local_path(work_tree, "work_tree")
+    check_git_folder(folder)
     target = tree / folder
-    parts = Path(folder).parts
-    inside = target.resolve().is_relative_to(tree.resolve())  # also if links lead elsewhere
-    if os.path.isabs(folder) or not parts or ".." in parts or parts[0] == ".git" or not inside:
+    if not target.resolve().is_relative_to(tree.resolve()):  # links lead elsewhere
         raise SettingError(f"folder={folder!r}; name one inside the work tree")
     version.verify()
     if not (tree / ".git").is_dir():
         raise StorageError(f"{tree} is no clone of a git repository; make one with: git clone")
     with storage_errors("publish", tree), Lock(tree / ".git" / "memento-publish.lock"):
+        _check_only_ours(target)
         _free_index(tree)
         git = _Git(tree, timeout)
+        if remote is not None:
+            _check_remote(git, remote)
         _end_rebase(git, tree)
         # What a killed process copied halfway is no commit of anybody.
         git("reset", "--quiet", "--", folder)
@@ -520,6 +532,47 @@ def mirror_to_git(
             if attempt == attempts - 1:
                 git("push", "--quiet", "--set-upstream", remote, branch)  # raises with the reason
     return None
+
+
+def check_git_folder(folder: Any) -> None:
+    """Raise if a folder is no plain path inside of a work tree, as git would read it.
+
+    Raises:
+        SettingError: It is absolute, leads out of the tree or into git's own, or has characters
+            that git takes for a pattern, an option or a place in its history.
+    """
+    plain = isinstance(folder, str) and re.fullmatch(r"[^-:*?\[\]\\\0\n][^*?\[\]\\\0\n]*", folder)
+    parts = Path(folder).parts if plain else ()
+    if not parts or os.path.isabs(folder) or ".." in parts or ".git" in map(str.lower, parts):
+        raise SettingError(
+            f"folder={folder!r}; name one inside the work tree by its plain path, without any of "
+            "*?[]\\ and not beginning with - or :"
+        )
+
+
+def _check_only_ours(target: Path) -> None:
+    """Raise if a folder holds anything but a version, or what a killed process left of one."""
+    names = {*_FILES, _MANIFEST}
+    others = [
+        path.name
+        for path in (target.iterdir() if target.is_dir() else ())
+        if path.name not in names
+        and not (path.name.endswith(".tmp") and path.name[1:].startswith(tuple(names)))
+    ]
+    if others or (os.path.lexists(target) and not target.is_dir()):
+        raise ForeignError(
+            f"{target} holds other things ({', '.join(sorted(others)[:3])}); name a folder for "
+            "models alone"
+        )
+
+
+def _check_remote(git: _Git, remote: str) -> None:
+    """Raise if git knows no such remote: anything else it might take for an option or a command."""
+    known = git("remote").splitlines()
+    if remote not in known:
+        raise SettingError(
+            f"remote={remote!r}; expected one that git remote lists ({', '.join(known) or 'none'})"
+        )
 
 
 def _commit(git: _Git, version: Version, target: Path, folder: str) -> str | None:
@@ -602,7 +655,7 @@ class _Git:
     def _run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                ["git", "-C", str(self._tree), *words],
+                ["git", "--literal-pathspecs", "-C", str(self._tree), *words],
                 capture_output=True,
                 text=True,
                 timeout=self._timeout,
@@ -694,8 +747,7 @@ def _renumbered(data: bytes) -> bytes:
 def _remove(folder: Path) -> None:
     """A folder disappears at once for whoever lists it, then its files go."""
     if folder.exists():
-        gone = folder.with_name(f".{folder.name}.{os.getpid()}.removed.tmp")
-        _erase(gone)
+        gone = temporary_of(folder)
         os.rename(folder, gone)
         _erase(gone)
 

@@ -33,7 +33,7 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import atomic_write, storage_errors, sync_folder
+from memento.files import atomic_write, replacing, storage_errors
 
 if TYPE_CHECKING:
     import polars as pl
@@ -720,23 +720,19 @@ def write_day(
 
 def _write_table(path: Path, frame: pl.LazyFrame) -> None:
     pl = polars("writing a Puffer day")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    packed = path.name.endswith(".gz")
     try:
-        if path.name.endswith(".parquet"):
-            frame.sink_parquet(temporary)
-        else:
-            packed = path.name.endswith(".gz")
-            frame.sink_csv(
-                temporary, compression="gzip" if packed else "uncompressed", check_extension=False
-            )
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        with replacing(path) as temporary:
+            if path.name.endswith(".parquet"):
+                frame.sink_parquet(temporary)
+            else:
+                frame.sink_csv(
+                    temporary,
+                    compression="gzip" if packed else "uncompressed",
+                    check_extension=False,
+                )
     except pl.exceptions.PolarsError as error:
         raise SchemaError(f"{path.name}: {_first_line(error)}; see TABLES for types") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _kind_of(file_name: str) -> tuple[str | None, str | None]:
