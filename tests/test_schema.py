@@ -204,6 +204,15 @@ def test_integers_stay_integers_once_all_labels_are_known():
     np.testing.assert_array_equal(memory.samples["y"], np.concatenate([day(0)["y"], day(1)["y"]]))
 
 
+@pytest.mark.parametrize("policy", [ClassBalancedReservoir(), space(batch_size=2)], ids=repr)
+def test_labels_that_are_floats_only_as_some_are_missing(policy):
+    memory = Memory(10, policy)
+    memory.insert(id=[1, 2, 3], y=[0.0, np.nan, 1.0], yhat=outputs(3))
+    assert memory.label([2], y=[1.0]) == 1
+    assert memory.samples["y"].tolist() == [0, 1, 1]
+    assert memory.samples["y"].dtype == np.int64
+
+
 def test_ids_of_text_and_labels_of_text():
     memory = Memory(10, Reservoir(), ids="key")
     memory.insert(key=["a", "b", "c"], y=["", "", ""])

@@ -525,11 +525,13 @@ class Memory(Guarded):
         elif (given := _through_json(policy.settings())) != saved:
             if not isinstance(saved, Mapping):
                 raise DamagedError(f"the saved policy is {arguments.shown(saved)}; no mapping")
+            # A setting that was not known when it was saved is as good as None.
             differing = sorted(n for n in {*given, *saved} if given.get(n) != saved.get(n))
-            raise ForeignError(
-                f"the memory's policy differs from the one given in {', '.join(differing)}:"
-                f" saved {saved.get(differing[0])!r}, given {given.get(differing[0])!r}"
-            )
+            if differing:
+                raise ForeignError(
+                    f"the memory's policy differs from the one given in {', '.join(differing)}:"
+                    f" saved {saved.get(differing[0])!r}, given {given.get(differing[0])!r}"
+                )
         contents = memory_fields(documents)
         rng = snapshot.generator_from(documents.get("generator", {}))
         memory = cls(contents["capacity"], policy, rng)

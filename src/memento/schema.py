@@ -7,7 +7,7 @@ and what comes are made to fit each other here, before a policy sees them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Schema:
             raise SchemaError("no columns; give at least one")
         fresh = self._with_awaited(held, fresh, policy)
         if not len(held):
-            return Plan({}, fresh, self, {})
+            return Plan({}, fresh, replace(self, whole=self._classes(fresh, {}, policy)), {})
         self._check_names(held, fresh, policy)
         old, new, whole, hidden = dict(held), {}, dict(self.whole), set()
         appended = {c for d in getattr(policy, "distances", ()) for c in d.appended}
@@ -83,6 +83,7 @@ class Schema:
                 lacking = (missing.lacking(part).any() for part in (old[name], new[name]))
                 hidden |= {name} if any(lacking) else set()
         changed = {n: a for n, a in old.items() if n not in held or a is not held[n]}
+        whole = self._classes(Samples.borrow(new), whole, policy)
         schema = Schema(self.ids, whole, frozenset(hidden))
         return Plan(old, Samples.borrow(new), schema, changed)
 
@@ -99,6 +100,19 @@ class Schema:
             return fresh
         blank = np.full(fresh.size, np.nan)
         return fresh.with_columns(dict.fromkeys(absent, blank))
+
+    def _classes(self, fresh: Samples, whole: Mapping[str, str], policy: Policy) -> dict[str, str]:
+        """Also columns of labels that came as floats only because some are missing."""
+        found = dict(whole)
+        if self.ids not in fresh or getattr(policy, "bins", None) is not None:
+            return found
+        distances = getattr(policy, "distances", ())
+        for name in {getattr(policy, "label", None), *(c for d in distances for c in d.labels)}:
+            if name in fresh and name not in found and fresh[name].dtype.kind == "f":
+                known = fresh[name][~missing.lacking(fresh[name])]
+                if 0 < len(known) < fresh.size and (known == np.trunc(known)).all():
+                    found[name] = "int64"
+        return found
 
     def _check_names(self, held: Samples, fresh: Samples, policy: Policy) -> None:
         absent = [

@@ -228,6 +228,18 @@ def test_any_regressor(estimator: Any) -> None:
         learner.fit(samples.with_columns(y=samples["y"].astype(str)))
 
 
+def test_labels_of_a_name_that_goes_on() -> None:
+    samples = clusters(50, (0, 1))
+    named = Samples(x=samples["x"], y_class=samples["y"])
+    learner, other = SklearnLearner(LogisticRegression()), SklearnLearner(LogisticRegression())
+    with pytest.warns(UserWarning, match="labels are taken from 'y_class'"):
+        learner.fit(named)
+    other.restore(learner.state())
+    assert sorted(other.annotate(named)) == ["logscore", "loss", "yhat"]
+    with pytest.raises(SchemaError, match="no column 'y'"):
+        SklearnLearner(LogisticRegression()).fit(named.with_columns(y_other=samples["y"]))
+
+
 # --- weights
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from chances import assert_counts, assert_same_law, follow
 from memento import ClassBalancedReservoir, Memory, Samples
-from memento.errors import SchemaError
+from memento.errors import SchemaError, SettingError
 
 
 def naive_cbrs(labels, capacity: int, rng: np.random.Generator) -> list[int]:
@@ -129,3 +129,27 @@ def test_labels_of_any_kind(kind):
 def test_bad_columns(columns, message):
     with pytest.raises(SchemaError, match=message):
         Memory(5, ClassBalancedReservoir()).insert(columns)
+
+
+def test_numbers_are_balanced_by_quantiles():
+    """The same whether they come at once or in parts; the tails are held as often as the middle."""
+    rng = np.random.default_rng(0)
+    y = rng.exponential(size=4000)
+    memory = Memory(200, ClassBalancedReservoir(bins=4), seed=1)
+    memory.insert(y=y[:50])
+    memory.insert(y=y[50:150])
+    for start in range(150, 4000, 350):
+        memory.insert(y=y[start : start + 350])
+    edges = [memory.state.counters[f"edge/{i}"] for i in (1, 2, 3)]
+    counts = np.bincount(np.searchsorted(edges, memory.samples["y"], side="right"))
+    assert counts.tolist() == [50, 50, 50, 50]
+    assert memory.weights.sum() == pytest.approx(4000)
+    with pytest.raises(SchemaError, match="one number"):
+        Memory(9, ClassBalancedReservoir(bins=4)).insert(y=["a"])
+    with pytest.raises(SettingError, match="bins is 1"):
+        ClassBalancedReservoir(bins=1)
+    waiting = Memory(100, ClassBalancedReservoir(bins=4))
+    waiting.insert(id=np.arange(90), y=np.full(90, np.nan))
+    assert waiting.label(np.arange(90), y=y[:90]) == 90
+    waiting.insert(id=np.arange(90, 200), y=y[90:200])
+    assert len(waiting) == 100

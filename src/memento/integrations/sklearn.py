@@ -47,7 +47,9 @@ class SklearnLearner:
     Args:
         estimator: A scikit-learn classifier or regressor of one output: pipelines, searches and
             ensembles included. It is cloned, never changed.
-        label: Column of the labels, (n,): integers, bools or texts; for a regressor numbers.
+        label: Column of the labels, (n,): integers, bools or texts; for a regressor numbers. Where
+            a fit finds no such column, but a single one whose name goes on with ``_...``, it is
+            that one from then on, and a warning says so.
         inputs: Column of the inputs, (n,) or (n, ...); further axes are flattened.
         classes: A number k, for labels in ``[0, k)``, or all labels in the order of the columns of
             ``yhat``. None: those found. Then integers up to 255 are the columns of their own
@@ -116,6 +118,7 @@ class SklearnLearner:
             ModelError: The estimator refuses the samples.
         """
         samples = Samples.borrow(samples)
+        self._find_label(samples)
         rows, labels = self._labels(samples)
         inputs = self._inputs(samples)
         if not len(rows):
@@ -188,6 +191,7 @@ class SklearnLearner:
         state = _stored(self._fitted)
         if self.classes_ is not None:
             state["classes"] = self.classes_
+        state["label"] = np.array([self.label])
         return state
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -209,7 +213,23 @@ class SklearnLearner:
                 f"{type(self.estimator).__name__}; build it with the same estimator"
             )
         self._fitted = fitted
+        if "label" in state:
+            self.label = str(np.asarray(state["label"])[0])
         self.classes_ = np.array(state["classes"]) if "classes" in state else None
+
+    def _find_label(self, samples: Samples) -> None:
+        """Take labels from ``y_class``, say, where they are sought in ``y`` and there is none."""
+        alike = [
+            name
+            for name, column in samples.items()
+            if name.startswith(f"{self.label}_") and column.ndim == 1
+        ]
+        if self.label not in samples and len(alike) == 1:
+            warn(
+                f"no column {self.label!r}: labels are taken from {alike[0]!r}; name it, as in "
+                f"SklearnLearner(..., label={alike[0]!r})"
+            )
+            self.label = alike[0]
 
     def _labels(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         """Rows that have a label, and these labels."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from memento.arguments import check, text
-from memento.policies._columns import labels
+from memento.arguments import check, optional, text, whole
+from memento.policies._columns import labels, numbers
 from memento.policies._policy import Choice, Policy, State, column_of, everything
 from memento.samples import Samples
 
@@ -27,7 +27,10 @@ class ClassBalancedReservoir(Policy):
     in a reservoir (Vitter 1985), in the place of any sample of its own label.
 
     Args:
-        label: Column of integers, bools or strings, one a sample.
+        label: Column of integers, bools or strings, one a sample; with ``bins`` of numbers.
+        bins: For numbers: so many bins with equal shares of the samples (quantiles) are the labels.
+            Their edges are those of all samples that have come when the memory is first full, and
+            stay.
 
     What is held of a label is a uniform random sample of all that came with it, so each sample
     stands for ``seen / held`` of its label: these are the weights. Training with them undoes the
@@ -49,12 +52,16 @@ class ClassBalancedReservoir(Policy):
     marks: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
 
     label: str = "y"
+    bins: int | None = None
 
     def __post_init__(self) -> None:
-        check(self, label=text())
+        check(self, label=text(), bins=optional(whole(2)))
 
     def check(self, fresh: Samples) -> None:
-        labels(fresh, self.label)
+        if self.bins is None:
+            labels(fresh, self.label)
+        else:
+            numbers(fresh, self.label)
 
     def choose(
         self,
@@ -65,10 +72,25 @@ class ClassBalancedReservoir(Policy):
         rng: np.random.Generator,
     ) -> Choice:
         rows = everything(held, fresh)
-        names, codes = np.unique(column_of(self.label, held, fresh), return_inverse=True)
+        counters = dict(state.counters)
+        found = column_of(self.label, held, fresh)
+        if self.bins is not None:
+            if "edge/1" not in counters:  # all that came is here: it is counted anew
+                edges = np.quantile(found, np.arange(1, self.bins) / self.bins)
+                inner = np.searchsorted(edges, found[: held.size], side="right")
+                counters = {
+                    f"seen/{number}": int(count)
+                    for number, count in enumerate(np.bincount(inner, minlength=self.bins))
+                }
+                if capacity is not None and len(rows) > capacity:
+                    counters |= {f"edge/{i}": float(edge) for i, edge in enumerate(edges, 1)}
+            else:
+                edges = np.array([counters[f"edge/{i}"] for i in range(1, self.bins)])
+            found = np.searchsorted(edges, found, side="right")
+        names, codes = np.unique(found, return_inverse=True)
         keys = [str(name.item()) for name in names]
-        seen = np.array([state.counters.get(f"seen/{key}", 0) for key in keys], np.int64)
-        full = np.array([state.counters.get(f"full/{key}", 0) for key in keys], bool)
+        seen = np.array([counters.get(f"seen/{key}", 0) for key in keys], np.int64)
+        full = np.array([counters.get(f"full/{key}", 0) for key in keys], bool)
         if capacity is None or len(rows) <= capacity:
             seen += np.bincount(codes[held.size :], minlength=len(keys))
         else:
@@ -79,7 +101,6 @@ class ClassBalancedReservoir(Policy):
             drawn = rng.random((fresh.size - early, 2))
             kept = balancing.balance(codes, capacity, seen, full, drawn)
             rows = np.flatnonzero(kept)
-        counters = dict(state.counters)
         counters |= {f"seen/{key}": int(count) for key, count in zip(keys, seen, strict=True)}
         counters |= {f"full/{key}": 1 for key, was in zip(keys, full, strict=True) if was}
         stands_for = seen / np.maximum(np.bincount(codes[rows], minlength=len(keys)), 1)
