@@ -184,13 +184,13 @@ def test_words_are_completed(capsys, monkeypatch):
 
 
 def test_warnings_are_lines(capsys, monkeypatch, tmp_path):
-    from memento import Memory
+    from memento.cli import memory
 
     def load(folder):
         warnings.warn("a column \x1b[2J is not there", UserWarning, stacklevel=2)
         raise memento.errors.StorageError("no")
 
-    monkeypatch.setattr(Memory, "load", load)
+    monkeypatch.setattr(memory, "_load", load)
     code, _, err = call(capsys, "memory", "status", str(tmp_path))
     assert code == 2
     assert err.splitlines() == [

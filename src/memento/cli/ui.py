@@ -139,7 +139,8 @@ class Progress(progress.Progress):
         self._done.set()
         if self._watch is not None:
             self._watch.join()
-        super().stop()
+        if not self.disable:
+            super().stop()
 
     def add_task(self, description: str, *args: Any, **kwargs: Any) -> progress.TaskID:  # noqa: D102
         task = super().add_task(visible(description), *args, **kwargs)
