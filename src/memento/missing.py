@@ -7,13 +7,12 @@ float64 for as long as some are missing, which is refused where that would chang
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from memento.casting import type_for
 from memento.errors import SchemaError
 
-__all__ = ["blank", "fits", "join", "lacking", "whole_again"]
+__all__ = ["blank", "join", "lacking", "whole_again"]
 
 # Beyond it float64 cannot tell all whole numbers apart.
 _EXACT = 2**53
@@ -66,17 +65,13 @@ def blank(name: str, size: int, like: np.ndarray) -> np.ndarray:
     )
 
 
-def fits(given: np.dtype[Any], held: np.dtype[Any]) -> bool:
-    """Whether values of one type can be kept in a column of another without loss."""
-    if given.kind in "US" and given.kind == held.kind:
-        return True  # strings get longer as needed
-    return bool(np.can_cast(given, held, "safe"))
-
-
 def join(
     name: str, held: np.ndarray, fresh: np.ndarray, *, was: str | None, appended: bool
 ) -> tuple[np.ndarray, np.ndarray, str | None]:
     """Make what is held of a column and what comes fit each other.
+
+    Values decide: the type held stays where it holds what comes exactly, or else becomes one that
+    holds both.
 
     Args:
         name: Of the column, for messages.
@@ -90,7 +85,7 @@ def join(
         Both, changed where they have to be, and ``was`` as it is for both.
 
     Raises:
-        SchemaError: They do not fit; with what to do.
+        SchemaError: They do not fit; with what to do. A ColumnTypeError if no type holds both.
     """
     if held.shape[1:] != fresh.shape[1:]:
         held, fresh = _of_one_width(name, held, fresh, appended)
@@ -106,19 +101,16 @@ def join(
         return held, blank(name, len(fresh), held), was
     if was is not None and fresh.dtype.kind in "biu":
         return held, _as_float(name, fresh), str(np.result_type(np.dtype(was), fresh.dtype))
-    if fits(fresh.dtype, held.dtype):
-        return held, fresh, was
     if held.dtype.kind in "biu" and fresh.dtype.kind == "f" and lacking(fresh).any():
         known = fresh[~np.isnan(fresh)]
         if (known == np.trunc(known)).all() and (np.abs(known) <= _EXACT).all():
             return _as_float(name, held), fresh.astype(np.float64), str(held.dtype)
-    if held.dtype.kind in "US" and fresh.dtype.kind in "US":
+    dtype = type_for(name, held, fresh)
+    if dtype.kind in "US":  # as long as the longest, which room is made for later
         return held, fresh, was
-    raise SchemaError(
-        f"column {name!r} is of type {fresh.dtype}, this memory holds {held.dtype} and "
-        f"a conversion could lose something; "
-        f"convert it with .astype({held.dtype.name!r})"
-    )
+    if dtype != held.dtype:
+        held = held.astype(dtype)
+    return held, fresh.astype(dtype, copy=False), was
 
 
 def _of_one_width(

@@ -30,6 +30,7 @@ def read_samples(
     maps: Sequence[tables.Mapped],
     wanted: Sequence[str] | None,
     prediction: whose.Prediction | None,
+    reading: tables.Reading,
 ) -> Samples:
     """All files' samples, with predictions if a model is given, checked one file after the other.
 
@@ -38,7 +39,7 @@ def read_samples(
     """
     must: list[str] | None = None if wanted is None and not memory.samples else [*(wanted or ())]
     may: list[str] = []
-    if wanted is None and must is not None:
+    if wanted is None:
         may = list(dict.fromkeys([*memory.samples, *settings.needed_columns(memory.policy)]))
     keep = None if must is None else [*must, *may]
     if prediction is not None and must is not None and keep is not None:
@@ -50,7 +51,7 @@ def read_samples(
     with ui.Progress(transient=True, after=5.0) as bar:
         task = bar.add_task("reading", total=len(paths))
         for path in paths:
-            samples = tables.read(path, maps, must, may)
+            samples = tables.read(path, maps, must, may, reading.like(memory.samples))
             with tables.in_file(path, samples.size):
                 if prediction is not None:
                     samples = prediction.add(samples)
@@ -101,12 +102,16 @@ def telling_what_is_late(memory: Memory, fresh: Samples, folder: Path) -> Iterat
 
 
 def read_table(
-    file: str, maps: Sequence[tables.Mapped], columns: Sequence[str] | None, id_: str | None
+    file: str,
+    maps: Sequence[tables.Mapped],
+    columns: Sequence[str] | None,
+    id_: str | None,
+    reading: tables.Reading,
 ) -> Samples:
     """The columns of a file for samples that are held; those asked for, and that of ids."""
     (path,) = tables.expand([file])
-    reading = columns if columns is None or id_ is None else list(dict.fromkeys([*columns, id_]))
-    given = tables.read(path, maps, reading)
+    wanted = columns if columns is None or id_ is None else list(dict.fromkeys([*columns, id_]))
+    given = tables.read(path, maps, wanted, reading=reading)
     if id_ is not None and id_ not in given:
         raise SchemaError(
             f"{path}: column {id_!r}, which tells samples apart, is missing; there are "

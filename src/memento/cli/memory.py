@@ -22,6 +22,7 @@ from memento.cli import status as state
 from memento.cli.options import (
     AsJson,
     Columns,
+    Encoding,
     Folder,
     Id,
     Inputs,
@@ -31,8 +32,10 @@ from memento.cli.options import (
     ModelName,
     Out,
     Predictions,
+    Separator,
     Softmax,
     Table,
+    Types,
     Weights,
 )
 from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, StorageError
@@ -164,6 +167,9 @@ def insert(
     inputs: Inputs = "x",
     predictions: Predictions = None,
     softmax: Softmax = False,
+    types: Types = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Offer the samples of all FILEs, together as one insert; the policy decides which stay.
@@ -172,6 +178,7 @@ def insert(
     changes nothing, so that a job may be run again.
     """
     maps = [tables.parse_map(text) for text in map_ or ()]
+    how = tables.parse_reading(types or (), separator, encoding)
     wanted = intake.listed(columns)
     paths = tables.expand(files)
     predictor = whose.load(model, model_file, model_name)
@@ -186,7 +193,7 @@ def insert(
             raise _UnchangedError
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the insert repeats them
-            fresh = intake.read_samples(memory, rest, maps, wanted, prediction)
+            fresh = intake.read_samples(memory, rest, maps, wanted, prediction, how)
         if prediction is None:
             whose.given_in_files(memory, fresh, model_name)
         else:
@@ -228,6 +235,9 @@ def annotate(
     inputs: Inputs = "x",
     predictions: Predictions = None,
     softmax: Softmax = False,
+    types: Types = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict all that is held, and the last training set, again; or attach columns from a file.
@@ -238,6 +248,7 @@ def annotate(
     if (file is None) == (model is None):
         raise SettingError("give either FILE, or --model to predict with")
     maps = [tables.parse_map(text) for text in map_ or ()]
+    how = tables.parse_reading(types or (), separator, encoding)
     predictor = whose.load(model, model_file, model_name)
     with _changing(folder) as memory:
         _need_samples(memory, folder)
@@ -247,7 +258,9 @@ def annotate(
             prediction.again(memory, always=True)
             attached = [prediction.column]
         else:
-            given = intake.read_table(str(file), maps, intake.listed(columns), id_)
+            given = intake.read_table(
+                str(file), maps, intake.listed(columns), id_, how.like(memory.samples)
+            )
             attached, reference = intake.attach(memory, str(file), given, id_)
             whose.attached(memory, attached, model_name, reference=reference)
     also = " and in the last training set" if reference else ""
@@ -271,6 +284,9 @@ def label(
     id_: Id = None,
     map_: Map = None,
     columns: Columns = None,
+    types: Types = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Give samples that are held the labels of FILE, which may come days later.
@@ -278,9 +294,12 @@ def label(
     Samples that are no longer held are left out; the same labels again change nothing.
     """
     maps = [tables.parse_map(text) for text in map_ or ()]
+    how = tables.parse_reading(types or (), separator, encoding)
     with _changing(folder) as memory:
         name = id_ or memory.ids
-        given = intake.read_table(file, maps, intake.listed(columns), name)
+        given = intake.read_table(
+            file, maps, intake.listed(columns), name, how.like(memory.samples)
+        )
         labels = [column for column in given if column != name]
         if columns is None:  # a file of labels may say more
             labels = [c for c in labels if c in memory.samples or c in memory.policy.reads]

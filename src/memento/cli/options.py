@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from memento.cli import tables
+
 __all__ = [
     "AsJson",
     "Columns",
+    "Encoding",
     "Folder",
     "Id",
     "Inputs",
@@ -19,8 +22,10 @@ __all__ = [
     "ModelName",
     "Out",
     "Predictions",
+    "Separator",
     "Softmax",
     "Table",
+    "Types",
     "Weights",
 ]
 
@@ -34,6 +39,21 @@ Map = Annotated[
         help="Read NAME from the file's column SOURCE; several names or a pattern ('yhat=p_*') are "
         "stacked into one column, patterns in natural order. Repeatable.",
     ),
+]
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--types",
+        metavar="NAME=TYPE",
+        help=f"Read NAME as {', '.join(tables.TYPES)}. Repeatable.",
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(metavar="CHARACTER", help="Between the columns of CSV; default: found."),
+]
+Encoding = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of CSV, such as latin-1; default: UTF-8.")
 ]
 Model = Annotated[
     str | None,

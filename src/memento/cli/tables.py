@@ -12,18 +12,19 @@ import fnmatch
 import glob
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from memento.casting import common_type
+from memento.cli.readers import TYPES, Reading, module, opened, parse_reading
 from memento.errors import (
-    DamagedError,
+    ColumnTypeError,
     InputError,
-    MementoError,
-    MissingExtraError,
     ModelError,
     SchemaError,
     SettingError,
@@ -32,7 +33,19 @@ from memento.errors import (
 from memento.files import local_path, replacing, storage_errors
 from memento.samples import Samples
 
-__all__ = ["Mapped", "check_ending", "expand", "in_file", "join", "parse_map", "read", "write"]
+__all__ = [
+    "TYPES",
+    "Mapped",
+    "Reading",
+    "check_ending",
+    "expand",
+    "in_file",
+    "join",
+    "parse_map",
+    "parse_reading",
+    "read",
+    "write",
+]
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -57,14 +70,14 @@ class Mapped:
         """Whether the result is two-dimensional."""
         return len(self.sources) > 1 or bool(_WILD.search(self.sources[0]))
 
-    def find(self, names: Sequence[str]) -> list[str]:
+    def find(self, names: Mapping[str, Any]) -> list[str]:
         """The columns of a file that this one is made of.
 
         Raises:
             SchemaError: A source is not there.
         """
         if not self.stacks:
-            return [_existing(self.sources[0], names)]
+            return [self._existing(self.sources[0], names)]
         found: list[str] = []
         for source in self.sources:
             if _WILD.search(source):
@@ -75,8 +88,16 @@ class Mapped:
                     )
                 found += sorted(matching, key=_natural)
             else:
-                found.append(_existing(source, names))
+                found.append(self._existing(source, names))
         return found
+
+    def _existing(self, source: str, names: Mapping[str, Any]) -> str:
+        if source not in names:
+            raise SchemaError(
+                f"column {source!r}, which --map {self} names, is missing; there are "
+                f"{_listed(names)}"
+            )
+        return source
 
     def __str__(self) -> str:
         return f"{self.name}={','.join(self.sources)}"
@@ -139,37 +160,43 @@ def read(
     maps: Sequence[Mapped] = (),
     columns: Sequence[str] | None = None,
     optional: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> Samples:
     """The columns of one file.
 
     Args:
         file: ``.parquet``, ``.pq``, ``.csv``, ``.tsv`` (also ``.gz``), ``.arrow``, ``.feather``,
-            ``.ipc`` or ``.npz``.
+            ``.ipc`` or ``.npz``, in small letters or capitals.
         maps: Columns to rename or stack; all others keep their names.
         columns: Names, after mapping, to keep; all if left out. Others are not even read where the
             format allows it.
         optional: Names to keep as well where the file has them.
+        reading: Types of columns, and how a text is written.
 
     Returns:
         At least one row. Lists of one length are columns of shape ``(n, k)``. Missing values are
-        NaN in columns of floats, and refused elsewhere.
+        NaN among numbers (whole ones are float64 then), NaT among times, the empty text.
 
     Raises:
-        SchemaError: A column is missing, given twice, ragged, or has missing values; no rows.
+        SchemaError: A column is missing, given twice, ragged, or has values that no type keeps; no
+            rows.
         DamagedError: The file is truncated or of another type than its name says.
         StorageError: The file cannot be read.
         SettingError: The type of the file is unknown.
     """
-    reader = _reader(file)
+    reading = reading or Reading()
     with in_file(file):
         if not file.is_file():
             raise StorageError("no such file; check the name and the folder")
         with storage_errors("read", file):
             if file.stat().st_size == 0:
                 raise SchemaError("the file is empty (0 bytes); write it again")
-            with _damage(file), reader(file) as source:
+            with opened(file, reading) as source:
                 plan = _plan(source.names, maps, columns, optional)
-                raw = source.columns(sorted({name for names in plan.values() for name in names[0]}))
+                wanted = list(dict.fromkeys(n for names, _ in plan.values() for n in names))
+                _check_names(wanted, source.names)
+                types = _types(plan, reading.types)
+                raw = source.columns(wanted, types, _texts(plan, reading.texts))
         arrays = {
             name: _stacked(name, sources, raw) if stacks else raw[sources[0]]
             for name, (sources, stacks) in plan.items()
@@ -196,12 +223,23 @@ def join(files: Sequence[Path], parts: Sequence[Samples]) -> Samples:
                 )
             for name in first:
                 here, there = part[name], first[name]
-                if here.shape[1:] != there.shape[1:] or _family(here) != _family(there):
+                if here.shape[1:] != there.shape[1:]:
                     raise SchemaError(
                         f"column {name!r} is {_described(here)}, but {_described(there)} in "
-                        f"{files[0]}; give all files one type and width"
+                        f"{files[0]}; give all files one width"
                     )
-    return first if len(parts) == 1 else Samples.concat(parts)
+                try:
+                    common_type(name, [there, here])
+                except ColumnTypeError:
+                    raise SchemaError(
+                        f"column {name!r} is {_described(here)}, but {_described(there)} in "
+                        f"{files[0]}, and no type keeps all values of both; give one for all "
+                        f"files, as in --types {name}=text"
+                    ) from None
+    if len(parts) == 1:
+        return first
+    with _remedy():
+        return Samples.concat(parts)
 
 
 def check_ending(file: Path) -> None:
@@ -212,7 +250,7 @@ def check_ending(file: Path) -> None:
         MissingExtraError: What writes it is not installed.
     """
     if _writer(file) in (_write_parquet, _write_arrow):
-        _arrow("lib")
+        module("lib")
 
 
 def write(file: Path, samples: Samples) -> None:
@@ -234,7 +272,8 @@ def in_file(file: Path, rows: int | None = None) -> Iterator[None]:
     """Put the file's name, and its number of rows, before the message of whatever is raised."""
     where = f"{file}" if rows is None else f"{file} ({rows:,} rows)"
     try:
-        yield
+        with _remedy():
+            yield
     except (InputError, ModelError, StorageError) as error:
         message = str(error)
         if str(file) in message:
@@ -242,159 +281,19 @@ def in_file(file: Path, rows: int | None = None) -> Iterator[None]:
         raise type(error)(f"{where}: {message}") from error
 
 
-# --- reading ---------------------------------------------------------------------------------
-
-
-class _Source:
-    """An open file: its names, and columns on demand."""
-
-    def __init__(self, names: Sequence[str], columns: Callable[[list[str]], Mapping[str, Any]]):
-        self.names = list(names)
-        self._columns = columns
-
-    def columns(self, names: list[str]) -> dict[str, np.ndarray]:
-        raw = self._columns(names)
-        return {name: _filled(name, raw[name]) for name in names}
-
-
 @contextlib.contextmanager
-def _parquet(file: Path) -> Iterator[_Source]:
-    parquet = _arrow("parquet")
-    # ParquetFile, not read_table: that one takes folders like day=3/ for further columns.
-    with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
-        names = opened.schema_arrow.names
-        _unique(names)
-        yield _Source(names, lambda wanted: _table(opened.read(columns=wanted)))
-
-
-@contextlib.contextmanager
-def _csv(file: Path) -> Iterator[_Source]:
-    csv = _arrow("csv")
-    delimiter = "\t" if ".tsv" in file.suffixes else ","
-    parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
-    with csv.open_csv(file, parse_options=parsing) as opened:
-        names = opened.schema.names
-    _unique(names)
-
-    def columns(wanted: list[str]) -> dict[str, Any]:
-        converting = csv.ConvertOptions(include_columns=wanted)
-        return _table(csv.read_csv(file, parse_options=parsing, convert_options=converting))
-
-    yield _Source(names, columns)
-
-
-@contextlib.contextmanager
-def _ipc(file: Path) -> Iterator[_Source]:
-    feather = _arrow("feather")
-    ipc = _arrow("ipc")
-    with file.open("rb") as opened:
-        magic = opened.read(6)
-    if magic == b"ARROW1":
-        with ipc.open_file(str(file)) as opened_file:
-            names = opened_file.schema.names
-        _unique(names)
-        yield _Source(names, lambda wanted: _table(feather.read_table(file, columns=wanted)))
-    else:  # a stream of record batches has no such mark
-        with file.open("rb") as opened, ipc.open_stream(opened) as stream:
-            _unique(stream.schema.names)
-            yield _Source(
-                stream.schema.names, lambda wanted: _table(stream.read_all().select(wanted))
-            )
-
-
-@contextlib.contextmanager
-def _npz(file: Path) -> Iterator[_Source]:
-    if not zipfile.is_zipfile(file):  # numpy would take it for a pickle and say so
-        raise zipfile.BadZipFile("no archive of numpy.savez")
-    with np.load(file, allow_pickle=False) as archive:
-
-        def columns(wanted: list[str]) -> dict[str, Any]:
-            arrays = {}
-            for name in wanted:
-                try:
-                    arrays[name] = archive[name]
-                except ValueError as error:
-                    if "pickle" not in str(error):
-                        raise
-                    raise SchemaError(
-                        f"column {name!r} holds Python objects, which are never read from disk; "
-                        "save it as numbers, strings or datetimes"
-                    ) from error
-            return arrays
-
-        yield _Source(archive.files, columns)
-
-
-_READERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[_Source]]] = {
-    ".parquet": _parquet,
-    ".pq": _parquet,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".csv.gz": _csv,
-    ".tsv.gz": _csv,
-    ".arrow": _ipc,
-    ".feather": _ipc,
-    ".ipc": _ipc,
-    ".npz": _npz,
-}
-
-
-def _reader(file: Path) -> Callable[[Path], contextlib.AbstractContextManager[_Source]]:
-    for ending in ("".join(file.suffixes[-2:]).lower(), file.suffix.lower()):
-        if ending in _READERS:
-            return _READERS[ending]
-    raise SettingError(
-        f"{file}: unknown type of file {file.suffix or '(no ending)'!r}; known are "
-        f"{', '.join(_READERS)}"
-    )
-
-
-@contextlib.contextmanager
-def _damage(file: Path) -> Iterator[None]:
-    """What the readers raise on broken files, as one kind of error."""
+def _remedy() -> Iterator[None]:
+    """Types that do not fit, with what helps on the command line."""
     try:
         yield
-    except (MementoError, OSError) as error:
-        # pyarrow raises a plain OSError without a number for broken pages inside a Parquet file.
-        if isinstance(error, MementoError) or error.errno is not None:
-            raise
-        raise DamagedError(_broken(file, error)) from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DamagedError(_broken(file, error)) from error
+    except ColumnTypeError as error:
+        raise SchemaError(
+            f"{error.found}; give the column another type, as in --types {error.column}=text "
+            "(from the first insert on), or leave it out with --columns"
+        ) from error
 
 
-def _broken(file: Path, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return (
-        f"cannot be read as {file.suffix.lstrip('.')}: {reason}; it is truncated or of another "
-        "type, write or fetch it again"
-    )
-
-
-def _arrow(module: str) -> Any:
-    try:
-        import importlib
-
-        return importlib.import_module(f"pyarrow.{module}")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "cli", "reading and writing such files") from error
-
-
-def _table(table: Any) -> dict[str, Any]:
-    return {name: table.column(name) for name in table.column_names}
-
-
-def _filled(name: str, column: Any) -> Any:
-    """Missing floats become NaN, since only columns that a distance needs must be complete."""
-    if isinstance(column, np.ndarray) or not column.null_count:
-        return column
-    if str(column.type) in ("halffloat", "float", "double"):
-        return column.to_numpy()
-    missing = np.asarray(column.is_null())
-    raise SchemaError(
-        f"column {name!r}: {column.null_count:,} of {len(column):,} values are missing, the first "
-        f"is row {int(missing.argmax())}; fill or drop them, or leave the column out with --columns"
-    )
+# --- what is read ----------------------------------------------------------------------------
 
 
 def _plan(
@@ -406,13 +305,14 @@ def _plan(
     """For every column of the result: the columns of the file, and whether they are stacked."""
     plan: dict[str, tuple[list[str], bool]] = {}
     used: set[str] = set()
+    there = dict.fromkeys(names)
     for mapped in maps:
         if mapped.name in plan:
             raise SettingError(f"--map gives {mapped.name!r} twice; give it once")
-        found = mapped.find(names)
+        found = mapped.find(there)
         plan[mapped.name] = (found, mapped.stacks)
         used.update(found)
-    for name in names:
+    for name in there:
         if name in used:
             continue
         if name in plan:
@@ -421,12 +321,41 @@ def _plan(
                 f"the one in the file, as in --map {name}_raw={name}"
             )
         plan[name] = ([name], False)
-    if columns is None:
-        return plan
+    columns = list(plan) if columns is None else columns
     for name in columns:
-        _existing(name, list(plan))
-    there = [name for name in optional if name in plan]
-    return {name: plan[name] for name in dict.fromkeys([*columns, *there])}
+        if name not in plan and name not in there:
+            raise SchemaError(
+                f"column {name!r} is missing; there are {_listed(list(plan))}; rename or stack "
+                f"columns with --map {name}=SOURCE"
+            )
+    # What --map has taken may be wanted by itself as well.
+    kept = dict.fromkeys([*columns, *(n for n in optional if n in plan or n in there)])
+    return {name: plan.get(name, ([name], False)) for name in kept}
+
+
+def _types(plan: Mapping[str, tuple[list[str], bool]], types: Mapping[str, str]) -> dict[str, str]:
+    """Types of the columns of the file, from those of the result."""
+    return {source: types[name] for name in plan if name in types for source in plan[name][0]}
+
+
+def _texts(plan: Mapping[str, tuple[list[str], bool]], texts: Collection[str]) -> set[str]:
+    return {source for name in plan if name in texts for source in plan[name][0]}
+
+
+def _check_names(wanted: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse names that do not tell which column is meant."""
+    if "" in wanted:
+        raise SchemaError(
+            f"column {names.index('') + 1} has no name (is it the index of a pandas table?); name "
+            "it in the file, or leave it out with --columns"
+        )
+    counts = Counter(names)
+    twice = sorted(name for name in wanted if counts[name] > 1)
+    if twice:
+        raise SchemaError(
+            f"columns {_listed(twice)} stand in the file twice; rename one of each, or leave them "
+            "out with --columns"
+        )
 
 
 def _stacked(name: str, sources: Sequence[str], raw: Mapping[str, Any]) -> np.ndarray:
@@ -437,7 +366,7 @@ def _stacked(name: str, sources: Sequence[str], raw: Mapping[str, Any]) -> np.nd
                 f"column {source!r} is {_described(piece)}; columns that are stacked into {name!r} "
                 "hold one number a row"
             )
-    kind = np.result_type(*pieces.values())
+    kind = common_type(name, list(pieces.values()))
     stacked = np.empty((pieces.size, len(pieces)), kind)
     for i, piece in enumerate(pieces.values()):
         stacked[:, i] = piece
@@ -448,16 +377,21 @@ def _stacked(name: str, sources: Sequence[str], raw: Mapping[str, Any]) -> np.nd
 
 
 def _write_npz(file: Path, samples: Samples) -> None:
-    with file.open("wb") as opened:
-        np.savez(opened, **samples)  # type: ignore[arg-type]
+    # Not numpy.savez, which takes names for its own arguments.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in samples.items():
+            if "\0" in name:
+                raise SettingError(f"column {name!r} has a zero byte in its name; not for NPZ")
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _write_parquet(file: Path, samples: Samples) -> None:
-    _arrow("parquet").write_table(_arrow_table(samples), file)
+    module("parquet").write_table(samples.to_arrow(), file)
 
 
 def _write_arrow(file: Path, samples: Samples) -> None:
-    _arrow("feather").write_feather(_arrow_table(samples), str(file))
+    module("feather").write_feather(samples.to_arrow(), str(file))
 
 
 def _write_csv(file: Path, samples: Samples) -> None:
@@ -465,6 +399,10 @@ def _write_csv(file: Path, samples: Samples) -> None:
     wide = [name for name, array in samples.items() if array.ndim > 1]
     if wide:
         raise SettingError(f"{file}: column {wide[0]!r} has more than one dimension; not for CSV")
+    odd = [name for name, array in samples.items() if array.dtype.kind in "cSV"]
+    if odd:
+        kind = samples[odd[0]].dtype
+        raise SettingError(f"{file}: column {odd[0]!r} is of type {kind}; not for CSV, use .npz")
     columns = [
         array.astype(str) if array.dtype.kind in "mM" else array for array in samples.values()
     ]
@@ -472,20 +410,6 @@ def _write_csv(file: Path, samples: Samples) -> None:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(samples)
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
-
-
-def _arrow_table(samples: Samples) -> Any:
-    arrow = _arrow("lib")
-
-    def column(name: str, array: np.ndarray) -> Any:
-        if array.dtype.names:
-            raise SettingError(f"column {name!r} is structured; export to .npz")
-        if array.ndim == 1:
-            return arrow.array(array)
-        flat = column(name, np.ascontiguousarray(array).reshape(-1, *array.shape[2:]))
-        return arrow.FixedSizeListArray.from_arrays(flat, array.shape[1])
-
-    return arrow.table({name: column(name, array) for name, array in samples.items()})
 
 
 _WRITERS = {
@@ -511,21 +435,6 @@ def _writer(file: Path) -> Callable[[Path, Samples], None]:
 # --- words -----------------------------------------------------------------------------------
 
 
-def _existing(name: str, names: Sequence[str]) -> str:
-    if name not in names:
-        raise SchemaError(
-            f"column {name!r} is missing; there are {_listed(names)}; rename or stack columns with "
-            f"--map {name}=SOURCE"
-        )
-    return name
-
-
-def _unique(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SchemaError(f"columns {_listed(twice)} stand in the file twice; rename one of each")
-
-
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key in which p_2 comes before p_10."""
     return [
@@ -535,14 +444,9 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
+def _listed(names: Collection[str], most: int = 12) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _family(array: np.ndarray) -> str:
-    """Types that can stand in one column: numbers (a CSV may show 1.0 as 1), strings, ..."""
-    return "number" if array.dtype.kind in "iuf" else array.dtype.kind
 
 
 def _described(array: np.ndarray) -> str:
