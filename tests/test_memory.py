@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import memento.contents
 from memento import (
@@ -26,6 +27,7 @@ from memento import (
 )
 from memento.arrivals import Arrivals
 from memento.errors import (
+    ColumnTypeError,
     DamagedError,
     DomainError,
     ForeignError,
@@ -238,6 +240,79 @@ def test_it_describes_itself():
 # ------------------------------------------------------------------------------------- failures
 
 
+BIG = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("held", "offered", "dtype"),
+    [
+        ([10], [10.5], "f8"),
+        ([10], [10.0], "i8"),
+        (np.array([1, 2], np.int8), [200], "i8"),
+        (np.array([0.5], np.float32), [0.1], "f8"),
+        (np.array([0.5], np.float32), [0.25], "f4"),
+        ([True, False], [0, 1], "?"),
+        ([1], np.array([2**63], np.uint64), "u8"),
+        (["a"], ["longer"], "U6"),
+        (np.array(["2024-01-01"], "M8[D]"), np.array(["2024-01-01T05"], "M8[h]"), "M8[h]"),
+        (np.array([5]), np.array([7], ">i8"), "i8"),
+    ],
+)
+@pytest.mark.parametrize("lent", [False, True])
+def test_types_grow_where_that_changes_nothing(held, offered, dtype, lent, tmp_path):
+    memory = Memory(10, FIFO())
+    memory.insert(x=held)
+    before = memory.samples if lent else None
+    memory.insert(x=offered)
+    memory.insert(x=held)
+    expected = [*np.asarray(held).tolist(), *np.asarray(offered).tolist(), *np.asarray(held).tolist()]
+    assert memory.samples["x"].dtype == np.dtype(dtype)
+    assert memory.samples["x"].astype(dtype).tolist() == np.array(expected, dtype).tolist()
+    if before is not None:
+        np.testing.assert_array_equal(before["x"], held)
+    memory.save(tmp_path / "m")
+    assert Memory.load(tmp_path / "m").samples["x"].tolist() == memory.samples["x"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("held", "offered"),
+    [
+        ([0.5], [BIG]),
+        ([BIG], [0.5]),
+        ([-1], np.array([2**63], np.uint64)),
+        (["1"], [1]),
+        ([1], ["1"]),
+        ([b"a"], ["a"]),
+        (np.array(["3000-01-01"], "M8[D]"), np.array([1], "M8[ns]")),
+        ([5], np.array([5], "m8[s]")),
+    ],
+)
+def test_no_type_for_both(held, offered):
+    memory = Memory(10, FIFO())
+    memory.insert(x=held)
+    before = state_of(memory)
+    with pytest.raises(ColumnTypeError, match="'x' is of type .*no type keeps all values") as caught:
+        memory.insert(x=offered)
+    assert "astype" not in str(caught.value)
+    assert state_of(memory) == before
+
+
+@given(st.data())
+def test_numbers_are_held_as_they_were_offered(data):
+    """Whatever types come in whatever order, over three inserts."""
+    types = ["?", "i1", "u1", "i4", "i8", "u8", "f2", "f4", "f8"]
+    memory, offered = Memory(None, Unbounded()), []
+    for _ in range(3):
+        column = data.draw(hnp.arrays(data.draw(st.sampled_from(types)), st.integers(1, 3)))
+        try:
+            memory.insert(x=column)
+        except ColumnTypeError:
+            continue
+        offered += column.tolist()
+    for value, kept in zip(offered, memory.samples["x"].tolist(), strict=True):
+        assert value == kept or (value != value and kept != kept)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -246,8 +321,8 @@ def test_it_describes_itself():
         ({"x": np.zeros((2, 3)), "y": [1, 2]}, r"'x' has rows of shape \(3,\)"),
         ({"x": np.zeros(2), "y": [1, 2]}, r"'x' has rows of shape \(\)"),
         (
-            {"x": np.zeros((2, 2)), "y": [0.5, 1.5]},
-            "'y' is of type float64, this memory holds int64",
+            {"x": np.zeros((2, 2)), "y": np.array([1, 2], "m8[s]")},
+            r"'y' is of type timedelta64\[s\], this memory holds int64",
         ),
         ({"x": np.zeros((2, 2)), "y": ["a", "b"]}, "'y' is of type <U1"),
         ({"x": np.zeros((2, 2)), "y": [1, 2, 3]}, "differ in length"),

@@ -39,7 +39,7 @@ def read(name, data, columns=None, types=(), separator=None, encoding=None, maps
         Path(name),
         [tables.parse_map(text) for text in maps],
         columns,
-        tables.parse_reading(types, separator, encoding),
+        reading=tables.parse_reading(types, separator, encoding),
     )
 
 
