@@ -265,7 +265,11 @@ def test_types_grow_where_that_changes_nothing(held, offered, dtype, lent, tmp_p
     before = memory.samples if lent else None
     memory.insert(x=offered)
     memory.insert(x=held)
-    expected = [*np.asarray(held).tolist(), *np.asarray(offered).tolist(), *np.asarray(held).tolist()]
+    expected = [
+        *np.asarray(held).tolist(),
+        *np.asarray(offered).tolist(),
+        *np.asarray(held).tolist(),
+    ]
     assert memory.samples["x"].dtype == np.dtype(dtype)
     assert memory.samples["x"].astype(dtype).tolist() == np.array(expected, dtype).tolist()
     if before is not None:
@@ -291,7 +295,9 @@ def test_no_type_for_both(held, offered):
     memory = Memory(10, FIFO())
     memory.insert(x=held)
     before = state_of(memory)
-    with pytest.raises(ColumnTypeError, match="'x' is of type .*no type keeps all values") as caught:
+    with pytest.raises(
+        ColumnTypeError, match=r"'x' is of type .*no type keeps all values"
+    ) as caught:
         memory.insert(x=offered)
     assert "astype" not in str(caught.value)
     assert state_of(memory) == before

@@ -487,6 +487,7 @@ class TestMemoryDataset:
             MemoryDataset({})
         assert len(MemoryDataset({"x": []})) == 0
 
+
 # --- numbers
 
 
