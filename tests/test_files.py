@@ -114,6 +114,30 @@ def test_addresses_are_no_paths(address, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "memory init s3://b/m --policy fifo --capacity 5",
+        "memory status gs://b/m",
+        "memory insert m https://a.b/day.csv",
+        "memory export m s3://b/day.csv",
+        "report s3://b/results",
+        "puffer deploy status s3://b/state",
+    ],
+)
+def test_addresses_are_no_paths_for_commands(words, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("typer")
+    from memento.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    filled().save("m")
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert "an address; give a local path" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_paths_are_paths(tmp_path):
     for text in ("a", "./s3:", "/a/b", "C:/data", "dir/with:colon/x", "..", "a:b"):
         assert local_path(text) == Path(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import memento
 from memento import FIFO, DensityReservoir, Group, Memory, Reservoir
+from memento.errors import MementoError
 from memento.guarded import to_the_end
 
 
@@ -88,6 +90,18 @@ def test_threads_find_and_leave_whole_samples(kind, tmp_path):
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == []
     assert memory.seen == sum(1 for _ in range(memory.inserts)) * size
+
+
+def test_copies_share_nothing_that_an_insert_changes():
+    memory = Memory(9000, FIFO())
+    memory.insert(rows_of(0, 9000))
+    for twin in (copy.copy(memory), copy.deepcopy(memory), pickle.loads(pickle.dumps(memory, 5))):  # noqa: S301
+        for one in (memory, twin):
+            start = int(one.samples["number"][-1]) + 1
+            one.insert(rows_of(start, 100))
+            assert not mixed_rows(memory.samples)
+            assert not mixed_rows(twin.samples)
+            assert one.samples["number"].tolist() == list(range(start - 8900, start + 100))
 
 
 def test_memories_that_merge_each_other_do_not_wait_for_ever():
@@ -221,7 +235,7 @@ def test_a_failure_in_any_line_leaves_before_or_after(failure):
         sys.settrace(tracer)
         try:
             memory.insert(fresh)
-        except failure:
+        except (failure, MementoError):  # readers of columns make one of any
             pass
         finally:
             sys.settrace(None)

@@ -196,6 +196,7 @@ def taken_rows(
             and len(held) >= len(rows)
             and dtype == held.dtype
             and not column.lent
+            and held.flags.writeable
         ):
             overwrite = Overwrite(held, old, fresh[name], new, np.zeros(1, np.uint8))
             overwrite.prepare()

@@ -96,6 +96,13 @@ class Memory(Guarded):
         self._token = object()  # tells its contents from other samples
         self._change: Change | None = None  # on the way to the next contents
 
+    def __getstate__(self) -> dict[str, Any]:
+        with self.lock:
+            state, now = super().__getstate__(), self._contents
+            # Lent, as they are copied (or pickled) only after this, while others may insert.
+            lent = {name: Column(column.lend(now.size)) for name, column in now.columns.items()}
+            return {**state, "_contents": replace(now, columns=lent)}
+
     @property
     def capacity(self) -> int | None:
         """Most samples to hold; None for no limit."""

@@ -8,11 +8,13 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memento.cli import packages
 from memento.cli.printing import forgiving_output
 from memento.errors import MementoError
+from memento.files import local_path
 
 if TYPE_CHECKING:
     import typer
@@ -147,10 +149,11 @@ def _without_commands(arguments: list[str], package: str | None) -> int:
 
 
 def _checking(command: Any, words: str = "") -> Any:
-    """A command of Click's that asks for the packages it needs before it begins."""
-    for name, inner in getattr(command, "commands", {}).items():
-        _checking(inner, f"{words} {name}".strip())
-    if words in packages.COMMANDS:
+    """A command of Click's that looks at its paths and packages before it begins."""
+    inner = getattr(command, "commands", {})
+    for name, one in inner.items():
+        _checking(one, f"{words} {name}".strip())
+    if not inner and command.callback is not None:
         command.callback = _after_check(words, command.callback)
     return command
 
@@ -158,7 +161,12 @@ def _checking(command: Any, words: str = "") -> Any:
 def _after_check(words: str, callback: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(callback)
     def checked(*values: Any, **options: Any) -> Any:
-        packages.require(words, options)
+        for name, value in options.items():
+            for path in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(path, Path):
+                    local_path(path, name.replace("_", "-"))
+        if words in packages.COMMANDS:
+            packages.require(words, options)
         return callback(*values, **options)
 
     return checked

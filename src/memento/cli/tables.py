@@ -132,6 +132,7 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for pattern in patterns:
+        local_path(pattern, "the file")
         with storage_errors("read", Path(pattern)):
             files += _matches(pattern)
     seen: set[Path] = set()

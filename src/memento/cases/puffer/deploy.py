@@ -75,7 +75,7 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import Lock, atomic_write, storage_errors
+from memento.files import Lock, atomic_write, local_path, storage_errors
 from memento.memory import Memory
 from memento.retrain import Situation
 from memento.samples import Samples
@@ -116,7 +116,7 @@ class DayFolders:
     """
 
     def __init__(self, root: str | Path, cc: str | None = None) -> None:
-        self.root = Path(root)
+        self.root = local_path(root, "the folder")
         self.cc = cc
         if not self.root.is_dir():
             raise StorageError(f"{self.root}: no such folder; name the one that holds the days")
@@ -348,7 +348,7 @@ class Deployment:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = local_path(folder, "the folder")
         self.settings = self._read_settings()
         self._base: tuple[Network | None, ...] | None = None
 

@@ -195,7 +195,7 @@ class Publication:
     def __init__(self, root: str | Path, keep: int = 14) -> None:
         if keep < 1:
             raise SettingError(f"keep={keep}; give at least 1 version")
-        self.root = Path(root)
+        self.root = local_path(root, "the folder")
         self.keep = keep
 
     @property
