@@ -24,6 +24,7 @@ LazyKey = Callable[[Rows], Key]
 _NEGLIGIBLE = 1e-6  # probabilities below count as zero
 _CLOSE = 1e-4  # squared distances below are computed without cancellation
 _TIE = 1e-9  # relative difference of sums that is rounding
+_COLDEST = 1e-9
 _ROOT_TWO_PI = np.sqrt(2.0 * np.pi)
 
 
@@ -256,10 +257,26 @@ def draw(
     u: float,
 ) -> int:
     """As ``drawing.draw``."""
+    return _pick(_smallest_sums(sums, groups, alive), m, temperature, u)
+
+
+def _smallest_sums(
+    sums: Sequence[Floats],
+    groups: Sequence[npt.NDArray[np.int32] | None],
+    alive: npt.NDArray[np.bool_],
+) -> Floats:
+    """The smallest sum of each batch over the distances; -inf where it has gone."""
     values = np.where(alive, np.inf, -np.inf)
     for total, group in zip(sums, groups, strict=True):
         np.minimum(values, total if group is None else total[group], out=values)
-    return _pick(values, m, temperature, u)
+    return values
+
+
+def _cooled(values: Floats, m: int, temperature: float, share: float) -> float:
+    """As ``drawing._cooled``, of the ``m`` batches that are left."""
+    total = float(np.maximum(values - 1.0, 0.0).sum())
+    mean = total / (max(m - 1, 1) * m * _ROOT_TWO_PI)
+    return min(temperature, max(_COLDEST, share * mean))
 
 
 def _pick(values: Floats, m: int, temperature: float, u: float) -> int:
@@ -283,6 +300,7 @@ def discard(
     us: Floats,
     rows: Rows | None = None,
     excess: int | None = None,
+    share: float = 0.0,
 ) -> Rows:
     """As ``drawing.discard``, for matrices of kernel values."""
     del scale  # worked into the matrices
@@ -291,9 +309,18 @@ def discard(
     left = n if excess is None else excess
     alive = np.ones(n, dtype=bool)
     gone: list[int] = []
+    limit, places = temperature, n
+    due = share > 0
     while len(gone) < len(us) and left > 0:
-        i = draw(sums, groups, alive, n - len(gone), temperature, us[len(gone)])
+        m = n - len(gone)
+        values = _smallest_sums(sums, groups, alive)
+        if due:  # whenever so many have gone that the density left is another
+            temperature = _cooled(values[alive], m, limit, share)
+            due = False
+        i = _pick(values, m, temperature, us[len(gone)])
         alive[i] = False
+        if (places - m + 1) * 64 >= places and m > 1:
+            places, due = m - 1, share > 0
         left -= int(sizes[i])
         gone.append(i)
         for kernel, total, group in zip(kernels, sums, groups, strict=True):
