@@ -213,6 +213,18 @@ def test_labels_that_are_floats_only_as_some_are_missing(policy):
     assert memory.samples["y"].dtype == np.int64
 
 
+def test_labels_that_are_none():
+    memory = Memory(10, space(batch_size=2))
+    memory.insert(id=[1, 2, 3], y=[None, 1, 0], yhat=outputs(3))
+    assert memory.label([1, 2], y=[1, None]) == 2
+    assert memory.samples["y"].tolist() == [1, 1, 0]
+    words = Memory(10, Reservoir())
+    words.insert(id=["a", "b"], y=[None, "fraud"])
+    assert words.samples["y"].tolist() == ["", "fraud"]
+    with pytest.raises(SchemaError, match="missing"):
+        Memory(10, Reservoir()).insert(x=[1.0, 2.0], y=[None, 1])
+
+
 def test_ids_of_text_and_labels_of_text():
     memory = Memory(10, Reservoir(), ids="key")
     memory.insert(key=["a", "b", "c"], y=["", "", ""])

@@ -158,7 +158,7 @@ class Group(Guarded):
         Raises:
             InputError: One of the memories cannot take them; then none has changed.
         """
-        fresh = Samples.borrow(data, **columns)
+        fresh = Samples.borrow_identified(self.ids, data, columns)
         for memory in self.memories.values():
             memory.check(fresh)
         if not fresh.size:
@@ -179,7 +179,7 @@ class Group(Guarded):
     @guarded
     def check(self, data: Any = None, /, **columns: Any) -> None:
         """Raise what `insert` would raise about these samples, and change nothing."""
-        fresh = Samples.borrow(data, **columns)
+        fresh = Samples.borrow_identified(self.ids, data, columns)
         for memory in self.memories.values():
             memory.check(fresh)
 
@@ -190,7 +190,7 @@ class Group(Guarded):
         Returns:
             How many of the ids the memory holds that holds most of them.
         """
-        given = Samples.borrow(data, **columns)
+        given = Samples.borrow_marked(data, **columns)
 
         def label() -> int:
             made = {name: memory._labelling(ids, given) for name, memory in self.memories.items()}

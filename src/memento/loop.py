@@ -288,7 +288,7 @@ class _Loop:
 
     def advance(self, unit: int, name: str, data: Any) -> Step:
         """Annotate, insert, decide, train."""
-        fresh = Samples.borrow(data)
+        fresh = Samples.borrow_identified(self.memory.ids, data, {})
         if self.freeze_after is not None and unit >= self.freeze_after:
             held = len(self.memory)
             decision = Decision(False, f"frozen after {self.freeze_after} units")
@@ -319,7 +319,7 @@ class _Loop:
         name, data = following
         try:
             with _about(unit + 1, name):
-                annotated = self._annotated(Samples.borrow(data))
+                annotated = self._annotated(Samples.borrow_identified(self.memory.ids, data, {}))
                 if self.scores is log_scores:
                     found: Mapping[str, float] = log_scores(
                         annotated, getattr(self.learner, "label", "y")

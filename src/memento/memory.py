@@ -240,7 +240,7 @@ class Memory(Guarded):
         If it raises, the memory is as it was; only an interrupt from the keyboard may be raised
         when the insert is complete (`inserts` tells).
         """
-        fresh = Samples.borrow(data, **columns)
+        fresh = Samples.borrow_identified(self.ids, data, columns)
         self.check(fresh)
         if not fresh.size:
             return Report(0, 0, 0)
@@ -269,7 +269,7 @@ class Memory(Guarded):
             (Report(offered=2, kept=0, discarded=0), 2)
         """
         names = [names] if isinstance(names, str) else list(names)
-        fresh = Samples.borrow(data)
+        fresh = Samples.borrow_identified(self.ids, data, {})
         now = self._contents
         if any(name in now.units for name in names):
             return Report(fresh.size, 0, 0)
@@ -288,7 +288,7 @@ class Memory(Guarded):
 
         Args and errors are those of `insert`.
         """
-        plan = self._plan(Samples.borrow(data, **columns))
+        plan = self._plan(Samples.borrow_identified(self.ids, data, columns))
         plan.schema.check(plan.fresh, self._policy)
 
     def merge(self, other: Memory) -> None:
@@ -371,7 +371,7 @@ class Memory(Guarded):
             >>> memory.label([8], y=[1]), memory.samples["y"]
             (1, array([0, 1, 1]))
         """
-        given = Samples.borrow(data, **columns)
+        given = Samples.borrow_marked(data, **columns)
         change, found = self._labelling(ids, given)
         recent = self._contents.recent
         if recent is not None:

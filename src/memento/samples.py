@@ -90,9 +90,24 @@ class Samples(Mapping[str, np.ndarray]):
         return cls._read(data, columns, mark=True)
 
     @classmethod
-    def _read(cls, data: Any, columns: Mapping[str, Any], mark: bool) -> Samples:
+    def borrow_identified(cls, ids: str, data: Any, columns: Mapping[str, Any]) -> Samples:
+        """As `borrow_marked` where there is a column of ids, as `borrow` where there is none.
+
+        What is missing can come later only for samples that are told apart.
+
+        Example:
+            >>> Samples.borrow_identified("id", {"id": [7, 8], "y": [None, 1]}, {})["y"]
+            array([nan,  1.])
+        """
+        return cls._read(data, columns, mark=ids)
+
+    @classmethod
+    def _read(cls, data: Any, columns: Mapping[str, Any], mark: bool | str) -> Samples:
         arrays: dict[str, np.ndarray] = {}
-        for name, values in (*_items(data), *columns.items()):
+        items = [*_items(data), *columns.items()]
+        if isinstance(mark, str):
+            mark = any(isinstance(name, str) and name == mark for name, _ in items)
+        for name, values in items:
             if not isinstance(name, str) or not name:
                 raise SchemaError(
                     f"a column is called {name!r}; names are non-empty strings, so rename it"
