@@ -22,6 +22,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import memento
-from memento import JensenShannon, Memento, Memory
+from memento import JensenShannon, Memento, Memory, coverage_increase
 
 if TYPE_CHECKING:
     from memento.cases.puffer.features import Features
@@ -150,7 +151,7 @@ def warm_up() -> None:
             policy = Memento(DISTANCES, batch_size=64, precision=precision, **settings)
             for seed in range(2):
                 for dtype in (np.float64, np.float32):
-                    Memory(4096, policy).insert(stream(8192, seed, dtype))
+                    Memory(100_000, policy).insert(stream(200_000, seed, dtype))
 
 
 def insert_rows(runs: int, naive: bool) -> list[Row]:
@@ -251,7 +252,6 @@ def controller_rows(runs: int) -> list[Row]:
 
 def streaming_rows(quick: bool, large: bool) -> list[Row]:
     """Simulated days of video streaming, and what the predictor learns from such days."""
-    import tempfile
     from pathlib import Path
 
     import polars as pl
@@ -343,7 +343,6 @@ def replay_seconds(
     features: Features, network: Network, capacity: int, training_counts: bool
 ) -> float:
     """A day of a replay with a full memory and a new model."""
-    import tempfile
     from dataclasses import asdict, replace
 
     from memento.cases.puffer.replay import AFFORDABLE, Replay, arm
@@ -419,6 +418,76 @@ def import_row(runs: int) -> Row:
     return Row("import memento", spread(seconds), "0.3 s", "")
 
 
+# In a process of its own: 10,000 rows into a memory that has to discard, without what it takes to
+# import memento and to make the rows.
+_FIRST = """
+import json, time, warnings
+import numpy as np, memento
+from memento import DensityReservoir, JensenShannon, Memento, Memory
+warnings.simplefilter("ignore")
+rng, n = np.random.default_rng(0), 10_000
+day = {"y": rng.integers(0, 21, n), "yhat": rng.dirichlet(np.ones(21), n), "v": rng.normal(size=n)}
+labels, values = JensenShannon.of_labels("y", classes=21), JensenShannon.of_values("v")
+both = [JensenShannon.of_probabilities("yhat"), labels]
+took = []
+for policy in (Memento(both), Memento([labels]), Memento([values]), DensityReservoir(both)):
+    start = time.perf_counter()
+    Memory(5000, policy).insert(day)
+    took.append(time.perf_counter() - start)
+print(json.dumps([took[0], sum(took)]))
+"""
+
+
+def first_rows(runs: int) -> list[Row]:
+    """The first inserts of a process, without and with compiled code that earlier ones left."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        cold, warm = [], []
+        for run in range(runs):
+            for found, place in ((cold, f"{folder}/{run}"), (warm, f"{folder}/0")):
+                environment = {**os.environ, "NUMBA_CACHE_DIR": place}
+                done = subprocess.run(
+                    [sys.executable, "-c", _FIRST],
+                    check=True, env=environment, stdout=subprocess.PIPE,
+                )  # fmt: skip
+                found.append(json.loads(done.stdout))
+    for name, found, budget in (("cold", cold, "3 s"), ("warm", warm, "0.5 s")):
+        one, four = ([seconds[i] for seconds in found] for i in range(2))
+        text = f"{spread(one)}; of four policies {spread(four)}"
+        rows.append(Row(f"first insert of a process, 10,000 rows, {name} cache", text, budget, ""))
+    return rows
+
+
+def values_rows(runs: int) -> list[Row]:
+    """Densities of real values: an insert beside one under probabilities, and a decision."""
+    rng, n, count = np.random.default_rng(0), 100_000, 3900
+    day = {"v": rng.normal(size=n), "yhat": rng.dirichlet(np.ones(CLASSES), n)}
+    took = []
+    for distance in (JensenShannon.of_values("v"), JensenShannon.of_probabilities("yhat")):
+        policy = Memento([distance], sort_by=["v"], batch_size=256)
+        seconds = []
+        for _ in range(runs):
+            memory = Memory(n // 2, policy)
+            seconds.append(timed(lambda memory=memory: memory.insert(day)))
+        took.append(seconds)
+    ratio = statistics.median(took[0]) / statistics.median(took[1])
+    rows = [
+        Row(
+            "insert 100,000 under of_values",
+            spread(took[0]),
+            f"4 x of_probabilities: {ratio:.1f}",
+            "",
+        )
+    ]
+    space = Memento([JensenShannon.of_values("v")], batch_size=256)
+    now, before = ({"v": rng.normal(size=count * 256)} for _ in range(2))
+    seconds = [
+        timed(lambda: coverage_increase(now, before, space)) for _ in range(max(2, runs // 2))
+    ]
+    rows.append(Row("coverage under of_values, 3,900 batches", spread(seconds), "2 s", ""))
+    return rows
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -430,7 +499,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse_args()
     warm_up()
-    rows = [kernel_row(options.runs), import_row(options.runs)]
+    rows = [kernel_row(options.runs), import_row(options.runs), *first_rows(options.runs)]
+    rows += values_rows(options.runs)
     rows += controller_rows(options.runs)
     rows += streaming_rows(options.quick, options.large)
     rows += datacenter_rows(options.runs)

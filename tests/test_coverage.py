@@ -462,3 +462,18 @@ def test_two_contents_of_one_memory_are_no_independent_draws():
     other = Memory(400, memory.policy)
     other.insert(of_labels(rng, 500))
     assert coverage_increase(other.samples, memory.samples, TIED, permutations=9).p_value > 0
+
+
+def test_of_many_batches_fewer_draws_are_made_for_the_noise(monkeypatch):
+    """Each takes as long as the estimate; the p-value rests on as many draws as ever."""
+    rng = np.random.default_rng(0)
+    space = SampleSpace([JensenShannon.of_values("v")], batch_size=10, sort_by=["v"])
+    sets = [{"v": rng.normal(size=300)} for _ in range(2)]
+    told = []
+    whole = coverage_increase(*sets, space, permutations=9)
+    monkeypatch.setattr("memento.coverage._NOISE_PAIRS", 3 * 60**2)
+    fewer = coverage_increase(*sets, space, permutations=9, progress=lambda *at: told.append(at))
+    assert (len(whole.null), len(fewer.null)) == (9, 3)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert float(fewer) == float(whole)
+    assert fewer.p_value * 100 == pytest.approx(round(fewer.p_value * 100)), "of 100 draws"

@@ -302,7 +302,7 @@ def test_exact_is_taken_for_small_inputs():
 
 @pytest.mark.compiled
 def test_fast_is_taken_for_large_inputs():
-    summaries = summaries_of("spread", 1200, 21)
+    summaries = summaries_of("spread", 1300, 21)
     found = {p: singles(summaries, p) for p in ("auto", "fast")}
     density = {p: one.field(batches).density() for p, (one, batches) in found.items()}
     np.testing.assert_array_equal(density["auto"], density["fast"])

@@ -18,7 +18,7 @@ import numpy as np
 
 from memento import arguments
 from memento.batching import Batches, cut
-from memento.density import SampleSpace, cross_density, kernels
+from memento.density import SampleSpace, field_and_cross, kernels
 from memento.samples import Samples
 
 __all__ = ["CoverageIncrease", "coverage_increase"]
@@ -99,7 +99,9 @@ def coverage_increase(
         permutations: Draws for ``noise``, in which all samples of both sets are pooled, split at
             random into sets of the same sizes, and batched anew. Ten times as many, which are
             cheap, give ``p_value``: the smallest that can come out is
-            ``1 / (10 * permutations + 10)``. 0 or None gives the value alone.
+            ``1 / (10 * permutations + 10)``. 0 or None gives the value alone. Beyond some thousand
+            batches draws for ``noise`` are fewer, down to one: each takes as long as the estimate
+            itself, and the more batches, the less they differ.
         rng: Seed or generator of the draws.
         progress: Called with (done, total) after each draw for ``noise``.
 
@@ -152,12 +154,12 @@ def coverage_increase(
     sizes = (len(pair[0]), len(pair[1]))
     if not draws:
         return CoverageIncrease(value, estimator=estimator, batches=sizes)
-    null = np.empty(draws)
-    for i in range(draws):
+    null = np.empty(max(1, min(draws, _NOISE_PAIRS // sum(sizes) ** 2)))
+    for i in range(len(null)):
         # Permuting positions in the sorted order permutes samples, and needs no sorting again.
         null[i] = _increase(policy, *split.into(generator.permutation(mine)), estimator)
         if progress is not None:
-            progress(i + 1, draws)
+            progress(i + 1, len(null))
     cheap = _CHEAP * (draws + 1) - 1
     newness = _newness(policy, split, mine[split.order], cheap, generator)
     # The observation is, if nothing has changed, one more such draw; so it counts itself, and
@@ -174,6 +176,8 @@ def _owner(samples: Any) -> object | None:
 
 # Cells of the test for newness: enough to see a new region of a few samples in ten thousand.
 _CELLS = 2048
+# Pairs of batches in all draws for the noise: 39 draws of 1,200 batches, or one of 7,700.
+_NOISE_PAIRS = 60_000_000
 # Draws for the p-value, for each one asked for: they cost next to nothing.
 _CHEAP = 10
 
@@ -240,8 +244,7 @@ class _Split:
 
 
 def _increase(space: SampleSpace, batches: Batches, others: Batches, estimator: Estimator) -> float:
-    field = space.field(batches)
-    cross = cross_density(space, batches, others)
+    field, cross = field_and_cross(space, batches, others)
     if estimator == "calibrated":
         own = field.density(leave_one_out=True)
         if own.sum() > _ALONE * field.density().sum():

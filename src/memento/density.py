@@ -335,14 +335,37 @@ def cross_density(space: SampleSpace, batches: Batches, others: Batches) -> np.n
         ``(n,)`` float64: for each of ``batches``, the minimum over the distances.
     """
     densities = []
-    parts = (*batches.parts, *others.parts)
-    for distance, bandwidth in space.present(parts):
-        bound = distance.bind(parts)
+    for bound, bandwidth in _bound(space, batches, others):
         sums = _cross_sums(
             bound, bound.summarise(batches), bound.summarise(others), bandwidth, space.precision
         )
         densities.append(sums / (len(others) * ROOT_TWO_PI))
     return np.minimum.reduce(densities)
+
+
+def field_and_cross(
+    space: SampleSpace, batches: Batches, others: Batches
+) -> tuple[Field, np.ndarray]:
+    """The density that batches make, and theirs with respect to others: `cross_density`.
+
+    As `SampleSpace.field` and `cross_density` say it of samples that both are seen among, but all
+    batches are summarised once.
+    """
+    terms, densities = [], []
+    for bound, bandwidth in _bound(space, batches, others):
+        summaries = bound.summarise(batches)
+        terms.append(_term(bound, summaries, bandwidth, None, space.precision))
+        sums = _cross_sums(bound, summaries, bound.summarise(others), bandwidth, space.precision)
+        densities.append(sums / (len(others) * ROOT_TWO_PI))
+    return Field(terms, len(batches)), np.minimum.reduce(densities)
+
+
+def _bound(
+    space: SampleSpace, batches: Batches, others: Batches
+) -> Iterator[tuple[Distance, float]]:
+    parts = (*batches.parts, *others.parts)
+    for distance, bandwidth in space.present(parts):
+        yield distance.bind(parts), bandwidth
 
 
 def kernels(space: SampleSpace, batches: Batches) -> Iterator[np.ndarray]:
