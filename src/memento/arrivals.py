@@ -200,13 +200,11 @@ class Arrivals:
                 what was kept compares with nothing any more and is dropped.
             seen: Samples that the memory has seen.
         """
-        self.evidence, self.renew = 0.0, False
         self.trained_at, self.seen_at, self.decision = self.units, seen, None
-        self.reference = self._witnesses
-        self.unit = self._witnesses = Clusters.none()
-        if annotate is None:
-            self.reference = self.history = Clusters.none()
-        else:
+        witnesses, history = self._witnesses, self.history
+        self.forget()
+        if annotate is not None:
+            self.reference, self.history = witnesses, history
             self.predict_again(annotate)
 
     def predict_again(self, annotate: Callable[[Samples], Samples]) -> None:
@@ -221,6 +219,11 @@ class Arrivals:
         self._witnesses = self._witnesses.annotated(annotate)
         if self._late.size:
             self._late = annotate(self._late)
+
+    def forget(self) -> None:
+        """Drop what later units would be compared with: it is of another model, and stays so."""
+        self.unit = self.reference = self.history = self._witnesses = Clusters.none()
+        self.evidence, self.renew = 0.0, False
 
     def label(self, by: str, ids: np.ndarray, given: Samples) -> None:
         """Give what is kept its labels, as `Memory.label` does for what is held.

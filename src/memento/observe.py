@@ -37,7 +37,7 @@ def enter(
         samples: The unit, predicted by the deployed model.
         arrivals: Keeps some of them aside; None: none are.
         rng: Says which.
-        insert: What inserts; ``memory.insert`` if left out.
+        insert: What inserts the unit; ``memory.insert`` if left out.
 
     Returns:
         The samples inserted, of both units.
@@ -47,7 +47,8 @@ def enter(
         return insert(samples)
     # Checked as a whole, so that a unit which is refused leaves nothing behind.
     memory.check(samples)
-    reports = [insert(part) for part in arrivals.arrive(samples, rng) if part.size]
+    *late, entering = arrivals.arrive(samples, rng)
+    reports = [*(memory.insert(part) for part in late), insert(entering)]
     return Report(
         sum(report.offered for report in reports),
         sum(report.kept for report in reports),
@@ -76,7 +77,7 @@ def observe(
         label: Column of the labels, for memories whose policy has no distances.
         rng: Of the trigger; if left out, one that follows from how many inserts there were, so that
             a job which is repeated from the same state decides alike.
-        insert: What inserts; ``memory.insert`` if left out.
+        insert: What inserts the unit; ``memory.insert`` if left out.
 
     Returns:
         What was inserted, and the decision. Where samples cannot be compared the decision is not
@@ -118,7 +119,10 @@ def observe(
 
 
 def retrained(
-    memory: Memory, annotate: Callable[[Samples], Mapping[str, Any]] | None = None
+    memory: Memory,
+    annotate: Callable[[Samples], Mapping[str, Any]] | None = None,
+    *,
+    recent: Callable[[Samples], Mapping[str, Any]] | None = None,
 ) -> None:
     """Say that a model was trained on what is held now.
 
@@ -128,6 +132,7 @@ def retrained(
             are known): everything held, and kept for comparisons, gets them. None: predictions of
             the old model stay where they are, and what was kept is dropped, so the first unit after
             the training has nothing to be compared with.
+        recent: The same for what is kept alone, where what is held has them already.
 
     Example:
         >>> from memento import FIFO, Memory
@@ -137,16 +142,12 @@ def retrained(
         >>> memory.reference["yhat"]
         array([0.5, 1. , 1.5])
     """
-    recent = memory.recent
+    kept = memory.recent
     if annotate is not None:
         memory.annotate(annotate(memory.samples))
     memory.mark_trained()
-    if recent is not None:
-        recent = recent.copy()
-
-        def predicted(samples: Samples) -> Samples:
-            assert annotate is not None
-            return samples.with_columns(annotate(samples))
-
-        recent.trained(None if annotate is None else predicted, memory.seen)
-        memory.recent = recent
+    columns = recent or annotate
+    if kept is not None and columns is not None:
+        kept = kept.copy()
+        kept.trained(lambda samples: samples.with_columns(columns(samples)), memory.seen)
+        memory.recent = kept

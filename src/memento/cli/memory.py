@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import typer
 
 from memento import snapshot
+from memento.arrivals import Arrivals
 from memento.cli import intake, settings, tables, ui
 from memento.cli import predictions as whose
 from memento.cli import status as state
@@ -41,7 +43,8 @@ from memento.cli.options import (
 from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, StorageError
 from memento.files import digest, storage_errors
 from memento.memory import Memory, Report
-from memento.retrain import OnCoverage
+from memento.observe import observe, retrained
+from memento.retrain import OnArrivals
 from memento.samples import Samples
 
 __all__ = ["app"]
@@ -94,6 +97,22 @@ def init(
         str | None,
         typer.Option("--id", metavar="NAME", help="Column that tells samples apart; default id."),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column that says which rows belong together (a session, a customer): decisions "
+            "count them as one. Default: rows are independent.",
+        ),
+    ] = None,
+    witnesses: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of each insert that enters one insert late (a quarter of it never), so "
+            "that the first one after a training can be compared.",
+        ),
+    ] = 0.0,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="All of this from a TOML file instead.")
     ] = None,
@@ -124,6 +143,7 @@ def init(
             others=set_ or (),
         )
     memory = chosen.make()
+    memory.recent = Arrivals(witnesses=witnesses, cluster=cluster)
     with storage_errors("make a memory", folder):
         if snapshot.exists(folder):
             raise StorageError(
@@ -175,7 +195,8 @@ def insert(
     """Offer the samples of all FILEs, together as one insert; the policy decides which stay.
 
     All files are read and checked before anything changes. A unit, or a file, that went in before
-    changes nothing, so that a job may be run again.
+    changes nothing, so that a job may be run again. What comes in is compared with what came
+    since the training; `status --decide` gives the answer.
     """
     maps = [tables.parse_map(text) for text in map_ or ()]
     how = tables.parse_reading(types or (), separator, encoding)
@@ -183,7 +204,7 @@ def insert(
     paths = tables.expand(files)
     predictor = whose.load(model, model_file, model_name)
     digests = _digests(paths)
-    report = Report(0, 0, 0)
+    report, decision = Report(0, 0, 0), None
     with _changing(folder) as memory:
         prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
         already = {} if again else _already(memory, unit, digests)
@@ -199,8 +220,11 @@ def insert(
         else:
             prediction.again(memory)
         names = [*([unit] if unit else []), *(digests[path] for path in rest)]
+        names = [name for name in names if name not in memory.units]
         with intake.telling_what_is_late(memory, fresh, folder):
-            report = memory.insert_unit([n for n in names if n not in memory.units], fresh)
+            report, decision = observe(
+                memory, fresh, _trigger(memory), insert=partial(memory.insert_unit, names)
+            )
     _say(
         as_json,
         {
@@ -211,6 +235,7 @@ def insert(
             "discarded": report.discarded,
             "size": len(memory),
             "seen": memory.seen,
+            "due": None if decision is None else decision.due,
         },
         f"offered {report.offered:,}, kept {report.kept:,}, discarded {report.discarded:,}; "
         f"{folder} holds {len(memory):,} of {memory.seen:,} seen",
@@ -322,29 +347,28 @@ def status(
         bool, typer.Option("--decide", help=f"Exit with {RETRAIN} when retraining is due.")
     ] = False,
     threshold: Annotated[
-        float, typer.Option(help="Least coverage increase at which retraining is due.")
-    ] = 0.1,
-    permutations: Annotated[
-        int, typer.Option(help="Permutations for the noise of the coverage increase; 0 for none.")
-    ] = 39,
+        float | None,
+        typer.Option(
+            help="Decide by coverage instead: the least increase at which retraining is due."
+        ),
+    ] = None,
     coverage: Annotated[
         bool, typer.Option("--coverage/--no-coverage", help="Whether to compute the coverage.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Show size, ages, composition, and how much coverage rose since the last training."""
-    if decide and not coverage:
-        raise SettingError("--decide needs the coverage; leave --no-coverage out")
+    """Show size, ages, composition, and whether retraining is due.
+
+    Retraining is due when what came in last differs from what came before, in a way that matters;
+    see `insert`. --threshold decides by how much coverage rose since the last training.
+    """
     memory = _load(folder)
     facts: dict[str, Any] = {
         "folder": str(folder),
         "generation": snapshot.generation_of(folder),
         **state.facts(memory),
+        **state.decision(memory, threshold, folder, compare=coverage, required=decide),
     }
-    if coverage:
-        significance = 0.05 if permutations else 1.0
-        trigger = OnCoverage(threshold, significance, permutations=permutations)
-        facts |= state.decision(memory, trigger, folder, required=decide)
     if as_json:
         ui.print_json(facts)
     else:
@@ -371,9 +395,10 @@ def trained(
     with _changing(folder) as memory:
         _need_samples(memory, folder)
         prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
-        if prediction is not None:
-            prediction.again(memory)
-        memory.mark_trained()
+        if prediction is None:
+            retrained(memory)
+        else:
+            prediction.trained(memory)
         memory.reference_model = memory.model
     _say(
         as_json,
@@ -520,6 +545,13 @@ class _UnchangedError(Exception):
 
 
 # --- units that went in before ---------------------------------------------------------------
+
+
+def _trigger(memory: Memory) -> OnArrivals:
+    """What decides, as `init` was told."""
+    if memory.recent is None:  # made by an earlier version, or in Python
+        return OnArrivals(witnesses=0.0)
+    return OnArrivals(witnesses=memory.recent.witnesses, cluster=memory.recent.cluster)
 
 
 def _digests(paths: Sequence[Path]) -> dict[Path, str]:

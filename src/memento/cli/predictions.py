@@ -11,6 +11,7 @@ import numpy as np
 from memento.cli import models, settings, ui
 from memento.errors import ModelError, SchemaError, SettingError
 from memento.memory import Memory
+from memento.observe import retrained
 from memento.samples import Samples
 
 __all__ = [
@@ -90,9 +91,25 @@ class Prediction:
             memory.annotate({self.column: held})
             if reference is not None:
                 memory.annotate_reference({self.column: reference})
+            self._recent_again(memory)
         memory.model = predictor.digest
         if memory.reference is not None:
             memory.reference_model = predictor.digest
+
+    def _recent_again(self, memory: Memory) -> None:
+        """The same for what came in lately and is kept apart for decisions."""
+        if self.inputs not in memory.samples:
+            _forget(memory)
+        elif memory.recent is not None:
+            recent = memory.recent.copy()
+            recent.predict_again(self.add)
+            memory.recent = recent
+
+    def trained(self, memory: Memory) -> None:
+        """Mark what is held as what this model was trained on."""
+        self.again(memory)
+        add = self.add if self.inputs in memory.samples else None
+        retrained(memory, recent=add)
 
     def _of(self, samples: Samples) -> np.ndarray:
         if self.inputs not in samples:
@@ -169,6 +186,8 @@ def given_in_files(memory: Memory, columns: Collection[str], name: str | None) -
         return
     given = None if name is None else models.named(name)
     held = memory.model
+    if len(memory) and given != held:
+        _forget(memory)
     if not len(memory) or predicted[0] not in memory.samples:
         memory.model = given
     elif given is None and held is not None:
@@ -200,9 +219,18 @@ def attached(
     """Note whose the predictions are that a file gave to all that is held."""
     if not any(column in columns for column in settings.predicted_columns(memory.policy)):
         return
+    _forget(memory)
     memory.model = None if name is None else models.named(name)
     if reference:
         memory.reference_model = memory.model
+
+
+def _forget(memory: Memory) -> None:
+    """What came lately was predicted by another model, or may have been: it compares no more."""
+    if memory.recent is not None:
+        recent = memory.recent.copy()
+        recent.forget()
+        memory.recent = recent
 
 
 def joined(first: str | None, second: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from memento.cli import predictions, ui
 from memento.density import SampleSpace
 from memento.errors import InputError, ModelError, SettingError
 from memento.memory import Memory
-from memento.retrain import OnCoverage, Situation
+from memento.retrain import Decision, OnCoverage, Situation
 
 __all__ = ["decision", "facts", "problems", "show"]
 
@@ -59,30 +60,37 @@ def _total_weight(memory: Memory) -> float | None:
     return None if weights is None else float(weights.sum())
 
 
+def coverage(memory: Memory, trigger: OnCoverage) -> Decision | None:
+    """How much coverage rose since the last training; None where nothing can be compared."""
+    if not isinstance(memory.policy, SampleSpace) or not len(memory):
+        return None
+    trained_at = None if memory.reference is None else 0
+    with ui.Progress(transient=True, after=5.0) as bar:
+        bar.add_task("comparing coverage", total=None)
+        return trigger.decide(Situation(memory, trained_at=trained_at), np.random.default_rng(0))
+
+
 def decision(
-    memory: Memory, trigger: OnCoverage, folder: object, *, required: bool
+    memory: Memory, threshold: float | None, folder: object, *, compare: bool, required: bool
 ) -> dict[str, Any]:
-    """How much coverage rose since the last training, and whether retraining is due.
+    """Whether retraining is due: as was found when the newest unit came in, or by coverage.
 
     Args:
-        memory: What is held, and the content at the last training.
-        trigger: Decides.
+        memory: What is held, the content at the last training, and what came in lately.
+        threshold: Least coverage increase at which retraining is due; None decides by arrivals.
         folder: Where the memory is stored, for messages.
+        compare: Whether to compute the coverage increase.
         required: Whether the answer counts; if not, what cannot be compared is left out.
 
     Raises:
-        SettingError: The policy compares no columns.
+        SettingError: Coverage is to decide, and the policy compares no columns.
         ModelError: Predictions are of different models.
     """
-    if not isinstance(memory.policy, SampleSpace):
-        if required:
-            raise SettingError(
-                f"policy {memory.policy.kind!r} compares no columns, so there is no coverage to "
-                "decide on; use memento or density-reservoir"
-            )
-        return {"coverage": None, "decision": None}
-    if not len(memory):
-        return {"coverage": None, "decision": {"due": False, "reason": "no samples are held"}}
+    if threshold is not None and not isinstance(memory.policy, SampleSpace):
+        raise SettingError(
+            f"policy {memory.policy.kind!r} compares no columns, so there is no coverage to decide "
+            "on; leave --threshold out, or use memento or density-reservoir"
+        )
     try:
         predictions.check_models(memory, folder)
     except ModelError as error:
@@ -90,21 +98,49 @@ def decision(
             raise
         ui.warn(error)
         return {"coverage": None, "decision": None}
-    trained_at = None if memory.reference is None else 0
-    with ui.Progress(transient=True, after=5.0) as bar:
-        bar.add_task("comparing coverage", total=None)
-        made = trigger.decide(Situation(memory, trained_at=trained_at), np.random.default_rng(0))
+    found: dict[str, Any] = {}
+    rise = None
+    if compare or threshold is not None:
+        rise = coverage(memory, OnCoverage(0.1 if threshold is None else threshold))
+        found["coverage"] = None if rise is None else _increase(rise)
+    if threshold is not None and rise is not None:
+        return {**found, "decision": _answer(asdict(rise))}
+    return {**found, "decision": _by_arrivals(memory)}
+
+
+def _increase(rise: Decision) -> dict[str, float | None]:
+    numbers = {"increase": rise.value, "threshold": rise.threshold}
+    return {name: _number(value) for name, value in numbers.items()}
+
+
+def _by_arrivals(memory: Memory) -> dict[str, Any]:
+    if not len(memory):
+        return {"due": False, "reason": "no samples are held"}
+    if memory.reference is None:
+        return {"due": True, "reason": "nothing was trained yet"}
+    made = None if memory.recent is None else memory.recent.decision
+    if made is None:
+        return {"due": False, "reason": "no unit came since the training"}
+    return _answer(made)
+
+
+def _answer(made: Mapping[str, Any]) -> dict[str, Any]:
+    """A decision as a JSON value, which knows no NaN."""
     numbers = {
-        "increase": made.value,
-        "threshold": made.threshold,
-        "noise": made.noise,
-        "p_value": made.p_value,
+        "value": made["value"],
+        "threshold": made["threshold"],
+        "p_value": made["p_value"],
+        **made["figures"],
     }
     return {
-        # JSON has no NaN, which stands for what was not computed.
-        "coverage": {n: None if np.isnan(value) else value for n, value in numbers.items()},
-        "decision": {"due": bool(made.due), "reason": made.reason},
+        "due": bool(made["due"]),
+        "reason": made["reason"],
+        **{name: _number(value) for name, value in numbers.items()},
     }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def problems(memory: Memory) -> Iterator[str]:
