@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memento import DensityReservoir, Memory
+from memento import DensityReservoir, JensenShannon, Memento, Memory
 from memento.cli.main import main
 
 INIT = ["--capacity", "400", "--labels", "y:3", "--probabilities", "yhat", "--set", "batch_size=8"]
@@ -327,6 +327,15 @@ def test_labels_that_come_days_later(cli, ok):
     assert code == 0, err
     assert "0 samples held, of 5" in out
     assert state(Path("m")) == before
+
+
+@pytest.mark.parametrize("labels", [["dog", "cat", "dog", ""], [7.0, 3.0, 7.0, np.nan]])
+def test_status_of_labels_of_any_kind_some_of_them_late(ok, labels):
+    memory = Memory(256, Memento([JensenShannon.of_labels("y")]))
+    memory.insert(id=np.arange(4), y=np.array(labels))
+    memory.save("m")
+    counts = ok("status", "m")["composition"]["y"]
+    assert sorted(counts.values()) == [1, 2]
 
 
 @pytest.mark.parametrize("how", ["option", "file"])

@@ -12,6 +12,7 @@ from memento.cli import predictions, ui
 from memento.density import SampleSpace
 from memento.errors import InputError, ModelError, SettingError
 from memento.memory import Memory
+from memento.missing import lacking
 from memento.retrain import Decision, OnCoverage, Situation
 
 __all__ = ["decision", "facts", "problems", "show"]
@@ -44,14 +45,23 @@ def _ages(memory: Memory) -> list[dict[str, int]]:
     ]
 
 
-def _composition(memory: Memory) -> dict[str, list[int]]:
-    """Samples of each class, for every column of labels that the policy compares."""
-    found = {}
+def _composition(memory: Memory) -> dict[str, Any]:
+    """Samples of each class, for every column of labels that the policy compares.
+
+    A list by class where their number is set, else counts by label; late labels are left out.
+    """
+    found: dict[str, Any] = {}
     for distance in getattr(memory.policy, "distances", ()):
-        if distance.kind == "jensen-shannon-labels" and len(memory):
-            (name,) = distance.columns
-            counts = np.bincount(memory.samples[name].astype(np.int64), minlength=distance.classes)
-            found[name] = counts.tolist()
+        if distance.kind != "jensen-shannon-labels" or distance.columns[0] not in memory.samples:
+            continue
+        (name,) = distance.columns
+        column = memory.samples[name]
+        known = column[~lacking(column)]
+        if distance.classes is None or known.dtype.kind in "US":
+            labels, counts = np.unique(known, return_counts=True)
+            found[name] = dict(zip(map(str, labels.tolist()), counts.tolist(), strict=True))
+        else:
+            found[name] = np.bincount(known.astype(np.int64), minlength=distance.classes).tolist()
     return found
 
 
@@ -192,8 +202,9 @@ def show(found: Mapping[str, Any], memory: Memory) -> None:
         rows.append(("weight", f"{found['weight']:,.0f} in total"))
     rows += _grouped(found["ages"], len(memory))
     for name, counts in found["composition"].items():
-        shown = "  ".join(f"{label}: {count:,}" for label, count in enumerate(counts) if count)
-        rows.append((f"{name} ({sum(1 for c in counts if c)} of {len(counts)})", shown))
+        classes = dict(enumerate(counts)) if isinstance(counts, list) else counts
+        shown = "  ".join(f"{label}: {count:,}" for label, count in classes.items() if count)
+        rows.append((f"{name} ({sum(1 for c in classes.values() if c)} of {len(classes)})", shown))
     rows.append(
         ("trained on", "nothing yet" if found["trained"] is None else f"{found['trained']:,}")
     )
