@@ -65,8 +65,8 @@ def lists(samples):
         ("a.csv", "\ufeffy,x\n1,2\n3,4\n".encode()),
         ("a.csv", "y,x\n1,2\n3,4\n".encode("utf-16")),
         ("a.csv", "y;x\n1;2\n3;4\n".encode("utf-16")),
-        ("a.csv.gz", gzip.compress(b"y;x\n1;2\n3;4\n")),
-        ("A.TSV.GZ", gzip.compress(b"y\tx\n1\t2\n3\t4\n")),
+        ("a.csv.gz", gzip.compress(b"y;x\n1;2\n3;4\n", mtime=0)),
+        ("A.TSV.GZ", gzip.compress(b"y\tx\n1\t2\n3\t4\n", mtime=0)),
     ],
 )
 def test_text_in_many_forms(name, data):
@@ -215,7 +215,7 @@ def test_a_name_line_longer_than_any_block():
 def test_a_small_file_that_unpacks_to_gigabytes(monkeypatch):
     monkeypatch.setattr("memento.cli.delimited.LARGE", 1 << 20)
     with pytest.raises(SchemaError, match=r"over 100 times its size"):
-        read("a.csv.gz", gzip.compress(b"x,y\n" + b"1,1\n" * 2_000_000))
+        read("a.csv.gz", gzip.compress(b"x,y\n" + b"1,1\n" * 2_000_000, mtime=0))
 
 
 # -------------------------------------------------------------------------------------- other files
