@@ -68,7 +68,7 @@ def learner(kind: str, seed: int) -> Any:
     if kind == "network":
         from memento.integrations.torch import TorchLearner
 
-        return TorchLearner(label="y", classes=CLASSES + 1, hidden=(40, 40), epochs=8, seed=seed)
+        return TorchLearner(CLASSES + 1, epochs=20, seed=seed)
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
 

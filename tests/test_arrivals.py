@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from memento import Samples
 from memento.arrivals import Arrivals, Clusters
-from memento.errors import SchemaError, SettingError
+from memento.errors import DamagedError, SchemaError, SettingError
 
 
 def units(count, clusters=20, rows=3, start=0):
@@ -159,3 +159,24 @@ def test_a_missing_column_of_clusters():
 def test_settings_out_of_range(wrong):
     with pytest.raises(SettingError):
         Arrivals(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("evidence", "x"),
+        ("evidence", None),
+        ("renew", 1),
+        ("units", -1),
+        ("witnesses", 2),
+        ("rows", {}),
+    ],
+)
+def test_a_document_that_describes_none(name, value):
+    arrays, document = Arrivals().dump()
+    with pytest.raises((SettingError, DamagedError)):
+        Arrivals.restore(arrays, {**document, name: value})
+    with pytest.raises(DamagedError, match="incomplete"):
+        Arrivals.restore(arrays, {key: v for key, v in document.items() if key != name})
+    with pytest.raises(DamagedError, match="keys of unit"):
+        Arrivals.restore({**arrays, "unit-key": np.zeros(3)}, document)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from memento import arguments
-from memento.errors import SchemaError
+from memento.errors import DamagedError, SchemaError
 from memento.missing import blank
 from memento.samples import Samples
 
@@ -31,7 +31,14 @@ __all__ = ["Arrivals", "Clusters"]
 #: Of the witnesses this share never enters the memory.
 _NEVER = 0.25
 _SETTINGS = ("witnesses", "cluster", "rows")
-_NUMBERS = ("evidence", "renew", "units", "trained_at", "seen_at", "decision")
+_NUMBERS = {
+    "evidence": arguments.number(0, words="a number, 0 or more"),
+    "renew": arguments.flag(),
+    "units": arguments.whole(0),
+    "trained_at": arguments.optional(arguments.whole(0)),
+    "seen_at": arguments.whole(0),
+    "decision": arguments.optional(arguments.instance(dict, "a decision")),
+}
 
 
 @dataclass(frozen=True)
@@ -273,21 +280,22 @@ class Arrivals:
 
     @classmethod
     def restore(cls, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any]) -> Arrivals:
-        """What `dump` described."""
-        arrivals = cls(**{name: document[name] for name in _SETTINGS})
-        for name in _NUMBERS:
-            setattr(arrivals, name, document[name])
+        """What `dump` described.
 
-        def columns(part: str) -> Samples:
-            start = f"{part}/"
-            return Samples.borrow(
-                {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
-            )
-
-        found = {part: Clusters(columns(part), arrays[f"{part}-key"]) for part in arrivals._parts()}
-        arrivals.unit, arrivals.reference = found["unit"], found["reference"]
-        arrivals.history, arrivals._witnesses = found["history"], found["witnesses"]
-        arrivals._late = columns("late")
+        Raises:
+            SettingError, DamagedError: It describes no arrivals.
+        """
+        try:
+            arrivals = cls(**{name: document[name] for name in _SETTINGS})
+            for name, expected in _NUMBERS.items():
+                arguments.require(name, document[name], expected)
+                setattr(arrivals, name, document[name])
+            parts = {part: _clusters_of(arrays, part) for part in arrivals._parts()}
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"what came in lately is incomplete: {error!r}") from error
+        arrivals.unit, arrivals.reference = parts["unit"], parts["reference"]
+        arrivals.history, arrivals._witnesses = parts["history"], parts["witnesses"]
+        arrivals._late = _columns_of(arrays, "late")
         return arrivals
 
     def _parts(self) -> dict[str, Clusters]:
@@ -297,6 +305,22 @@ class Arrivals:
             "history": self.history,
             "witnesses": self._witnesses,
         }
+
+
+def _columns_of(arrays: Mapping[str, np.ndarray], part: str) -> Samples:
+    start = f"{part}/"
+    return Samples.borrow(
+        {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+    )
+
+
+def _clusters_of(arrays: Mapping[str, np.ndarray], part: str) -> Clusters:
+    samples, key = _columns_of(arrays, part), arrays[f"{part}-key"]
+    if key.shape != (samples.size,) or key.dtype != np.float64:
+        raise DamagedError(
+            f"the keys of {part} are {key.dtype} of shape {key.shape} for {samples.size:,} samples"
+        )
+    return Clusters(samples, key)
 
 
 def _labelled(samples: Samples, by: str, ids: np.ndarray, given: Samples) -> Samples:
