@@ -186,8 +186,8 @@ def generator(value: Any, name: str = "seed") -> np.random.Generator:
         SettingError: It is neither.
 
     Example:
-        >>> generator(3).random() == generator(np.random.default_rng(3)).random()
-        np.True_
+        >>> bool(generator(3).random() == generator(np.random.default_rng(3)).random())
+        True
     """
     words = "a whole number, 0 or more, or a numpy.random.Generator"
     seeds = Expected(words, lambda seed: _is_whole(seed) and seed >= 0)

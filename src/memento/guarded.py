@@ -64,14 +64,14 @@ def to_the_end(steps: Callable[[], None]) -> None:
         MemoryError, RecursionError: The end could not be reached.
 
     Example:
-        >>> left = [KeyboardInterrupt(), MemoryError()]
+        >>> left = [InterruptedError(), MemoryError()]
         >>> def steps():
         ...     if left:
         ...         raise left.pop()
         ...     print("done")
         >>> to_the_end(steps)
         Traceback (most recent call last):
-        KeyboardInterrupt
+        InterruptedError
     """
     interrupt: BaseException | None = None
     for _ in range(_TRIES):

@@ -455,9 +455,9 @@ class TestMemoryDataset:
 
     def test_slices_are_whole_columns(self) -> None:
         samples = overlapping(6)
-        x, y = MemoryDataset(samples)[2:4]
+        x, y = MemoryDataset(samples, ("x", "y"))[2:4]
         np.testing.assert_array_equal(x, samples["x"][2:4])
-        np.testing.assert_array_equal(y, samples["y_bin"][2:4])
+        np.testing.assert_array_equal(y, samples["y"][2:4])
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_batches_whoever_asks(self, workers: int) -> None:

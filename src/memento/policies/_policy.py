@@ -68,7 +68,7 @@ class Policy(ABC):
     #: Whether `choose` can also thin what is held, if it is more than the capacity.
     thins: ClassVar[bool] = False
     #: Marks that are read of what is held, and the kind of their dtype: "f" or "i".
-    marks: ClassVar[Mapping[str, str]] = {}
+    mark_types: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -128,7 +128,7 @@ class Policy(ABC):
         Raises:
             DamagedError: A mark is missing, or of another type.
         """
-        for name, kind in self.marks.items() if size else ():
+        for name, kind in self.mark_types.items() if size else ():
             mark = state.marks.get(name)
             if mark is None or mark.ndim != 1 or mark.dtype.str[1:] != f"{kind}8":
                 found = "missing" if mark is None else f"{mark.dtype} of shape {mark.shape}"

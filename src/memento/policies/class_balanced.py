@@ -49,7 +49,7 @@ class ClassBalancedReservoir(Policy):
     """
 
     kind: ClassVar[str] = "class-balanced-reservoir"
-    marks: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
+    mark_types: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
 
     label: str = "y"
     bins: int | None = None

@@ -81,7 +81,7 @@ class DensityReservoir(SampleSpace, Policy):
 
     kind: ClassVar[str] = "density-reservoir"
     waits: ClassVar[bool] = False
-    marks: ClassVar[Mapping[str, str]] = {"key": "f", "log_weight": "f", "insert": "i"}
+    mark_types: ClassVar[Mapping[str, str]] = {"key": "f", "log_weight": "f", "insert": "i"}
 
     distances: Sequence[Distance] = ()
     gamma: float = 1.0

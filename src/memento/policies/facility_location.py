@@ -78,7 +78,7 @@ class FacilityLocation(Policy):
     """
 
     kind: ClassVar[str] = "facility-location"
-    marks: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
+    mark_types: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
 
     features: str = "embedding"
     label: str | None = None

@@ -70,7 +70,7 @@ class GradientSampleSelection(Policy):
     """
 
     kind: ClassVar[str] = "gradient-sample-selection"
-    marks: ClassVar[Mapping[str, str]] = {"score": "f"}
+    mark_types: ClassVar[Mapping[str, str]] = {"score": "f"}
 
     gradients: str = "gradient"
     compared: int = 10

@@ -76,7 +76,7 @@ class Herding(Policy):
     """
 
     kind: ClassVar[str] = "herding"
-    marks: ClassVar[Mapping[str, str]] = {"stands_for": "f", "pick": "i"}
+    mark_types: ClassVar[Mapping[str, str]] = {"stands_for": "f", "pick": "i"}
 
     features: str = "embedding"
     label: str | None = "y"

@@ -45,7 +45,7 @@ class Reservoir(Policy):
     """
 
     kind: ClassVar[str] = "reservoir"
-    marks: ClassVar[Mapping[str, str]] = {"key": "f"}
+    mark_types: ClassVar[Mapping[str, str]] = {"key": "f"}
 
     forget: float = 0.0
 

@@ -51,7 +51,7 @@ class DailyWindow(Policy):
     """
 
     kind: ClassVar[str] = "daily-window"
-    marks: ClassVar[Mapping[str, str]] = {"key": "f", "day": "i"}
+    mark_types: ClassVar[Mapping[str, str]] = {"key": "f", "day": "i"}
 
     days: int = 14
     decay: float = 0.9
