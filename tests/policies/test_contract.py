@@ -330,15 +330,10 @@ class IntegerWeights(Broken):
 
 
 class HiddenState(Broken):
-    """Remembers each memory by its generator, so only a restored memory behaves differently."""
-
-    def __init__(self):
-        self.inserts = {}
+    """Knows a generator from disk, which began nowhere, so only a restored memory differs."""
 
     def rows(self, rows, size, rng):
-        inserts = self.inserts.get(_origin(rng), 0)
-        self.inserts[_origin(rng)] = inserts + 1
-        return rows[inserts % 3 :]
+        return rows[int(len(_origin(rng)) > 20) :]
 
 
 CAUGHT = {
