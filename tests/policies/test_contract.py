@@ -260,7 +260,7 @@ class AddsMarks(Broken):
 
 
 def _origin(rng):
-    """Tells generators apart by where they began: also copies; one from disk began nowhere."""
+    """Tells generators apart by where they began, which copies share."""
     return str(rng.bit_generator.seed_seq.entropy)
 
 
@@ -330,10 +330,10 @@ class IntegerWeights(Broken):
 
 
 class HiddenState(Broken):
-    """Knows a generator from disk, which began nowhere, so only a restored memory differs."""
+    """Knows a generator from disk, whose origin is 0, so only a restored memory differs."""
 
     def rows(self, rows, size, rng):
-        return rows[int(len(_origin(rng)) > 20) :]
+        return rows[int(_origin(rng) == "0") :]
 
 
 CAUGHT = {
