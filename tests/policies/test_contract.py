@@ -363,7 +363,7 @@ CAUGHT = {
     ShortWeights: r"weights: .* shape .*, expected \(.*,\) floats",
     NegativeWeights: "weights: .* expected positive",
     IntegerWeights: "weights: .* type int64",
-    HiddenState: "resume: unit 1: saved and loaded before this insert, the memory differs",
+    HiddenState: "resume: unit 0: saved and loaded before this insert, the memory differs",
 }
 
 
