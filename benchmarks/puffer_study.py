@@ -105,7 +105,7 @@ def run(
         viewers=viewers,
         judges=judges,
         capacity=20_000,
-        trigger=OnCoverage(0.05, permutations=9),
+        trigger=OnCoverage(0.05, permutations=9, new_labels=1.0),
         seed=seed,
     )
     begin = time.perf_counter()

@@ -201,7 +201,7 @@ def test_variants_side_by_side(make):
     table = deployment.table()
     assert set(table["variant"]) == set(policies)
     assert table.size == 3 * 4 * 5
-    assert np.isfinite(table["p_value"]).sum() == 10, "two later days of the calibrated one"
+    assert not np.isfinite(table["p_value"]).any(), "two contents of one memory are no draws"
     assert np.isfinite(table["coverage_increase"]).all()
     alone = make()
     for one, other in zip(outcomes, run(alone, [0, 1, 2]), strict=True):
@@ -740,7 +740,7 @@ def test_failure_04_left_over_temporary_files_are_cleared(make):
     (deployment.folder / ".plan.json.77.tmp").write_text("{")
     (deployment.folder / "days" / ".2022-09-21.json.77.tmp").write_text("{")
     (deployment.folder / "published/default/versions/.x.77.tmp").mkdir()
-    (deployment.folder / "variants/default/0/.manifest.json.77.tmp").write_text("{")
+    (deployment.folder / "variants/default/0/.manifest.json.0123456789abcdef.tmp").write_text("{")
     (deployment.folder / "variants/default/0/generation-000077").mkdir()
     run(deployment, [1])
     left = [p for p in deployment.folder.rglob("*") if p.name.endswith(".tmp")]
@@ -849,7 +849,7 @@ def test_failure_08_coverage_that_fluctuates_does_not_retrain_every_day(make):
 
     every_day = trainings(threshold=0.01)
     assert every_day > 20, "of 30; the plain estimate has a floor above the threshold"
-    assert trainings(threshold=0.01, estimator="calibrated", significance=0.01) < every_day / 2
+    assert trainings(threshold=0.01, estimator="calibrated") < every_day * 2 / 3
     assert trainings(threshold=0.01, rest=4) <= 10
     confirmed = trainings(threshold=0.01, confirm=3)
     assert confirmed <= 10

@@ -136,7 +136,7 @@ def _loop(
         viewers=viewers,
         judges=judges,
         capacity=20_000 if capacity is None else capacity,
-        trigger=OnCoverage(0.05) if retrain == "coverage" else Every(1),
+        trigger=OnCoverage(0.05, new_labels=1.0) if retrain == "coverage" else Every(1),
         seed=seed,
     )
 

@@ -419,7 +419,7 @@ def replay(
         held,
         learner,
         # Always due, and it says by how much coverage has risen.
-        OnCoverage(threshold=0.0, significance=1.0) if compares else Every(1),
+        OnCoverage(0.0, significance=1.0, new_labels=1.0) if compares else Every(1),
         scores=judge,
         weighted=False,  # weights of balanced memories would undo the balance
         checkpoint=checkpoint,

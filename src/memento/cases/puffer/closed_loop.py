@@ -232,7 +232,7 @@ class ClosedLoop:
     judges: int = 200
     capacity: int = 20_000
     batch_size: int = 64
-    trigger: Trigger = field(default_factory=lambda: OnCoverage(0.05))
+    trigger: Trigger = field(default_factory=lambda: OnCoverage(0.05, new_labels=1.0))
     horizons: int = HORIZONS
     training: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(

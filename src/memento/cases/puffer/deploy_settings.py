@@ -142,6 +142,7 @@ class Variant:
             self.space,
             typing.cast(Estimator, self.estimator),
             self.permutations,
+            new_labels=1.0,  # coverage alone, as in the paper
         )
 
     def metric(self, epoch: int) -> dict[str, Any]:

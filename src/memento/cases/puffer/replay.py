@@ -190,9 +190,9 @@ class ReplaySettings:
                 f"{'samples' if self.trigger == 'count' else 'days'}"
             )
         if self.trigger == "coverage":
-            return OnCoverage(threshold, space=self.space, estimator="plain")
+            return OnCoverage(threshold, space=self.space, estimator="plain", new_labels=1.0)
         if self.trigger == "coverage-calibrated":
-            return OnCoverage(threshold, self.significance, self.space)
+            return OnCoverage(threshold, self.significance, self.space, new_labels=1.0)
         if self.trigger == "loss":
             return OnLoss(threshold)
         if self.trigger == "count":
