@@ -18,7 +18,7 @@ import numpy as np
 from memento import arguments, missing
 from memento._kernels import SMALL_TERMS, fitting
 from memento.batching import Batches
-from memento.errors import DomainError, SchemaError, SettingError
+from memento.errors import DomainError, NewLabelError, SchemaError, SettingError
 from memento.samples import Samples
 
 __all__ = [
@@ -318,7 +318,7 @@ class _OfLabels(JensenShannon):
             raise SchemaError(
                 f"column {self.column!r} is of type {labels.dtype}; with classes={self.classes} "
                 f"labels are integers from 0 to {self.classes - 1}. Leave classes out, which takes "
-                "texts, or encode them: y = np.unique(y, return_inverse=True)[1]"
+                f"texts (--labels {self.column} on the command line), or number them"
             )
         elif kind not in "biuUS":
             raise SchemaError(
@@ -336,11 +336,13 @@ class _OfLabels(JensenShannon):
         first = labels[bad[0]].item()
         highest = int(labels[bad].max())
         more = f"give classes={highest + 1}, or " if highest >= classes else ""
-        raise DomainError(
+        raise NewLabelError(
+            self.column,
             f"column {self.column!r}: {len(bad):,} of {len(labels):,} labels are out of range, the "
-            f"first is {first:g} in row {bad[0]}; expected 0 to {classes - 1}. For new classes "
-            f"{more}leave classes out, which takes any; a memory in use goes on with "
-            "memory.use(policy)"
+            f"first is {first:g} in row {bad[0]}; expected 0 to {classes - 1}",
+            f". For new classes {more}leave classes out, which takes any; a memory in use goes on "
+            "with memory.use(policy)",
+            highest + 1 if highest >= classes else None,
         )
 
     def bind(self, parts: Sequence[Samples]) -> Distance:

@@ -8,6 +8,7 @@ Each message says what was found, what was expected and what to change.
     │   │   └── ColumnTypeError             a type that cannot be held, alone or beside what is held
     │   ├── RowError (also an IndexError)   rows that are not there
     │   ├── DomainError                     values: NaN, negative probabilities, labels out of range
+    │   │   └── NewLabelError               a label that is none of the classes that were named
     │   └── SettingError                    an argument of a policy, a distance or a memory
     ├── StorageError (also an OSError)      a folder or file
     │   ├── DamagedError                    its content differs from its manifest
@@ -34,6 +35,7 @@ __all__ = [
     "MementoError",
     "MissingExtraError",
     "ModelError",
+    "NewLabelError",
     "RowError",
     "SchemaError",
     "SettingError",
@@ -96,6 +98,30 @@ class RowError(InputError, IndexError):
 
 class DomainError(InputError):
     """A column holds values outside its domain: NaN, a negative probability, an unknown label."""
+
+
+class NewLabelError(DomainError):
+    """A label is none of the classes that a distance was told of.
+
+    Args:
+        column: The column's name.
+        found: What was found.
+        remedy: What a caller in Python can do about it.
+        classes: How many classes there have to be; None: labels are no classes from 0 on.
+
+    Attributes:
+        column, found, classes: As given: for those who know another remedy, such as a command.
+    """
+
+    def __init__(self, column: str, found: str, remedy: str, classes: int | None = None) -> None:
+        super().__init__(f"{found}{remedy}")
+        self.column = column
+        self.found = found
+        self.classes = classes
+
+    def __reduce__(self) -> tuple[object, ...]:
+        remedy = str(self).removeprefix(self.found)
+        return NewLabelError, (self.column, self.found, remedy, self.classes)
 
 
 class SettingError(InputError):

@@ -159,7 +159,7 @@ DROP = ["--set", "remainder=drop"]
         (["--labels", "y:5"], ["capacity"]),
         (["--capacity", "0", "--labels", "y:5"], ["capacity", "0"]),
         (["--capacity", "100"], ["--labels"]),
-        (["--capacity", "100", "--labels", "y"], ["'y'", "NAME:CLASSES"]),
+        (["--capacity", "100", "--labels", "y:"], ["'y:'", "NAME:CLASSES"]),
         (["--capacity", "100", "--labels", "y:0"], ["'y:0'"]),
         (["--capacity", "1000", "--labels", "y:5", "--bandwidth", "-1"], ["bandwidth"]),
         (["--capacity", "9", "--labels", "y:5", "--batch-size", "10", *DROP], ["batch"]),

@@ -444,6 +444,7 @@ def test_merging_memories_of_two_places(ok, cli):
     said = ok("merge", "left", "right")
     assert (said["size"], said["seen"]) == (50, 400)
     before = state(Path("left"))
+    assert ok("check", "left")["ok"]
     code, _, err = cli("merge", "left", "right")  # a second time, by mistake
     assert code == 2
     assert "went in already" in err
@@ -465,3 +466,63 @@ def test_the_inputs_of_a_model_need_not_stand_among_the_columns(ok, cli):
     code, _, err = cli("insert", "m", "a.npz", "--columns", "x,y", "--model", write_module("in_x"))
     assert code == 0, err
     assert set(Memory.load("m").samples) == {"x", "y", "yhat"}
+
+
+# --- classes ---------------------------------------------------------------------------------
+
+
+def test_labels_of_any_kind_whose_classes_grow(ok):
+    ok("init", "mem", "--capacity", 100, "--labels", "y", "--labels", "s")
+    for seed, classes in ((1, 2), (2, 4)):
+        y = np.random.default_rng(seed).integers(0, classes, 120)
+        np.savez(f"{seed}.npz", y=y, s=np.array(list("abcd"))[y])
+        assert ok("insert", "mem", f"{seed}.npz")["offered"] == 120
+    assert set(ok("status", "mem")["composition"]["s"]) == {*"abcd"}
+
+
+def test_a_new_class_names_the_command_that_admits_it(refused, ok):
+    np.savez("2.npz", **day(2, y=np.full(120, 3)))
+    refused(
+        "insert", "mem", "2.npz", says=["2.npz", "is 3 in row 0", "use mem --labels y (or y:4)"]
+    )
+    settings = ok("use", "mem", "--labels", "y")["policy"]
+    assert settings["batch_size"] == 8  # stays
+    assert [one.get("classes") for one in settings["distances"]] == [None, None]
+    assert ok("insert", "mem", "2.npz")["kept"] == 120
+    ok("use", "mem", "--set", "bandwidth=0.2")
+    assert Memory.load("mem").policy.bandwidth == 0.2
+
+
+def test_what_use_refuses(refused):
+    refused("use", "mem", says=["--labels", "--set"])
+    refused("use", "mem", "--labels", "y:", says=["'y:'", "NAME:CLASSES"])
+    refused("use", "mem", "--set", "colour=red", says=["no setting 'colour'"])
+    refused("use", "mem", "--labels", "y:1", says=["out of range", "use mem --labels y"])
+
+
+def test_clusters_and_witnesses_from_a_file(cli, ok):
+    Path("mem.toml").write_text(
+        'capacity = 100\ncluster = "session"\nwitnesses = 0.2\n[policy]\nlabels = ["y"]\n'
+    )
+    ok("init", "mem", "--config", "mem.toml")
+    recent = Memory.load("mem").recent
+    assert (recent.cluster, recent.witnesses) == ("session", 0.2)
+    code, _, err = cli("init", "other", "--config", "mem.toml", "--witnesses", 0.1)
+    assert (code, "--witnesses" in err) == (2, True)
+    Path("bad.toml").write_text("capacity = 100\nwitnesses = 2\n[policy]\nlabels = ['y']\n")
+    code, _, err = cli("init", "other", "--config", "bad.toml")
+    assert (code, "bad.toml: witnesses is 2" in err) == (2, True)
+
+
+def test_labels_before_predictions_are_no_matter_of_python(cli, ok):
+    ok("init", "mem", *INIT)
+    columns = day(1)
+    np.savez("x.npz", id=columns["id"], x=columns["x"])
+    np.savez("y.npz", id=columns["id"], y=columns["y"])
+    ok("insert", "mem", "x.npz", "--unit", "1")
+    code, _, err = cli("label", "mem", "y.npz")
+    assert (code, err) == (0, "")
+
+
+def test_a_unit_has_a_name(refused):
+    refused("insert", "mem", "1.npz", "--unit", "", says=["--unit is empty"])

@@ -7,6 +7,7 @@ generation under the folder's lock. So whatever fails, the folder is as it was.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,6 @@ import numpy as np
 import typer
 
 from memento import snapshot
-from memento.arrivals import Arrivals
 from memento.cli import intake, settings, tables, ui
 from memento.cli import predictions as whose
 from memento.cli import status as state
@@ -28,6 +28,7 @@ from memento.cli.options import (
     Folder,
     Id,
     Inputs,
+    Labels,
     Map,
     Model,
     ModelFile,
@@ -35,12 +36,21 @@ from memento.cli.options import (
     Out,
     Predictions,
     Separator,
+    Set,
     Softmax,
     Table,
     Types,
     Weights,
 )
-from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, StorageError
+from memento.errors import (
+    DamagedError,
+    DomainError,
+    ForeignError,
+    NewLabelError,
+    SchemaError,
+    SettingError,
+    StorageError,
+)
 from memento.files import digest, storage_errors
 from memento.memory import Memory, Report
 from memento.observe import observe, retrained
@@ -61,10 +71,7 @@ app = typer.Typer(
 def init(
     folder: Folder,
     capacity: Annotated[int | None, typer.Option(help="Most samples to keep.")] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:CLASSES", help="Column of integer labels. Repeatable."),
-    ] = None,
+    labels: Labels = None,
     probabilities: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Column of predicted probabilities. Repeatable."),
@@ -88,10 +95,7 @@ def init(
         str | None,
         typer.Option(metavar="A,B,...", help="Columns that batches are formed by, first first."),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Further setting of the policy."),
-    ] = None,
+    set_: Set = None,
     seed: Annotated[int | None, typer.Option(help="Of the memory's generator; default 0.")] = None,
     ids: Annotated[
         str | None,
@@ -106,13 +110,13 @@ def init(
         ),
     ] = None,
     witnesses: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SHARE",
             help="Share of each insert that enters one insert late (a quarter of it never), so "
-            "that the first one after a training can be compared.",
+            "that the first one after a training can be compared; default 0.",
         ),
-    ] = 0.0,
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="All of this from a TOML file instead.")
     ] = None,
@@ -123,6 +127,7 @@ def init(
         "capacity": capacity, "labels": labels, "probabilities": probabilities, "values": values,
         "policy": policy, "batch-size": batch_size, "bandwidth": bandwidth,
         "temperature": temperature, "sort-by": sort_by, "set": set_, "seed": seed, "id": ids,
+        "cluster": cluster, "witnesses": witnesses,
     }  # fmt: skip
     if config is not None:
         both = [name for name, value in options.items() if value not in (None, [])]
@@ -135,6 +140,8 @@ def init(
             capacity=capacity,
             seed=seed,
             ids=ids,
+            cluster=cluster,
+            witnesses=witnesses,
             labels=labels or (),
             probabilities=probabilities or (),
             values=values or (),
@@ -143,7 +150,6 @@ def init(
             others=set_ or (),
         )
     memory = chosen.make()
-    memory.recent = Arrivals(witnesses=witnesses, cluster=cluster)
     with storage_errors("make a memory", folder):
         if snapshot.exists(folder):
             raise StorageError(
@@ -155,6 +161,20 @@ def init(
         as_json,
         {"folder": str(folder), "capacity": memory.capacity, "policy": memory.policy.settings()},
         f"made {folder}: {limit}, {memory.policy!r}",
+    )
+
+
+@app.command()
+def use(folder: Folder, labels: Labels = None, set_: Set = None, as_json: AsJson = False) -> None:
+    """Go on with other settings of the policy, such as `--labels y` when classes are new."""
+    if not labels and not set_:
+        raise SettingError("nothing to change; give --labels NAME, or --set NAME=VALUE")
+    with _changing(folder) as memory:
+        memory.use(settings.changed(memory.policy, labels or (), set_ or ()))
+    _say(
+        as_json,
+        {"folder": str(folder), "policy": memory.policy.settings()},
+        f"{folder}: from now on {memory.policy!r}",
     )
 
 
@@ -198,6 +218,8 @@ def insert(
     changes nothing, so that a job may be run again. What comes in is compared with what came
     since the training; `status --decide` gives the answer.
     """
+    if unit == "":
+        raise SettingError("--unit is empty; give it a name, such as that of the day")
     maps = [tables.parse_map(text) for text in map_ or ()]
     how = tables.parse_reading(types or (), separator, encoding)
     wanted = intake.listed(columns)
@@ -529,8 +551,26 @@ def _changing(folder: Path) -> Iterator[Memory]:
             lock = stack.enter_context(snapshot.lock_of(folder))
         memory = _load(folder)
         with contextlib.suppress(_UnchangedError):
-            yield memory
+            with _remedies(folder):
+                yield memory
             memory.save(folder, lock=lock)
+
+
+@contextlib.contextmanager
+def _remedies(folder: Path) -> Iterator[None]:
+    """New classes, with the command that admits them; what is late, which an insert has told."""
+    try:
+        with warnings.catch_warnings():
+            # Remedies in these are for Python.
+            warnings.filterwarnings("ignore", "missing columns", UserWarning)
+            warnings.filterwarnings("ignore", "column .* is not there for all", UserWarning)
+            yield
+    except NewLabelError as error:
+        classes = "" if error.classes is None else f" (or {error.column}:{error.classes})"
+        raise DomainError(
+            f"{error.found}. Admit new classes with: memento memory use {shlex.quote(str(folder))} "
+            f"--labels {error.column}{classes}"
+        ) from error
 
 
 def _load(folder: Path) -> Memory:
@@ -637,41 +677,3 @@ def _progress(what: str, total: int | None = None) -> Iterator[Any]:
     with ui.Progress(transient=True, after=5.0) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
-
-
-def _described(column: np.ndarray) -> str:
-    return f"{column.dtype}{list(column.shape[1:]) or ''}"
-
-
-def _show(facts: Mapping[str, Any], memory: Memory) -> None:
-    limit = "no limit" if memory.capacity is None else f"{memory.capacity:,}"
-    held = f"{len(memory):,} of {limit}; {memory.seen:,} seen in {memory.inserts:,} inserts"
-    rows: list[tuple[object, object]] = [
-        ("held", held),
-        ("policy", repr(memory.policy)),
-        ("columns", ", ".join(f"{name}: {kind}" for name, kind in facts["columns"].items())),
-    ]
-    if facts["weight"] is not None:
-        rows.append(("weight", f"{facts['weight']:,.0f} in total"))
-    rows += _grouped(facts["ages"], len(memory))
-    for name, counts in facts["composition"].items():
-        shown = "  ".join(f"{label}: {count:,}" for label, count in enumerate(counts) if count)
-        rows.append((f"{name} ({sum(1 for c in counts if c)} of {len(counts)})", shown))
-    rows.append(
-        ("trained on", "nothing yet" if facts["trained"] is None else f"{facts['trained']:,}")
-    )
-    if facts.get("decision"):
-        due = "due" if facts["decision"]["due"] else "not due"
-        rows.append(("retraining", f"{due}: {facts['decision']['reason']}"))
-    ui.print_table((), rows)
-
-
-def _grouped(ages: Sequence[Mapping[str, int]], size: int) -> Iterator[tuple[str, str]]:
-    """Shares by age in inserts, in groups that double: 0, 1, 2-3, 4-7, ..."""
-    low = high = 0
-    while ages and low <= ages[0]["age"]:
-        held = sum(group["held"] for group in ages if low <= group["age"] <= high)
-        if held:
-            span = f"{low}" if low == high else f"{low}-{high}"
-            yield f"age {span}", f"{held:,} ({held / size:.1%})"
-        low, high = high + 1, high * 2 + 1

@@ -16,6 +16,7 @@ __all__ = [
     "Folder",
     "Id",
     "Inputs",
+    "Labels",
     "Map",
     "Model",
     "ModelFile",
@@ -23,6 +24,7 @@ __all__ = [
     "Out",
     "Predictions",
     "Separator",
+    "Set",
     "Softmax",
     "Table",
     "Types",
@@ -39,6 +41,17 @@ Map = Annotated[
         help="Read NAME from the file's column SOURCE; several names or a pattern ('yhat=p_*') are "
         "stacked into one column, patterns in natural order. Repeatable.",
     ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:CLASSES]",
+        help="Column of labels: integers or texts, or integers from 0 to CLASSES - 1. Repeatable.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Further setting of the policy. Repeatable."),
 ]
 Types = Annotated[
     list[str] | None,

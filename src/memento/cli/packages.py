@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "run": ("distributed if scheduler", "dask_jobqueue if slurm"),
     "report": ("matplotlib",),
     "memory init": (),
+    "memory use": (),
     "memory insert": (),
     "memory status": (),
     "memory trained": (),

@@ -9,14 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memento.arrivals import Arrivals
 from memento.errors import SettingError
 from memento.files import storage_errors
 from memento.memory import Memory
 from memento.policies import Policy, named_policies, policy_from_settings
 
-__all__ = ["MemorySettings", "from_options", "from_toml", "needed_columns", "predicted_columns"]
+__all__ = [
+    "MemorySettings",
+    "changed",
+    "from_options",
+    "from_toml",
+    "needed_columns",
+    "predicted_columns",
+]
 
-_KEYS = ("capacity", "seed", "id", "policy")
+_KEYS = ("capacity", "seed", "id", "cluster", "witnesses", "policy")
 
 
 @dataclass(frozen=True)
@@ -28,22 +36,29 @@ class MemorySettings:
         policy: Which samples are kept.
         seed: Of the memory's generator.
         ids: Column that tells samples apart.
+        cluster: Column that says which rows belong together; None: rows are independent.
+        witnesses: Share of each insert that enters one insert late.
     """
 
     capacity: int | None
     policy: Policy
     seed: int = 0
     ids: str = "id"
+    cluster: str | None = None
+    witnesses: float = 0.0
 
     def __post_init__(self) -> None:
         if self.capacity is not None and self.capacity < 1:
             raise SettingError(f"--capacity is {self.capacity}; it has to be at least 1")
         if self.seed < 0:
             raise SettingError(f"--seed is {self.seed}; it has to be 0 or more")
+        Arrivals(witnesses=self.witnesses, cluster=self.cluster)
 
     def make(self) -> Memory:
         """An empty memory."""
-        return Memory(self.capacity, self.policy, seed=self.seed, ids=self.ids)
+        memory = Memory(self.capacity, self.policy, seed=self.seed, ids=self.ids)
+        memory.recent = Arrivals(witnesses=self.witnesses, cluster=self.cluster)
+        return memory
 
 
 def from_options(
@@ -52,6 +67,8 @@ def from_options(
     capacity: int | None,
     seed: int | None = None,
     ids: str | None = None,
+    cluster: str | None = None,
+    witnesses: float | None = None,
     labels: Sequence[str] = (),
     probabilities: Sequence[str] = (),
     values: Sequence[str] = (),
@@ -66,7 +83,9 @@ def from_options(
         capacity: Most samples kept.
         seed: Of the memory's generator; 0 if left out.
         ids: Column that tells samples apart; ``"id"`` if left out.
-        labels: ``NAME:CLASSES``, columns of integer labels.
+        cluster: Column that says which rows belong together.
+        witnesses: Share of each insert that enters one insert late; 0 if left out.
+        labels: ``NAME``, columns of any labels, or ``NAME:CLASSES``, of integers from 0 on.
         probabilities: Columns of predicted probabilities.
         values: Columns of real numbers.
         sort_by: Names separated by commas; those of labels, values and probabilities, in this
@@ -89,15 +108,17 @@ def from_options(
         chosen["sort_by"] = [name.strip() for name in sort_by.split(",")]
     short = {"labels": list(labels), "probabilities": list(probabilities), "values": list(values)}
     policy = _policy({"kind": kind, **chosen, **{k: v for k, v in short.items() if v}}, "--")
-    return MemorySettings(_capacity(capacity, policy), policy, seed or 0, ids or "id")
+    return MemorySettings(
+        _capacity(capacity, policy), policy, seed or 0, ids or "id", cluster, witnesses or 0.0
+    )
 
 
 def from_toml(path: Path) -> MemorySettings:
     """Settings from a file.
 
-    The file holds ``capacity``, ``seed``, ``id`` and a table ``policy``: its ``kind`` and fields as
-    `Policy.settings` names them, with ``labels``, ``probabilities`` and ``values`` as short forms
-    for the usual ``distances``:
+    The file holds ``capacity``, ``seed``, ``id``, ``cluster``, ``witnesses`` and a table
+    ``policy``: its ``kind`` and fields as `Policy.settings` names them, with ``labels``,
+    ``probabilities`` and ``values`` as short forms for the usual ``distances``:
 
     .. code-block:: toml
 
@@ -105,7 +126,7 @@ def from_toml(path: Path) -> MemorySettings:
 
         [policy]
         kind = "memento"
-        labels = ["y:21"]
+        labels = ["y:21"]         # or ["y"]: integers or texts, as they come
         probabilities = ["yhat"]
         batch_size = 128
 
@@ -135,10 +156,45 @@ def from_toml(path: Path) -> MemorySettings:
     try:
         policy = _policy({"kind": "memento", **given}, "")
         return MemorySettings(
-            _capacity(table.get("capacity"), policy), policy, table.get("seed", 0), ids
+            _capacity(table.get("capacity"), policy),
+            policy,
+            table.get("seed", 0),
+            ids,
+            table.get("cluster"),
+            table.get("witnesses", 0.0),
         )
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from error
+
+
+def changed(policy: Policy, labels: Sequence[str], others: Sequence[str]) -> Policy:
+    """A policy with other labels, or other fields.
+
+    Args:
+        policy: What was used so far.
+        labels: ``NAME`` or ``NAME:CLASSES``: such a column is compared with these from now on.
+        others: ``NAME=VALUE``, fields of the policy as in a TOML file.
+
+    Raises:
+        SettingError: The policy has no such field, or a value does not fit.
+
+    Example:
+        >>> before = from_options(kind="memento", capacity=1000, labels=["y:5"]).policy
+        >>> changed(before, ["y"], []).distances
+        (JensenShannon.of_labels('y'),)
+    """
+    settings = policy.settings()
+    for text in others:
+        settings |= _assignment(text)
+    if labels:
+        fresh = {one["column"]: one for one in _distances(labels, (), ())}
+        kept = settings.get("distances", [])
+        same = [one for one in kept if one["kind"] == "jensen-shannon-labels"]
+        settings["distances"] = [
+            fresh.pop(one["column"], one) if one in same else one for one in kept
+        ]
+        settings["distances"] += fresh.values()
+    return _policy(settings, "--")
 
 
 def needed_columns(policy: Policy) -> list[str]:
@@ -172,7 +228,7 @@ def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
         if not settings["distances"]:
             raise SettingError(
                 f"policy {kind!r} compares columns, and none is given; name some with "
-                f"{dashes}labels NAME:CLASSES, {dashes}probabilities NAME or {dashes}values NAME"
+                f"{dashes}labels NAME, {dashes}probabilities NAME or {dashes}values NAME"
             )
     elif labels or probabilities or values:
         raise SettingError(
@@ -194,10 +250,15 @@ def _distances(
 
     found = []
     for text in labels:
-        name, _, classes = text.rpartition(":")
-        if not name or not classes.isdigit() or int(classes) < 1:
-            raise SettingError(f"labels {text!r} has another form than NAME:CLASSES, such as y:21")
-        found.append(JensenShannon.of_labels(name, classes=int(classes)))
+        name, colon, classes = text.rpartition(":")
+        if not colon:
+            name, classes = text, ""
+        if not name or (colon and (not classes.isdecimal() or int(classes) < 1)):
+            raise SettingError(
+                f"labels {text!r} has another form than NAME, such as y, or NAME:CLASSES, such as "
+                "y:21"
+            )
+        found.append(JensenShannon.of_labels(name, classes=int(classes) if colon else None))
     found += [JensenShannon.of_values(name) for name in values]
     found += [JensenShannon.of_probabilities(name) for name in probabilities]
     return [distance.settings() for distance in found]

@@ -26,6 +26,7 @@ from memento.errors import (
     ColumnTypeError,
     InputError,
     ModelError,
+    NewLabelError,
     SchemaError,
     SettingError,
     StorageError,
@@ -278,6 +279,9 @@ def in_file(file: Path, rows: int | None = None) -> Iterator[None]:
     except (InputError, ModelError, StorageError) as error:
         message = str(error)
         if str(file) in message:
+            raise
+        if isinstance(error, NewLabelError):
+            error.found = f"{where}: {error.found}"
             raise
         raise type(error)(f"{where}: {message}") from error
 
