@@ -153,6 +153,8 @@ def test_nothing_to_keep():
 def test_a_missing_column_of_clusters():
     with pytest.raises(SchemaError, match="column 'session', which says what belongs together"):
         Arrivals(cluster="session").arrive(Samples(y=[1]), np.random.default_rng(0))
+    with pytest.raises(SchemaError, match=r"of shape \(1, 2\); expected one value a sample"):
+        Arrivals(cluster="session").arrive(Samples(session=[[1, 2]]), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("wrong", [{"witnesses": 1.0}, {"witnesses": -0.1}, {"rows": 1}])

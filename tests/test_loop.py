@@ -798,6 +798,45 @@ def test_a_learner_that_cannot_be_saved(tmp_path):
 def test_settings_out_of_range():
     with pytest.raises(SettingError, match="freeze_after is -1; expected 0 or more units"):
         list(run(raw(1), *arm("fifo"), freeze_after=-1))
+    for wrong in (1.5, True, "3"):
+        with pytest.raises(SettingError, match=r"freeze_after is .*; expected 0 or more units"):
+            list(run(raw(1), *arm("fifo"), freeze_after=wrong))
+
+
+@pytest.mark.parametrize("learner", [object(), ConstantLearner, None])
+def test_what_is_no_learner(learner):
+    with pytest.raises(SettingError, match=r"learner is .*SklearnLearner\(estimator\)"):
+        list(run(raw(1), Memory(10, FIFO()), learner))
+
+
+class Silent:
+    """Learns something, and says nothing about samples."""
+
+    trained = False
+
+    def fit(self, samples, weights=None):
+        self.trained = True
+
+    def annotate(self, samples):
+        return {}
+
+
+def test_a_learner_without_columns():
+    for memory in (Memory(96, FIFO()), Group([Memory(96, FIFO()), Memory(96, FIFO())])):
+        steps = list(run(raw(3), memory, Silent(), Every(1)))
+        assert [step.trained for step in steps] == [True] * 3
+
+
+@pytest.mark.parametrize("policy", [Memento, DensityReservoir])
+def test_policies_that_see_predictions_only_begin_without_a_model(policy):
+    seen = policy([JensenShannon.of_probabilities("yhat")])
+    with pytest.warns(UserWarning, match="so that chance decides what is kept") as said:
+        steps = list(run(raw(3), Memory(96, seen), ConstantLearner(), Every(1)))
+    assert len(said) == 1
+    assert steps[-1].held == 96
+    strict = policy([JensenShannon.of_probabilities("yhat")], missing="error")
+    with pytest.raises(SchemaError, match=r"column 'yhat', which .* needs, is missing"):
+        list(run(raw(3), Memory(96, strict), ConstantLearner(), Every(1)))
 
 
 # ---------------------------------------------------------------------------------------- bad units

@@ -216,6 +216,9 @@ def test_losses_follow_from_label_and_prediction():
     np.testing.assert_array_equal(
         losses_of(LABELS, samples.with_columns(loss=[1, 2, 3])), [1, 2, 3]
     )
+    for other in (["fire", "theft", "fire"], np.ones((3, 2))):
+        found = losses_of(space, samples.with_columns(loss=other))
+        np.testing.assert_allclose(found, [np.log(2), floor, floor])
 
 
 def test_share_of_unseen_labels():

@@ -369,6 +369,9 @@ def test_no_array_of_a_table():
 
 
 def test_pandas_of_odd_columns():
+    zeros = Samples(v=[b"a\0b", b"c"], w=[[b"a\0b", b"c"]] * 2)
+    assert zeros.to_arrow()["v"].to_pylist() == [b"a\0b", b"c"]
+    assert_same_bytes(Samples(zeros.to_arrow()), zeros)
     samples = Samples({name: KINDS[name] for name in ("structured", "complex", "bytes", "nothing")})
     frame = samples.to_pandas()
     assert frame["structured"].tolist() == KINDS["structured"].tolist()

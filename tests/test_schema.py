@@ -225,6 +225,12 @@ def test_labels_that_are_none():
         Memory(10, Reservoir()).insert(x=[1.0, 2.0], y=[None, 1])
 
 
+@pytest.mark.parametrize("wrong", ["", 3, None])
+def test_what_names_no_column_of_ids(wrong):
+    with pytest.raises(SettingError, match=r"ids is .*; expected the name of a column"):
+        Memory(10, Reservoir(), ids=wrong)
+
+
 def test_ids_of_text_and_labels_of_text():
     memory = Memory(10, Reservoir(), ids="key")
     memory.insert(key=["a", "b", "c"], y=["", "", ""])

@@ -262,7 +262,13 @@ class Arrivals:
                 f"column {self.cluster!r}, which says what belongs together, is missing; there are "
                 f"{sorted(samples)}; give it, or leave cluster out if rows are independent"
             )
-        _, codes = np.unique(samples[self.cluster], return_inverse=True)
+        clusters = samples[self.cluster]
+        if clusters.ndim > 1 or clusters.dtype.names:
+            raise SchemaError(
+                f"column {self.cluster!r}, which says what belongs together, holds "
+                f"{clusters.dtype} of shape {clusters.shape}; expected one value a sample"
+            )
+        _, codes = np.unique(clusters, return_inverse=True)
         codes = codes.reshape(-1)
         return codes, int(codes.max()) + 1
 

@@ -233,6 +233,8 @@ def _to_arrow(arrow: Any, array: np.ndarray) -> Any:
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind in "Mm":
         array = _known_unit(array)
+    if array.dtype.kind == "S":  # Arrow ends numpy's bytes at the first zero
+        return arrow.array(array.tolist(), arrow.binary())
     return arrow.array(array)
 
 

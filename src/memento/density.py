@@ -182,9 +182,10 @@ class SampleSpace:
             unsorted = [repr(name) for name in self.sort_columns if name in absent]
             out = [f"{', '.join(without)} out of the density"] * bool(without)
             out += [f"{', '.join(unsorted)} out of the order of samples"] * bool(unsorted)
+            chance = ", so that chance decides what is kept" * (len(without) == len(self.distances))
             self._warn_once(
                 f"missing columns: {', '.join(map(repr, absent))}. Until they come, this leaves "
-                f'{" and ".join(out)}. Supply them, or set missing="skip"'
+                f'{" and ".join(out)}{chance}. Supply them, or set missing="skip"'
             )
 
     def _distance_columns(self) -> list[str]:
@@ -196,14 +197,7 @@ class SampleSpace:
         Raises:
             SchemaError: There is none, or one is missing and ``missing`` is ``"error"``.
         """
-        self._look_for_columns(parts)
-        found = []
-        for distance, bandwidth in zip(self.distances, self._bandwidths(), strict=True):
-            absent = [c for c in distance.columns if any(c not in part for part in parts)]
-            if not absent:
-                found.append((distance, bandwidth))
-            elif self.missing == "error":
-                raise SchemaError(f"column {absent[0]!r}, which {distance!r} needs, is missing")
+        found = self._found(parts)
         if not found:
             needed = [", ".join(map(repr, distance.columns)) for distance in self.distances]
             raise SchemaError(
@@ -212,14 +206,38 @@ class SampleSpace:
             )
         return found
 
+    def sees(self, parts: Sequence[Samples]) -> bool:
+        """Whether any distance has its columns; before the first model there may be none.
+
+        Raises:
+            SchemaError: A column is missing and ``missing`` is ``"error"``.
+        """
+        return bool(self._found(parts))
+
+    def _found(self, parts: Sequence[Samples]) -> list[tuple[Distance, float]]:
+        self._look_for_columns(parts)
+        found = []
+        for distance, bandwidth in zip(self.distances, self._bandwidths(), strict=True):
+            absent = [c for c in distance.columns if any(c not in part for part in parts)]
+            if not absent:
+                found.append((distance, bandwidth))
+            elif self.missing == "error":
+                raise SchemaError(f"column {absent[0]!r}, which {distance!r} needs, is missing")
+        return found
+
     def check(self, samples: Samples) -> None:
-        """Raise if samples cannot be seen: missing columns, NaN, values outside their domain."""
+        """Raise if a column that is there holds NaN or values outside of its domain.
+
+        Raises:
+            SchemaError: The column of ``group_by`` is missing; with ``missing="error"`` any.
+            DomainError: Such values.
+        """
         if self.group_by is not None and self.group_by not in samples:
             raise SchemaError(
                 f"column {self.group_by!r}, which group_by names, is missing; there are "
                 f"{sorted(samples)}"
             )
-        for distance, _ in self.present([samples]):
+        for distance, _ in self._found([samples]):
             distance.check(samples)
 
     def batches(

@@ -218,7 +218,7 @@ class Group(Guarded):
             self._annotate_by(data)
             return
         fresh = Samples.borrow(data, **columns)
-        if fresh.size != len(self):
+        if len(fresh) and fresh.size != len(self):
             raise SchemaError(
                 f"{fresh.size:,} rows for {len(self):,} samples held; give one row for each, in "
                 "the order of group.samples"

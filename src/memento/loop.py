@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from memento import missing, snapshot
+from memento import arguments, missing, snapshot
 from memento.arrivals import Arrivals
 from memento.errors import ForeignError, SchemaError, SettingError
 from memento.files import local_path
@@ -176,10 +176,16 @@ def run(
     trigger = OnArrivals() if trigger is None else trigger
     if not isinstance(trigger, Trigger):
         raise SettingError(f"trigger is {trigger!r}; expected a Trigger, such as OnArrivals()")
+    if isinstance(learner, type) or not isinstance(learner, Learner):
+        raise SettingError(
+            f"learner is {learner!r}; expected an object with fit, annotate and trained, such as "
+            "memento.integrations.sklearn.SklearnLearner(estimator)"
+        )
+    if freeze_after is not None:
+        words = "0 or more units"
+        arguments.require("freeze_after", freeze_after, arguments.whole(0, words=words))
     loop = _Loop(memory, learner, trigger, scores, weighted, freeze_after, rng)
     loop.saved = checkpoint is not None
-    if freeze_after is not None and freeze_after < 0:
-        raise SettingError(f"freeze_after is {freeze_after}; expected 0 or more units")
     folder = None if checkpoint is None else local_path(checkpoint, "checkpoint")
     if folder is not None and not isinstance(learner, Checkpointable):
         raise SettingError(
@@ -336,7 +342,7 @@ class _Loop:
         if not self.learner.trained:
             return samples
         columns = Samples.borrow(self.learner.annotate(samples))
-        if columns.size != samples.size:
+        if len(columns) and columns.size != samples.size:
             raise SchemaError(
                 f"{type(self.learner).__name__}.annotate gave {columns.size:,} rows for "
                 f"{samples.size:,} samples; expected one row a sample"

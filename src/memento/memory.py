@@ -89,6 +89,7 @@ class Memory(Guarded):
                 )
             capacity = int(capacity)
         policy.check_capacity(capacity)
+        arguments.require("ids", ids, arguments.text())
         super().__init__()
         self._capacity = capacity
         self._policy = policy
@@ -336,7 +337,8 @@ class Memory(Guarded):
     def annotate(self, data: Any = None, /, **columns: Any) -> None:
         """Replace columns, or add them, for everything that is held.
 
-        For predictions after the model has changed. Rows are in the order of `samples`.
+        For predictions after the model has changed. Rows are in the order of `samples`; without
+        any column nothing changes.
 
         Raises:
             SchemaError: Another number of rows.
@@ -723,6 +725,8 @@ class Memory(Guarded):
     def _annotation(self, fresh: Samples) -> Change:
         """What `annotate` will do."""
         now = self._contents
+        if not len(fresh):
+            return Change(now, now)
         if fresh.size != now.size:
             raise SchemaError(
                 f"{fresh.size:,} rows for {now.size:,} samples held; give one row for each, in "

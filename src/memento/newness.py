@@ -355,7 +355,8 @@ def losses_of(space: SampleSpace, samples: Samples, loss: str = "loss") -> np.nd
         loss: Name of the column of losses.
     """
     given = np.full(samples.size, np.nan)
-    if loss in samples:
+    # One of this name that holds no numbers (what an insurer pays for, say) is something else.
+    if loss in samples and samples[loss].ndim == 1 and samples[loss].dtype.kind in "biuf":
         given = samples[loss].astype(np.float64)
         if not np.isnan(given).any():
             return given

@@ -259,7 +259,7 @@ class DensityReservoir(SampleSpace, Policy):
     ) -> np.ndarray:
         if self.density is not None:
             rarity = np.maximum(fresh[self.density], self.floor) ** -self.gamma
-        elif self.gamma == 0 or self.uniform == 1:
+        elif self.gamma == 0 or self.uniform == 1 or not self.sees((fresh,)):
             rarity = np.ones(fresh.size)
         else:
             size = self.size_for(held.size + fresh.size if capacity is None else capacity)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from memento.arguments import check, one_of, text
+from memento.errors import SchemaError
 from memento.policies._columns import labels, numbers
 from memento.policies._features import random_rows
 from memento.policies._policy import Choice, Policy, State, column_of, everything
@@ -73,7 +74,12 @@ class LossAwareReservoir(Policy):
 
     def check(self, fresh: Samples) -> None:
         labels(fresh, self.label)
-        if self.loss in fresh or self.missing == "error":
+        if self.loss not in fresh and self.missing == "error":
+            raise SchemaError(
+                f"column {self.loss!r} is missing; there are {sorted(fresh)}; add it, or give "
+                "missing='equal' or 'random' for as long as there is none"
+            )
+        if self.loss in fresh:
             numbers(fresh, self.loss)
 
     def choose(

@@ -88,6 +88,8 @@ class Memento(SampleSpace, Policy):
         if capacity is None or held.size + fresh.size <= capacity:
             return Choice(everything(held, fresh))
         parts = tuple(part for part in (held, fresh) if part.size)
+        if not self.sees(parts):
+            return Choice(np.sort(rng.permutation(held.size + fresh.size)[:capacity]))
         even, size = self.remainder == "even", self.size_for(capacity)
         order = self.order(parts, rng=rng if even else None)
         stays = np.arange(len(order)) < held.size
