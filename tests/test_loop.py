@@ -6,10 +6,12 @@ once and forks runs, so that many real processes are killed without starting Pyt
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +47,7 @@ from memento import (
     snapshot,
     table,
 )
-from memento.errors import DomainError, ForeignError, SchemaError, SettingError
+from memento.errors import DomainError, ForeignError, SchemaError, SettingError, StorageError
 from memento.learner import digest_of_state
 from memento.testing import ConstantLearner, ToyStream
 
@@ -1010,3 +1012,27 @@ def test_scores_of_numbers_are_errors_in_units_of_the_middle_half():
     assert log_scores(Samples(y=y, yhat=y, loss=np.full(101, np.nan))) == {}
     assert log_scores(Samples(y=[2.0, 2.0], yhat=[1.5, 0.0], loss=[0.5, np.nan]))["mean"] == -0.5
     assert log_scores(Samples(logscore=[-1.0, np.nan]))["mean"] == -1.0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda loop: loop.pop("steps"),
+        lambda loop: loop.update(steps=[{}]),
+        lambda loop: loop.update(steps=3),
+        lambda loop: loop["steps"][0].update(decision=None),
+        lambda loop: loop["steps"][0].update(colour="red"),
+        lambda loop: loop.update(settings=[]),
+        lambda loop: loop.update(trained_at="yesterday"),
+        lambda loop: loop.update(seen_at=-1),
+        lambda loop: loop.update(generator={}),
+    ],
+)
+def test_a_checkpoint_that_was_tampered_with(tmp_path, spoil):
+    list(run(raw(3), *arm("fifo"), checkpoint=tmp_path))
+    found = snapshot.read(tmp_path, "memento-loop")
+    documents = copy.deepcopy(dict(found.documents))
+    spoil(documents["loop"])
+    snapshot.write(tmp_path, "memento-loop", found.arrays, documents)
+    with pytest.raises(StorageError, match=re.escape(str(tmp_path)) + r"|loop\.json|generator"):
+        list(run(raw(3), *arm("fifo"), checkpoint=tmp_path))

@@ -19,7 +19,7 @@ import numpy as np
 
 from memento import arguments, missing, snapshot
 from memento.arrivals import Arrivals
-from memento.errors import ForeignError, SchemaError, SettingError
+from memento.errors import DamagedError, ForeignError, MementoError, SchemaError, SettingError
 from memento.files import local_path
 from memento.group import Group
 from memento.learner import Checkpointable, Learner, digest_of_state
@@ -31,6 +31,7 @@ from memento.samples import Samples
 __all__ = ["Step", "log_scores", "run", "table"]
 
 _KIND = "memento-loop"
+_PLACES = {"trained_at": arguments.optional(arguments.whole(0)), "seen_at": arguments.whole(0)}
 _log = logging.getLogger(__name__)
 
 Scores = Callable[[Samples], Mapping[str, float]]
@@ -392,6 +393,19 @@ class _Loop:
 
     def restore(self, folder: Path) -> None:
         found = snapshot.read(folder, _KIND)
+        try:
+            self._restore(folder, found)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if isinstance(error, MementoError):
+                raise
+            raise DamagedError(
+                f"{folder} describes no run: {error!r}; start again in another folder"
+            ) from error
+        state = snapshot.with_prefix(found.arrays, "learner/")
+        if state and isinstance(self.learner, Checkpointable):
+            self.learner.restore(state)
+
+    def _restore(self, folder: Path, found: snapshot.Snapshot) -> None:
         loop = found.documents["loop"]
         for name, value in self._settings().items():
             if loop["settings"].get(name) != value:
@@ -406,15 +420,13 @@ class _Loop:
         if self.arrivals is not None:
             kept = snapshot.with_prefix(found.arrays, "arrivals/")
             self.arrivals = Arrivals.restore(kept, found.documents["arrivals"])
-        self.trained_at, self.seen_at = loop["trained_at"], loop["seen_at"]
+        for name in ("trained_at", "seen_at"):
+            setattr(self, name, snapshot.field_of(loop, name, _PLACES[name], "loop.json"))
         self.rng = snapshot.generator_from(loop["generator"])
         self.steps = [
             Step(**{**row, "decision": Decision(**row["decision"]), "restored": True})
             for row in loop["steps"]
         ]
-        state = snapshot.with_prefix(found.arrays, "learner/")
-        if state and isinstance(self.learner, Checkpointable):
-            self.learner.restore(state)
 
 
 def _without_numpy(decision: Decision) -> Decision:

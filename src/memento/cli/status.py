@@ -128,7 +128,9 @@ def _by_arrivals(memory: Memory) -> dict[str, Any]:
         return {"due": False, "reason": "no samples are held"}
     if memory.reference is None:
         return {"due": True, "reason": "nothing was trained yet"}
-    made = None if memory.recent is None else memory.recent.decision
+    if memory.recent is None:
+        return {"due": False, "reason": "nothing is kept yet of what comes in; inserts do from now"}
+    made = memory.recent.decision
     if made is None:
         return {"due": False, "reason": "no unit came since the training"}
     return _answer(made)
