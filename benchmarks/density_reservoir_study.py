@@ -37,6 +37,8 @@ ARMS: dict[str, Policy] = {
     "exponent=0.9": DensityReservoir(**SPACE, exponent=0.9),
     "uniform=0": DensityReservoir(**SPACE, uniform=0.0),
     "memento": Memento(**{**SPACE, "remainder": "drop"}, temperature=0.01),
+    "density-reservoir, defaults": DensityReservoir(DISTANCES, missing="skip"),
+    "memento, defaults": Memento(DISTANCES, missing="skip"),
 }
 
 
