@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import naive
-from memento import Custom, JensenShannon, Minkowski, Samples, Wasserstein, make_batches
+from memento import (
+    Custom,
+    JensenShannon,
+    Memento,
+    Memory,
+    Minkowski,
+    Samples,
+    Wasserstein,
+    make_batches,
+)
 from memento.batching import Batches
 from memento.distances import (
     Distance,
@@ -504,3 +513,26 @@ def test_matrix_checks_both_sides():
 def test_settings_that_are_refused(make, message):
     with pytest.raises(SettingError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([-128, 127, 100], np.int8),
+        np.array([-32768, 32767, 0], np.int16),
+        np.array([0, 255], np.uint8),
+        np.array([2**63, 2**64 - 1], np.uint64),
+        np.array([2**63 + 1, 2**63], np.uint64),
+        np.array([-(2**63), 5 - 2**63]),
+        np.array([3, 2**63, 2**63 + 1], np.uint64),
+    ],
+    ids=str,
+)
+def test_labels_at_the_ends_of_their_types(labels):
+    distance = JensenShannon.of_labels("y")
+    memory = Memory(8 * len(labels), Memento([distance]))
+    for _ in range(2):
+        memory.insert(y=np.repeat(labels, 8))
+    held, counts = np.unique(memory.samples["y"], return_counts=True)
+    np.testing.assert_array_equal(held, np.unique(labels))
+    assert counts.sum() == 8 * len(labels)

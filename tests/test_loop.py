@@ -805,6 +805,18 @@ def test_settings_out_of_range():
             list(run(raw(1), *arm("fifo"), freeze_after=wrong))
 
 
+def test_what_is_no_stream():
+    unit = next(iter(raw(1)))[1]
+    for stream in (3, None, {"mon": unit}):
+        with pytest.raises(SettingError, match="expected pairs of a name and samples"):
+            list(run(stream, *arm("fifo")))
+    for stream in ([unit], ["mo"], [("mon", unit, 1)], [3]):
+        with pytest.raises(SchemaError, match="expected a pair of its name and its samples"):
+            list(run(stream, *arm("fifo")))
+    with pytest.raises(SettingError, match="rng is 'x'; expected a whole number"):
+        list(run(raw(1), *arm("fifo"), rng="x"))
+
+
 @pytest.mark.parametrize("learner", [object(), ConstantLearner, None])
 def test_what_is_no_learner(learner):
     with pytest.raises(SettingError, match=r"learner is .*SklearnLearner\(estimator\)"):

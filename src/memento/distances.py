@@ -400,12 +400,13 @@ def _distinct(labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind == "b":
         labels = labels.view(np.uint8)
     if labels.dtype.kind in "iu" and len(labels):
-        low = int(labels.min())
-        if int(labels.max()) - low < _RANGE:
-            return (
-                np.flatnonzero(np.bincount((labels - labels.dtype.type(low)).astype(np.int64)))
-                + low
-            )
+        low, high = int(labels.min()), int(labels.max())
+        if high - low < _RANGE:
+            # As int64, in which the difference of small integers fits, or uint64 beyond.
+            wide = labels.astype(np.int64 if high < 2**63 else np.uint64, copy=False)
+            lowest = wide.dtype.type(low)
+            there = np.flatnonzero(np.bincount((wide - lowest).astype(np.int64)))
+            return there.astype(wide.dtype) + lowest
         return np.unique(labels)
     known = labels[~missing.lacking(labels)]
     found: np.ndarray = np.unique(known)

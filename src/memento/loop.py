@@ -251,11 +251,26 @@ def _about(unit: int, name: str) -> Iterator[None]:
         raise
 
 
+def _pairs(stream: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    if isinstance(stream, Mapping) or not isinstance(stream, Iterable):
+        raise SettingError(
+            f"stream is a {type(stream).__name__}; expected pairs of a name and samples, such as "
+            "a list, a generator, or units.items()"
+        )
+    for unit, pair in enumerate(stream):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise SchemaError(
+                f"unit {unit} of the stream is a {type(pair).__name__}; expected a pair of its "
+                "name and its samples"
+            )
+        yield pair[0], pair[1]
+
+
 def _with_next(
     stream: Iterable[tuple[str, Any]],
 ) -> Iterator[tuple[tuple[str, Any], tuple[str, Any] | None]]:
     """Each unit together with the one after it."""
-    iterator = iter(stream)
+    iterator = _pairs(stream)
     try:
         current = next(iterator)
     except StopIteration:
@@ -285,7 +300,7 @@ class _Loop:
         self.scores = scores
         self.weighted = weighted
         self.freeze_after = freeze_after
-        self.rng = np.random.default_rng(rng)
+        self.rng = arguments.generator(rng, "rng")
         self.arrivals: Arrivals | None = trigger.keeps()
         self.trained_at: int | None = None
         self.seen_at = 0
