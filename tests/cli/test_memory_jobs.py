@@ -526,3 +526,15 @@ def test_labels_before_predictions_are_no_matter_of_python(cli, ok):
 
 def test_a_unit_has_a_name(refused):
     refused("insert", "mem", "1.npz", "--unit", "", says=["--unit is empty"])
+
+
+def test_remedies_are_commands(refused, ok, cli):
+    np.savez("flat.npz", **(day(2) | {"x": np.zeros(120)}))
+    refused("insert", "mem", "flat.npz", says=["'x'", "memento memory annotate DIR FILE"])
+    np.savez("few.npz", y=np.zeros(3, int))
+    refused("annotate", "mem", "few.npz", says=["3 rows", "order of memento memory export"])
+    ok("init", "plain", "--capacity", 100, "--labels", "y")
+    np.savez("plain.npz", y=np.arange(120) % 3)
+    ok("insert", "plain", "plain.npz")
+    code, _, err = cli("insert", "plain", "1.npz", "--columns", "y,id")
+    assert (code, "annotate DIR FILE" in err) == (2, True), err

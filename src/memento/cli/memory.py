@@ -7,6 +7,7 @@ generation under the folder's lock. So whatever fails, the folder is as it was.
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ from memento.errors import (
     DamagedError,
     DomainError,
     ForeignError,
+    InputError,
     NewLabelError,
     SchemaError,
     SettingError,
@@ -556,6 +558,15 @@ def _changing(folder: Path) -> Iterator[Memory]:
             memory.save(folder, lock=lock)
 
 
+# What the library tells callers in Python to do, and how it is done here.
+_IN_PYTHON = (
+    (r"memory\.annotate\([^()]*=\.\.\.\)", "memento memory annotate DIR FILE"),
+    (r"Memory\(\.\.\., ids=\.\.\.\)", "memento memory init --id"),
+    (r"\(\.astype\(str\)\)", "(--types NAME=text)"),
+    (r"order of memory\.samples", "order of memento memory export"),
+)
+
+
 @contextlib.contextmanager
 def _remedies(folder: Path) -> Iterator[None]:
     """New classes, with the command that admits them; what is late, which an insert has told."""
@@ -571,6 +582,12 @@ def _remedies(folder: Path) -> Iterator[None]:
             f"{error.found}. Admit new classes with: memento memory use {shlex.quote(str(folder))} "
             f"--labels {error.column}{classes}"
         ) from error
+    except InputError as error:
+        message = str(error)
+        for python, command in _IN_PYTHON:
+            message = re.sub(python, command, message)
+        error.args = (message,)
+        raise
 
 
 def _load(folder: Path) -> Memory:
