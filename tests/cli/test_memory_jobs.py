@@ -538,3 +538,8 @@ def test_remedies_are_commands(refused, ok, cli):
     ok("insert", "plain", "plain.npz")
     code, _, err = cli("insert", "plain", "1.npz", "--columns", "y,id")
     assert (code, "annotate DIR FILE" in err) == (2, True), err
+
+
+def test_what_is_no_csv_names_the_file(refused):
+    refused("sample", "mem", "--size", 9, "--out", "s.csv", says=["s.csv: column 'x'", ".npz"])
+    assert not list(Path().glob("*s.csv*"))

@@ -265,7 +265,7 @@ def write(file: Path, samples: Samples) -> None:
         StorageError: The file cannot be written; an older one of this name stays as it was.
     """
     writer = _writer(local_path(file, "the file"))
-    with storage_errors("write", file), replacing(file) as temporary:
+    with in_file(file), storage_errors("write", file), replacing(file) as temporary:
         writer(temporary, samples)
 
 
@@ -403,11 +403,13 @@ def _write_csv(file: Path, samples: Samples) -> None:
     """Columns of shape (n,) only."""
     wide = [name for name, array in samples.items() if array.ndim > 1]
     if wide:
-        raise SettingError(f"{file}: column {wide[0]!r} has more than one dimension; not for CSV")
+        raise SettingError(
+            f"column {wide[0]!r} has more than one dimension; not for CSV, use .npz or .parquet"
+        )
     odd = [name for name, array in samples.items() if array.dtype.kind in "cSV"]
     if odd:
         kind = samples[odd[0]].dtype
-        raise SettingError(f"{file}: column {odd[0]!r} is of type {kind}; not for CSV, use .npz")
+        raise SettingError(f"column {odd[0]!r} is of type {kind}; not for CSV, use .npz")
     columns = [
         array.astype(str) if array.dtype.kind in "mM" else array for array in samples.values()
     ]
