@@ -265,8 +265,11 @@ def write(file: Path, samples: Samples) -> None:
         StorageError: The file cannot be written; an older one of this name stays as it was.
     """
     writer = _writer(local_path(file, "the file"))
-    with in_file(file), storage_errors("write", file), replacing(file) as temporary:
-        writer(temporary, samples)
+    with storage_errors("write", file), replacing(file) as temporary:
+        try:
+            writer(temporary, samples)
+        except SettingError as error:
+            raise SettingError(f"{file}: {error}") from error
 
 
 @contextlib.contextmanager
