@@ -15,6 +15,7 @@ from memento import (
     Reservoir,
     SampleSpace,
     observe,
+    reconsider,
     retrained,
 )
 from memento.errors import SchemaError
@@ -149,3 +150,51 @@ def test_labels_that_come_late_reach_what_is_kept():
     assert np.isnan(memory.recent.reference.samples["y"]).all()
     late = {**unit(rng, 100), "id": np.arange(900, 1000)}
     assert "no change" in observe(memory, late, OnArrivals(space=SPACE))[1].reason
+
+
+@pytest.mark.parametrize(("size", "new"), [(400, 12), (2000, 20), (2000, 40)])
+def test_a_new_class_is_due_at_once_by_labels_alone(size, new):
+    """What is held back of the unit itself must not make the class look known."""
+    for seed in range(4):
+        rng, memory, due = np.random.default_rng(seed), Memory(400, Reservoir(), seed=seed), []
+        for number in range(6):
+            y = rng.integers(0, 5, size)
+            if number >= 4:
+                y[:new] = 5
+            _, decision = observe(memory, {"y": y})
+            due.append(decision.due)
+            if number == 1:
+                retrained(memory, lambda samples: {})
+        assert due[:4] == [True, True, False, False], "due until something is trained"
+        assert due[4], decision.reason
+
+
+def test_the_history_lacks_the_unit_that_is_compared():
+    rng, memory = np.random.default_rng(7), Memory(1000, FIFO())
+    for number in range(4):
+        observe(memory, {**unit(rng, 200), "n": np.full(200, number)}, OnArrivals(space=SPACE))
+        assert number not in memory.recent.history.samples.get("n", ())
+    retrained(memory, model)
+    assert 3 in memory.recent.history.samples["n"]
+
+
+def test_labels_that_come_a_day_late_are_decided_on():
+    """Losses grow fivefold while predictions stay: seen when the labels are there."""
+    rng, memory = np.random.default_rng(8), Memory(1000, FIFO())
+    trigger, found = OnArrivals(space=SPACE), []
+    for number in range(5):
+        data = unit(rng, 400)
+        ids, labels = np.arange(400) + 400 * number, data["y"]
+        if number == 4:
+            labels = rng.permutation(labels)
+        late = {**data, "y": np.full(400, np.nan), "id": ids}
+        first = observe(memory, late, trigger)[1]
+        memory.label(ids, y=labels)
+        again = reconsider(memory, trigger)
+        found.append((first.due, None if again is None else again.due))
+        if number == 1:
+            retrained(memory, lambda samples: {"yhat": samples["yhat"]})
+    assert found[2:] == [(False, False), (False, False), (False, True)]
+    evidence = memory.recent.evidence
+    reconsider(memory, trigger)
+    assert memory.recent.evidence == evidence, "each unit counts once"

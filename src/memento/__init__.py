@@ -33,7 +33,7 @@ from memento.group import Group, GroupReport
 from memento.learner import Checkpointable, Learner
 from memento.loop import Step, log_scores, run, table
 from memento.memory import Memory, Report
-from memento.observe import observe, retrained
+from memento.observe import observe, reconsider, retrained
 from memento.policies import (
     FIFO,
     Choice,
@@ -120,6 +120,7 @@ __all__ = [
     "named_distances",
     "named_policies",
     "observe",
+    "reconsider",
     "retrained",
     "run",
     "sort_order",

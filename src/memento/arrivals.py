@@ -33,6 +33,7 @@ _NEVER = 0.25
 _SETTINGS = ("witnesses", "cluster", "rows")
 _NUMBERS = {
     "evidence": arguments.number(0, words="a number, 0 or more"),
+    "before": arguments.number(0, words="a number, 0 or more"),
     "renew": arguments.flag(),
     "units": arguments.whole(0),
     "trained_at": arguments.optional(arguments.whole(0)),
@@ -116,6 +117,7 @@ class Arrivals:
         reference: Earlier arrivals that the deployed model was not trained on, predicted by it.
         history: A uniform sample of earlier units that no model was ever trained on.
         evidence: What a trigger has gathered since the training; its meaning is the trigger's.
+        before: The same before the newest unit.
         units: How many units came.
         trained_at: How many had come at the last training; None before the first.
         seen_at: Samples that the memory had seen then.
@@ -144,12 +146,14 @@ class Arrivals:
         self.reference = Clusters.none()
         self.history = Clusters.none()
         self.evidence = 0.0
+        self.before = 0.0
         self.renew = False
         self.units = 0
         self.trained_at: int | None = None
         self.seen_at = 0
         self.decision: dict[str, Any] | None = None
         self._witnesses = Clusters.none()
+        self._never = Clusters.none()  # of the newest unit, which is compared with the history
         self._late = Samples()
 
     def arrive(self, samples: Samples, rng: np.random.Generator) -> list[Samples]:
@@ -182,9 +186,7 @@ class Arrivals:
         whole = Clusters(samples, key[codes])
         self.unit = whole.at_most(self.rows)
         self._witnesses = whole.take(back[codes]).at_most(self.rows) if held else Clusters.none()
-        if never.any():
-            unseen = whole.take(never[codes])
-            self.history = self.history.joined(unseen).at_most(self.rows)
+        self._never = whole.take(never[codes])
         entering, late = samples, self._late
         self._late = Samples()
         if held:
@@ -208,7 +210,8 @@ class Arrivals:
             seen: Samples that the memory has seen.
         """
         self.trained_at, self.seen_at, self.decision = self.units, seen, None
-        witnesses, history = self._witnesses, self.history
+        witnesses = self._witnesses
+        history = self.history.joined(self._never).at_most(self.rows)
         self.forget()
         if annotate is not None:
             self.reference, self.history = witnesses, history
@@ -223,14 +226,16 @@ class Arrivals:
         self.history = self.history.annotated(annotate)
         self.reference = self.reference.annotated(annotate)
         self.unit = self.unit.annotated(annotate)
+        self._never = self._never.annotated(annotate)
         self._witnesses = self._witnesses.annotated(annotate)
         if self._late.size:
             self._late = annotate(self._late)
 
     def forget(self) -> None:
         """Drop what later units would be compared with: it is of another model, and stays so."""
-        self.unit = self.reference = self.history = self._witnesses = Clusters.none()
-        self.evidence, self.renew = 0.0, False
+        self.unit = self.reference = self.history = Clusters.none()
+        self._witnesses = self._never = Clusters.none()
+        self.evidence, self.before, self.renew = 0.0, 0.0, False
 
     def label(self, by: str, ids: np.ndarray, given: Samples) -> None:
         """Give what is kept its labels, as `Memory.label` does for what is held.
@@ -240,18 +245,22 @@ class Arrivals:
             ids: ``(n,)`` distinct.
             given: ``(n,)`` values for them by column.
         """
-        self.unit, self.reference, self.history, self._witnesses = (
-            Clusters(_labelled(part.samples, by, ids, given), part.key)
-            for part in (self.unit, self.reference, self.history, self._witnesses)
+        self._take(
+            {
+                name: Clusters(_labelled(part.samples, by, ids, given), part.key)
+                for name, part in self._parts().items()
+            }
         )
         self._late = _labelled(self._late, by, ids, given)
 
     def _fold(self) -> None:
         """The newest unit becomes part of the reference: no training came after it."""
+        self.before = self.evidence
         if self.renew:
             self.reference, self.renew = Clusters.none(), False
         self.reference = self.reference.joined(self.unit).at_most(self.rows)
-        self.unit = Clusters.none()
+        self.history = self.history.joined(self._never).at_most(self.rows)
+        self.unit = self._never = Clusters.none()
 
     def _codes(self, samples: Samples) -> tuple[np.ndarray, int]:
         """``(n,)`` number of each row's cluster, and how many there are."""
@@ -299,8 +308,7 @@ class Arrivals:
             parts = {part: _clusters_of(arrays, part) for part in arrivals._parts()}
         except (KeyError, TypeError) as error:
             raise DamagedError(f"what came in lately is incomplete: {error!r}") from error
-        arrivals.unit, arrivals.reference = parts["unit"], parts["reference"]
-        arrivals.history, arrivals._witnesses = parts["history"], parts["witnesses"]
+        arrivals._take(parts)
         arrivals._late = _columns_of(arrays, "late")
         return arrivals
 
@@ -310,7 +318,14 @@ class Arrivals:
             "reference": self.reference,
             "history": self.history,
             "witnesses": self._witnesses,
+            "never": self._never,
         }
+
+    def _take(self, parts: Mapping[str, Clusters]) -> None:
+        self.unit, self.reference, self.history = (
+            parts[name] for name in ("unit", "reference", "history")
+        )
+        self._witnesses, self._never = parts["witnesses"], parts["never"]
 
 
 def _columns_of(arrays: Mapping[str, np.ndarray], part: str) -> Samples:

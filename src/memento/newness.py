@@ -305,10 +305,11 @@ def new_share(
 def unseen_labels(space: SampleSpace, arrivals: Samples, known: Sequence[Samples]) -> list[object]:
     """Labels of arrivals that none of the known samples has, ascending."""
     unseen: set[object] = set()
-    for name in _label_columns(_comparable(space, arrivals, *known).distances):
-        here = np.unique(arrivals[name])
-        before = np.concatenate([np.unique(samples[name]) for samples in known])
-        unseen.update(np.setdiff1d(here, before).tolist())
+    for name in _label_columns(space.distances):
+        if all(name in samples for samples in (arrivals, *known)):
+            here = np.unique(arrivals[name][~lacking(arrivals[name])])
+            before = np.concatenate([np.unique(samples[name]) for samples in known])
+            unseen.update(np.setdiff1d(here, before).tolist())
     return sorted(unseen, key=lambda label: (str(type(label)), label))
 
 

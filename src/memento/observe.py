@@ -20,7 +20,7 @@ from memento.memory import Memory, Report
 from memento.retrain import Decision, OnArrivals, Situation, Trigger
 from memento.samples import Samples
 
-__all__ = ["enter", "observe", "retrained"]
+__all__ = ["enter", "observe", "reconsider", "retrained"]
 
 
 def enter(
@@ -105,17 +105,58 @@ def observe(
     report = enter(memory, samples, arrivals, generator, insert)
     if not samples.size:
         return report, Decision(False, "no samples came")
+    decision = _decide(memory, trigger, arrivals, label, generator)
+    memory.recent = arrivals
+    return report, decision
+
+
+def reconsider(
+    memory: Memory,
+    trigger: Trigger | None = None,
+    *,
+    label: str = "y",
+    rng: int | np.random.Generator | None = None,
+) -> Decision | None:
+    """Decide on the newest unit again, since its labels have come.
+
+    A unit whose labels come later is first compared by its predictions alone. What was decided
+    then is replaced, so the evidence counts each unit once.
+
+    Args:
+        memory: As for `observe`, after `Memory.label`.
+        trigger: As for `observe`.
+        label: As for `observe`.
+        rng: As for `observe`.
+
+    Returns:
+        The decision; None where no unit waits for one, or the trigger compares no arrivals.
+    """
+    trigger = OnArrivals() if trigger is None else trigger
+    if memory.recent is None or not memory.recent.unit.size or memory.reference is None:
+        return None
+    if trigger.keeps() is None:
+        return None
+    arrivals = memory.recent.copy()
+    arrivals.evidence, arrivals.renew = arrivals.before, False
+    generator = np.random.default_rng((memory.inserts, memory.seen, 1) if rng is None else rng)
+    decision = _decide(memory, trigger, arrivals, label, generator)
+    memory.recent = arrivals
+    return decision
+
+
+def _decide(
+    memory: Memory, trigger: Trigger, arrivals: Arrivals, label: str, rng: np.random.Generator
+) -> Decision:
     trained_at = arrivals.trained_at
     if trained_at is None and memory.reference is not None:
         trained_at = 0  # by somebody who does not know of arrivals
     situation = Situation(memory, arrivals.units, trained_at, arrivals.seen_at, arrivals, label)
     try:
-        decision = trigger.decide(situation, generator)
+        decision = trigger.decide(situation, rng)
     except InputError as error:
         decision = Decision(False, f"it cannot be told: {error}")
     arrivals.decision = asdict(replace(decision, figures=dict(decision.figures)))
-    memory.recent = arrivals
-    return report, decision
+    return decision
 
 
 def retrained(

@@ -287,7 +287,10 @@ class OnArrivals(Trigger):
         history = arrivals.history if arrivals.history.size else reference
         new = new_share(space, unit.samples, history.samples, tolerance=_TOLERANCE, rng=rng)
         worse = excess(space, unit.samples, reference.samples)
-        labels = unseen_labels(space, unit.samples, [reference.samples, history.samples])
+        trained = situation.memory.reference
+        # No model can predict a class that it was not trained on, however long it has been there.
+        known = [trained] if trained is not None and trained.size else [reference.samples]
+        labels = unseen_labels(space, unit.samples, known)
         changed = arrivals.evidence >= self.run_length
         harm = bool(labels) or new >= self.effect or worse >= self.worse
         decision = self._decision(

@@ -55,7 +55,7 @@ from memento.errors import (
 )
 from memento.files import digest, storage_errors
 from memento.memory import Memory, Report
-from memento.observe import observe, retrained
+from memento.observe import observe, reconsider, retrained
 from memento.retrain import OnArrivals
 from memento.samples import Samples
 
@@ -361,6 +361,7 @@ def label(
             found = memory.label(given[name], given.select(labels))
         if not found:
             raise _UnchangedError
+        reconsider(memory, _trigger(memory))
     _say_labelled(as_json, folder, given, labels, found)
 
 
