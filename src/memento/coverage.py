@@ -147,6 +147,7 @@ def coverage_increase(
         return CoverageIncrease(0.0, estimator=estimator)
     policy.check(now)
     policy.check(before)
+    policy.present((now, before))  # says so if nothing can be compared
     split = _Split(policy, now, before, generator)
     mine = np.arange(now.size + before.size) < now.size
     pair = split.into(mine[split.order])

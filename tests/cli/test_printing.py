@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from memento import FIFO, Memory
 
 
 def run(words: str, folder) -> subprocess.CompletedProcess[str]:
+    command = f"{shlex.quote(sys.executable)} -m memento {words}"
     return subprocess.run(
-        ["bash", "-c", f"memento {words}"], cwd=folder, capture_output=True, text=True, timeout=100
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=100
     )
 
 
