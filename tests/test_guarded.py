@@ -182,6 +182,8 @@ print("interrupted", interrupted)
 """
 
 
+# Rows are moved by one compiled call, which no interrupt enters; as plain Python it has lines.
+@pytest.mark.compiled
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_interrupts_at_any_moment_leave_before_or_after(seed):
     """Signals come at random moments, and go on coming while a change is taken to its end."""
@@ -211,6 +213,8 @@ class _FailsAtLine:
         return self
 
 
+# Rows are moved by one compiled call, which no interrupt enters; as plain Python it has lines.
+@pytest.mark.compiled
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, RecursionError, RuntimeError])
 def test_a_failure_in_any_line_leaves_before_or_after(failure):
     """Raised by the tracer, as if by an interrupt, at one line of the library after the other."""
