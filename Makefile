@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 DEMO_EXTRAS := cli,telemetry,figures
 TEST_EXTRAS := cli,torch,onnx,telemetry,sklearn,dask,tuning,figures,tracking,dev
-CORE_TESTS = $(filter-out $(addprefix tests/,cases cli integrations report runner __pycache__), \
+CORE_TESTS = $(filter-out $(addprefix tests/,cli integrations report runner __pycache__), \
                $(wildcard tests/test_*.py) $(patsubst %/,%,$(wildcard tests/*/)))
 
 .DEFAULT_GOAL := help
@@ -41,8 +41,8 @@ unit-uncompiled: $(VENV)/test.stamp unit  ## the core's tests with kernels as pl
 
 # What other processors and thread counts make of float32 sums: BLAS, numpy, PyTorch, ONNX and the kernels are told to use less
 # than this processor has. The kernels' cache is one of its own, as code compiled for another processor may not run here.
-ELSEWHERE_TESTS ?= tests/cases/test_deploy.py tests/cases/test_ttp.py tests/cases/test_publish.py tests/cases/test_replay.py \
-                   tests/cases/test_closed_loop.py tests/cases/datacenter/test_models.py tests/integrations tests/training \
+ELSEWHERE_TESTS ?= cases/puffer/tests/test_deploy.py cases/puffer/tests/test_ttp.py cases/puffer/tests/test_publish.py cases/puffer/tests/test_replay.py \
+                   cases/puffer/tests/test_closed_loop.py cases/datacenter/tests/test_models.py tests/integrations tests/training \
                    tests/kernels tests/policies tests/test_golden.py tests/test_density.py tests/test_distances.py tests/test_coverage.py
 AVX2 = NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma,+bmi,+bmi2,+sse4.2,+popcnt,+f16c,+lzcnt,+movbe,+cx16 \
        NUMBA_CACHE_DIR=$(CURDIR)/.numba-avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
@@ -75,17 +75,17 @@ $(BIN)/pip:
 
 # One recipe for all stamps: $(call install,extras). A stamp is younger than what it was made from, so the second time is instant.
 define install
-	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$(1)]' -e cases/puffer -e cases/datacenter
 	@touch $@
 endef
 
-$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/demo.stamp: pyproject.toml cases/puffer/pyproject.toml cases/datacenter/pyproject.toml constraints.txt | $(BIN)/pip
 	$(call install,$(DEMO_EXTRAS))
 
-$(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/test.stamp: pyproject.toml cases/puffer/pyproject.toml cases/datacenter/pyproject.toml constraints.txt | $(BIN)/pip
 	$(call install,$(TEST_EXTRAS))
 	-$(BIN)/pip install --quiet $(PIP_ARGS) --no-deps ns3==3.44.post0 || \
 	    echo "ns-3 is not installed: simulations of the data centre are not tested" >&2
 
-$(VENV)/docs.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/docs.stamp: pyproject.toml cases/puffer/pyproject.toml cases/datacenter/pyproject.toml constraints.txt | $(BIN)/pip
 	$(call install,docs)

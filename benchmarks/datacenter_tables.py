@@ -1,4 +1,4 @@
-"""The tables in docs/datacenter.md: what `memento datacenter replay` found, as Markdown.
+"""The tables in docs/datacenter/datacenter.md: what `memento datacenter replay` found, as Markdown.
 
     memento datacenter replay --out full -j 2 --seeds 0-4
     python benchmarks/datacenter_tables.py full
@@ -13,9 +13,9 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from memento.cases.datacenter.replay import MEMORIES, SCENARIOS, Results
-from memento.cases.datacenter.scores import LOADS, WORKLOADS, composition, summary, targets
 from memento.samples import Samples
+from memento_datacenter.replay import MEMORIES, SCENARIOS, Results
+from memento_datacenter.scores import LOADS, WORKLOADS, composition, summary, targets
 
 SCORES = {
     "rare-patterns": {"accuracy": "accuracy, mean of 20 iterations"},

@@ -16,12 +16,12 @@ import time
 import numpy as np
 
 from memento import JensenShannon, Memento, Memory
-from memento.cases.puffer.traces import days
-from memento.cases.puffer.transmission import CLASSES, samples_of
 from memento.integrations.torch import TorchLearner
 from memento.policies import Policy, Reservoir
 from memento.policies.density_reservoir import DensityReservoir
 from memento.samples import Samples
+from memento_puffer.predictor.transmission import CLASSES, samples_of
+from memento_puffer.streaming.traces import days
 
 DISTANCES = [JensenShannon.of_labels("y_bin", CLASSES), JensenShannon.of_probabilities("yhat")]
 SPACE = {

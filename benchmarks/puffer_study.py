@@ -24,13 +24,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 
 import numpy as np
 
-from memento.cases.datacenter.scores import interval
-from memento.cases.puffer.closed_loop import ARMS, ArmResult, ClosedLoop, Outcome, summary
-from memento.cases.puffer.features import Features
-from memento.cases.puffer.qoe import quality
-from memento.cases.puffer.traces import Population, Shift
-from memento.cases.puffer.ttp_training import Training
 from memento.retrain import OnCoverage
+from memento_datacenter.scores import interval
+from memento_puffer.data.features import Features
+from memento_puffer.predictor.ttp_training import Training
+from memento_puffer.quality.qoe import quality
+from memento_puffer.streaming.traces import Population, Shift
+from memento_puffer.studies.closed_loop import ARMS, ArmResult, ClosedLoop, Outcome, summary
 
 SCENARIOS = ("none", "drift", "new-access", "halved")
 

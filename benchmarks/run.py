@@ -34,8 +34,8 @@ import memento
 from memento import JensenShannon, Memento, Memory, coverage_increase
 
 if TYPE_CHECKING:
-    from memento.cases.puffer.features import Features
-    from memento.cases.puffer.ttp import Network
+    from memento_puffer.data.features import Features
+    from memento_puffer.predictor.ttp import Network
 
 CLASSES = 21
 DISTANCES = [JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels("y", CLASSES)]
@@ -228,8 +228,8 @@ def kernel_row(runs: int) -> Row:
 
 def controller_rows(runs: int) -> list[Row]:
     """Decisions of bitrate controllers, for 4,000 sessions at a time."""
-    from memento.cases.puffer.abr import BBA, Fugu
-    from memento.cases.puffer.transmission import LADDER_MB
+    from memento_puffer.predictor.transmission import LADDER_MB
+    from memento_puffer.streaming.abr import BBA, Fugu
 
     rng, count = np.random.default_rng(0), 4000
     sizes = 1e6 * np.array(LADDER_MB) * rng.lognormal(0, 0.5, (count, 10, 1))
@@ -256,13 +256,13 @@ def streaming_rows(quick: bool, large: bool) -> list[Row]:
 
     import polars as pl
 
-    from memento.cases.puffer.abr import BBA, BOLA, MPC, Fugu, RobustMPC
-    from memento.cases.puffer.features import Features
-    from memento.cases.puffer.release import features_of_blocks, frames, write_simulated_day
-    from memento.cases.puffer.schema import write_day
-    from memento.cases.puffer.simulator import Scheme, Simulation
-    from memento.cases.puffer.ttp import Ttp
-    from memento.cases.puffer.ttp_training import Training, TrainingSettings
+    from memento_puffer.data.features import Features
+    from memento_puffer.data.release import features_of_blocks, frames, write_simulated_day
+    from memento_puffer.data.schema import write_day
+    from memento_puffer.predictor.ttp import Ttp
+    from memento_puffer.predictor.ttp_training import Training, TrainingSettings
+    from memento_puffer.streaming.abr import BBA, BOLA, MPC, Fugu, RobustMPC
+    from memento_puffer.streaming.simulator import Scheme, Simulation
 
     others = [
         Scheme("linear_bba", BBA()),
@@ -345,7 +345,7 @@ def replay_seconds(
     """A day of a replay with a full memory and a new model."""
     from dataclasses import asdict, replace
 
-    from memento.cases.puffer.replay import AFFORDABLE, Replay, arm
+    from memento_puffer.studies.replay import AFFORDABLE, Replay, arm
 
     training = asdict(AFFORDABLE if training_counts else replace(AFFORDABLE, epochs=1))
     given = {"capacity": capacity, "interval": 1, "training": training}
@@ -365,8 +365,8 @@ def replay_seconds(
 def datacenter_rows(runs: int) -> list[Row]:
     """Packets to windows, and a memory of peers beside Memento."""
     from memento import LossAwareReservoir
-    from memento.cases.datacenter.features import workload_samples
-    from memento.cases.datacenter.schema import Run
+    from memento_datacenter.features import workload_samples
+    from memento_datacenter.schema import Run
 
     rng, count = np.random.default_rng(0), 166_000
     columns = {

@@ -18,7 +18,7 @@
 import os
 from pathlib import Path
 
-from memento.cases.datacenter import scores
+from memento_datacenter import scores
 from memento.report.scenarios import of_datacenter
 
 RESULTS = Path(os.environ.get("RESULTS", "replayed"))

@@ -11,7 +11,8 @@ import pytest
 from memento.cli.main import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES += sorted((ROOT / "cases").glob("*/docs/*.md"))
 ENDS = {"|", "||", "&&", ";", "&", ">", "2>", "then", "do"}  # where the shell goes on
 
 

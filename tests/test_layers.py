@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,15 @@ import pytest
 import memento
 
 ROOT = Path(memento.__file__).parent
+CASE_ROOTS = {
+    name: Path(importlib.util.find_spec(name).origin).parent
+    for name in ("memento_puffer", "memento_datacenter")
+}
 
 # A room imports from the lines above its own, so rooms of one line do not meet.
 LAYERS = [
     ["errors"],
-    ["arguments", "casting"],
+    ["arguments", "casting", "plugins"],
     ["arrow"],
     ["columns"],
     ["files", "guarded", "samples", "_kernels"],
@@ -39,30 +44,38 @@ LAYERS = [
     ["loop", "training"],
     ["testing"],
     ["integrations"],
-    ["cases.*"],
     ["cli"],
 ]
 # Apart from the ladder: what experiments run on and are reported with knows nothing of the method.
 APART = {
-    "runner": ["errors", "files"],
+    "runner": ["errors", "files", "plugins"],
     "report": ["errors", "files", "runner"],
 }
 # Beyond the ladder, one line each with its reason.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
+# What only those parts of a case see that are for people: its commands and its pages.
+FOR_PEOPLE = {"cli": ["cli", "runner", "report"], "report": ["report", "runner"]}
 CASES_SEE_OF_RUNNER = "runner.spec"
 # Nobody builds on the tools for tests.
 UNSEEN = ["testing"]
 
+CASE_COMMANDS = ["memento_puffer/cli/*.py", "memento_datacenter/cli.py"]
+
 # Distribution -> files that may import it; "lazily" only inside a function.
 HEAVY = {
-    "torch": ["integrations/torch.py", "cases/puffer/ttp.py", "cases/datacenter/models.py"],
+    "torch": [
+        "integrations/torch.py",
+        "memento_puffer/predictor/ttp.py",
+        "memento_datacenter/models.py",
+    ],
     "pyarrow": [
-        *("cases/*/schema.py", "cases/*/traces.py", "cases/*/release.py"),
-        *("runner/results.py", "report/*.py"),
+        *("memento_puffer/data/schema.py", "memento_puffer/data/release.py"),
+        "memento_puffer/streaming/traces.py",
+        *("memento_datacenter/schema.py", "runner/results.py", "report/*.py"),
     ],
     "polars": [
-        *("cases/*/schema.py", "cases/*/features.py", "cases/*/traces.py"),
-        *("cases/*/joins.py", "cases/*/analysis.py", "cases/*/release.py"),
+        *(f"memento_puffer/data/{name}.py" for name in ("schema", "features", "joins", "release")),
+        *("memento_puffer/streaming/traces.py", "memento_puffer/quality/analysis.py"),
     ],
     "pandas": [],
     "dask": ["runner/executors/dask.py"],
@@ -73,20 +86,20 @@ HEAVY = {
     "sklearn": ["integrations/sklearn.py"],
     "skops": ["integrations/sklearn.py"],
     "scipy": [],
-    "optuna": ["cases/*/tuning.py"],
+    "optuna": ["memento_datacenter/tuning.py"],
     "mlflow": ["integrations/tracking.py"],
     "tensorboard": ["integrations/tracking.py"],
     "avalanche": ["integrations/avalanche.py"],
     "onnxruntime": [],
-    "typer": ["cli/*.py"],
-    "rich": ["cli/*.py"],
-    "numba": ["_kernels/*.py"],
-    "llvmlite": ["_kernels/*.py"],
+    "typer": ["cli/*.py", *CASE_COMMANDS],
+    "rich": ["cli/*.py", *CASE_COMMANDS],
+    "numba": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
+    "llvmlite": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
 }
 LAZILY = {
-    "torch": ["cli/*.py"],
+    "torch": ["cli/*.py", *CASE_COMMANDS],
     "pandas": ["samples.py"],
-    "pyarrow": ["cli/*.py", "arrow.py"],
+    "pyarrow": ["cli/*.py", "arrow.py", *CASE_COMMANDS],
     "onnxruntime": ["cli/models.py"],
 }
 
@@ -101,7 +114,8 @@ class Import(NamedTuple):
 
 
 def _imports(path: Path, root: Path = ROOT) -> Iterator[Import]:
-    file = path.relative_to(root).as_posix()
+    home = next((r for r in CASE_ROOTS.values() if path.is_relative_to(r)), None)
+    file = path.relative_to(home.parent if home else root).as_posix()
 
     def visit(node: ast.AST, at_import: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
@@ -141,7 +155,7 @@ def _room(module: str) -> str:
     parts = module.split(".")
     if module == "__main__":  # `python -m memento` is the command line
         return "cli"
-    return ".".join(parts[:2]) if parts[0] == "cases" else parts[0]
+    return parts[0]
 
 
 def _floor(room: str) -> int | None:
@@ -164,7 +178,7 @@ def _refusal(source: str, target: str) -> str | None:
     if above is None:
         return f"{here} has no place in the table"
     if there in APART:
-        if here == "cli" or (here.startswith("cases.") and target == CASES_SEE_OF_RUNNER):
+        if here == "cli":
             return None
         return f"{here} must not know {there}"
     below = _floor(there)
@@ -173,11 +187,13 @@ def _refusal(source: str, target: str) -> str | None:
     return None if below < above else f"{there} does not stand above {here} in the table"
 
 
-FILES = sorted(p for p in ROOT.rglob("*.py"))
+FILES = sorted(p for root in (ROOT, *CASE_ROOTS.values()) for p in root.rglob("*.py"))
 
 
 def _ours() -> Iterator[tuple[Import, str, str]]:
     for path in FILES:
+        if not path.is_relative_to(ROOT):
+            continue
         source = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if source == "__init__":
             continue  # the package's own list of names sees all that it lists
@@ -195,6 +211,25 @@ def test_layers():
             reason = _refusal(source, target)
         if reason:
             problems.append(f"{found.file}:{found.line}: imports {found.target}: {reason}")
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_cases():
+    """A case stands on the whole library, and nobody stands on a case but itself."""
+    problems = []
+    for path in FILES:
+        for found in _imports(path):
+            package = found.target.split(".")[0]
+            home = found.file.split("/")[0]
+            if package in CASE_ROOTS and package != home:
+                problems.append(f"{found.file}:{found.line}: imports {found.target}")
+            if package == "memento" and home in CASE_ROOTS:
+                target = _module(found.target)
+                room = _room(target)
+                part = found.file.split("/")[1].removesuffix(".py")
+                apart = room in ("cli", *APART) and target != CASES_SEE_OF_RUNNER
+                if room in UNSEEN or (apart and room not in FOR_PEOPLE.get(part, ())):
+                    problems.append(f"{found.file}:{found.line}: imports {found.target}")
     assert not problems, "\n" + "\n".join(problems)
 
 
@@ -227,7 +262,7 @@ def test_kernels_are_imported_lazily():
 
 def test_third_parties_are_known():
     """A new dependency is a decision: it stands in the table above and in pyproject.toml."""
-    known = {"numpy", "memento", *HEAVY, *sys.stdlib_module_names}
+    known = {"numpy", "memento", *CASE_ROOTS, *HEAVY, *sys.stdlib_module_names}
     problems = [
         f"{found.file}:{found.line}: imports {found.target}"
         for path in FILES
@@ -269,10 +304,6 @@ def test_exceptions_are_still_needed():
         ("policies.memento", "policies._policy", True),
         ("policies.memento", "memory", False),
         ("batching", "density", False),
-        ("cases.puffer.ttp", "cases.datacenter.models", False),
-        ("cases.puffer.experiments", "runner.spec", True),
-        ("cases.puffer.experiments", "runner.job", False),
-        ("runner.job", "cases.puffer.replay", False),
         ("report.page", "runner.results", True),
         ("report.page", "memory", False),
         ("cli.run", "runner.job", True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,12 +10,7 @@ from pathlib import Path
 
 import pytest
 
-_path = Path(__file__).with_name("report") / "small_results.py"
-_found = importlib.util.spec_from_file_location("small_results", _path)
-assert _found is not None
-assert _found.loader is not None
-small = importlib.util.module_from_spec(_found)
-sys.modules.setdefault("small_results", small)
+import small_results as small
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -60,7 +54,6 @@ def test_coverage_noise():
 def made(tmp_path_factory):
     pytest.importorskip("matplotlib")
     pytest.importorskip("polars")
-    _found.loader.exec_module(small)
     return small.prepared(tmp_path_factory)
 
 

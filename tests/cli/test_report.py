@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
+
+import small_results as small
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("polars")
 
 from memento.cli.main import main
 from memento.report.page import GENERATOR
-
-_path = Path(__file__).parents[1] / "report" / "small_results.py"
-_found = importlib.util.spec_from_file_location("small_results", _path)
-small = importlib.util.module_from_spec(_found)
-sys.modules.setdefault("small_results", small)
-_found.loader.exec_module(small)
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +112,8 @@ def test_one_replay(call, made, tmp_path):
 
 def test_a_deployment_before_its_first_day(call, tmp_path):
     pytest.importorskip("torch")
-    from memento.cases.puffer.deploy import Deployment
-    from memento.cases.puffer.deploy_settings import DeploymentSettings
+    from memento_puffer.deployment.deploy import Deployment
+    from memento_puffer.deployment.deploy_settings import DeploymentSettings
 
     Deployment.create(tmp_path / "state", DeploymentSettings(capacity=1000))
     code, out, err = call(tmp_path / "state", "--json")
@@ -133,12 +126,9 @@ def test_a_deployment_before_its_first_day(call, tmp_path):
 @pytest.mark.slow
 def test_a_deployment(call, tmp_path):
     pytest.importorskip("torch")
-    path = Path(__file__).parents[1] / "cases" / "deployment_days.py"
-    spec = importlib.util.spec_from_file_location("deployment_days", path)
-    helpers = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("deployment_days", helpers)
-    spec.loader.exec_module(helpers)
-    from memento.cases.puffer.deploy import Deployment
+    import deployment_days as helpers
+
+    from memento_puffer.deployment.deploy import Deployment
 
     state = tmp_path / "state"
     deployment = Deployment.create(state, helpers.settings())

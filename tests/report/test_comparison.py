@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from memento.cases.puffer.experiments import CONTENTS
 from memento.errors import SchemaError
 from memento.report.comparison import (
     SWEEPS,
@@ -23,6 +22,7 @@ from memento.report.comparison import (
     sweep,
     trainings,
 )
+from memento_puffer.studies.experiments import CONTENTS
 
 SCORES = ("tail", "median", "mean")
 
@@ -184,8 +184,8 @@ def test_daily_values_by_arm_and_score():
 
 def test_improvements_are_those_of_the_case():
     """The same numbers as the experiments write, from scores of days that differ by arm."""
-    from memento.cases.puffer import replay
     from memento.samples import Samples
+    from memento_puffer.studies import replay
 
     rng = np.random.default_rng(4)
     scores = {}

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from memento.cases.puffer import experiments, record
 from memento.errors import SettingError
 from memento.report import published as module
 from memento.report.comparison import record_days, records, wide
 from memento.report.published import COLUMNS, published, topics
+from memento_puffer.deployment import record
+from memento_puffer.studies import experiments
 
 
 def value(topic, **wanted):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+import small_results as small
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("polars")
 
-from memento.cases.datacenter import scores
-from memento.cases.puffer.experiments import CONTENTS, STUDIES
 from memento.errors import DamagedError, ForeignError, SchemaError, StorageError
 from memento.report import folders
 from memento.report.deployments import deployment_section, of_deployment
@@ -25,13 +22,8 @@ from memento.report.published import published
 from memento.report.replays import SECTIONS, of_replay, replay_section
 from memento.report.scenarios import of_datacenter
 from memento.report.viewers import of_analysis, of_demo
-
-_found = importlib.util.spec_from_file_location(
-    "small_results", Path(__file__).with_name("small_results.py")
-)
-small = importlib.util.module_from_spec(_found)
-sys.modules.setdefault("small_results", small)
-_found.loader.exec_module(small)
+from memento_datacenter import scores
+from memento_puffer.studies.experiments import CONTENTS, STUDIES
 
 
 @pytest.fixture(scope="session")
@@ -317,7 +309,7 @@ def test_a_deployment(tmp_path):
 
 
 def test_the_published_record(data_folder, tmp_path):
-    from memento.cases.puffer.record import read_record
+    from memento_puffer.deployment.record import read_record
 
     section = deployment_section(
         "deployment-record", read_record(data_folder / "puffer-deployment.csv"), record=True

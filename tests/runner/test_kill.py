@@ -38,8 +38,8 @@ def serve(folder: Path, place: str) -> dict[str, int]:
     page, asked, jobs = PLANS[place]
     group, *patterns = asked
     if place == "puffer":
-        import memento.cases.puffer.release
-        import memento.cases.puffer.replay  # noqa: F401
+        import memento_puffer.data.release
+        import memento_puffer.studies.replay  # noqa: F401
     known = registry.Registry([page])
     words = ["run", *asked, "--experiments", str(page), "-j", str(jobs)]
     devnull = os.open(os.devnull, os.O_WRONLY)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memento.cases.puffer.experiments import Period, Scale, declared
-from memento.cases.puffer.ttp_training import TrainingSettings
 from memento.runner.spec import Experiment
+from memento_puffer.predictor.ttp_training import TrainingSettings
+from memento_puffer.studies.experiments import Period, Scale, declared
 
 SCALE = Scale(
     prefix="tiny-",

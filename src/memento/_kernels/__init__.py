@@ -15,10 +15,6 @@ longer than all the rest. Small inputs do without: see `fitting`.
     herding         samples whose running mean follows a given one
     covering        samples that are near to all the others
     moving          rows of a column, also within the column itself
-    windows         past chunks of each chunk of a stream, as inputs of a predictor
-    planning        which quality a video server sends next
-    hashing         random numbers that depend on a key and a counter alone
-    streaming       players, servers and the network between them, until the next decision
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memento import plugins
 from memento.cli import packages
 from memento.cli.printing import forgiving_output
-from memento.errors import MementoError
+from memento.errors import MementoError, SettingError
 from memento.files import local_path
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def application() -> typer.Typer:
     import typer
 
     import memento
-    from memento.cli import datacenter, demo, memory, puffer, report, run
+    from memento.cli import memory, report, run
 
     app = typer.Typer(
         name="memento",
@@ -60,11 +61,21 @@ def application() -> typer.Typer:
         del version, debug
 
     app.add_typer(memory.app, name="memory")
-    app.add_typer(puffer.app, name="puffer")
-    app.add_typer(datacenter.app, name="datacenter")
-    app.command()(demo.demo)
     app.command()(run.run)
     app.command()(report.report)
+    taken = {"memory", "run", "report"}
+    for name, point in plugins.installed(plugins.COMMANDS).items():
+        try:
+            if name in taken:
+                raise SettingError(f"{point.value}: there is a command {name!r} already; rename it")
+            command = plugins.load(point)
+        except SettingError as error:  # one broken distribution does not take the others away
+            _complain(f"warning: {error}")
+            continue
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 
@@ -134,6 +145,7 @@ def _without_commands(arguments: list[str], package: str | None) -> int:
         return 0
     if {"--help", "-h"} & {*arguments}:
         groups = dict.fromkeys(name.split()[0] for name in packages.COMMANDS)
+        groups |= dict.fromkeys(plugins.installed(plugins.COMMANDS))
         print(
             f"memento {memento.__version__}: {_HELP}\n\n"
             f"The commands ({', '.join(groups)}) come with the extra 'cli': {_INSTALL}\n"

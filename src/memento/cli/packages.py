@@ -7,12 +7,12 @@ say by their endings what reads them, which happens before anything else.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from memento.errors import MissingExtraError
 
-__all__ = ["COMMANDS", "EXTRAS", "GROUPS", "require", "require_group"]
+__all__ = ["COMMANDS", "EXTRAS", "declare", "require", "require_group"]
 
 # Package -> the extra that brings it.
 EXTRAS = {
@@ -27,7 +27,6 @@ EXTRAS = {
 
 # Command -> packages; "NAME if OPTION" where only an option needs it.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "demo": ("polars", "matplotlib", "pyarrow if traces"),
     "run": ("distributed if scheduler", "dask_jobqueue if slurm"),
     "report": ("matplotlib",),
     "memory init": (),
@@ -41,31 +40,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "memory merge": (),
     "memory export": (),
     "memory check": (),
-    "puffer download": (),
-    "puffer simulate": ("polars", "torch if model", "pyarrow if traces"),
-    "puffer features": ("polars",),
-    "puffer train": ("polars", "torch"),
-    "puffer analyze": ("polars", "matplotlib", "torch if model"),
-    "puffer replay": ("polars", "torch if start", "torch if published"),
-    "puffer deploy init": ("torch if base",),
-    "puffer deploy configure": (),
-    "puffer deploy run": ("polars", "torch"),
-    "puffer deploy status": (),
-    "puffer deploy rollback": (),
-    "puffer deploy record": ("matplotlib if figure",),
-    "datacenter simulate": (),
-    "datacenter replay": ("torch", "matplotlib"),
-    "datacenter tune": ("torch", "optuna"),
 }
 
-# The same for groups of `memento run`, by the beginnings of their names.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "puffer-download": (),
-    "puffer-": ("polars", "matplotlib"),
-    "datacenter-tuning": ("torch", "optuna"),
-    "datacenter-": ("torch", "matplotlib"),
-    "demo": ("polars", "matplotlib"),
-}
+
+def declare(needs: Mapping[str, tuple[str, ...]]) -> None:
+    """Say what a case's commands need, in the form of `COMMANDS`; called where they are defined."""
+    COMMANDS.update(needs)
 
 
 def require(command: str, options: Mapping[str, Any]) -> None:
@@ -81,12 +61,9 @@ def require(command: str, options: Mapping[str, Any]) -> None:
     _check(f"memento {command}", _needed(COMMANDS[command], options))
 
 
-def require_group(group: str) -> None:
+def require_group(group: str, needed: Iterable[str]) -> None:
     """Refuse a group of experiments some package of which is missing; errors as for `require`."""
-    for beginning, packages in GROUPS.items():
-        if group.startswith(beginning):
-            _check(f"memento run {group}", iter(packages))
-            return
+    _check(f"memento run {group}", iter(needed))
 
 
 def _needed(packages: tuple[str, ...], options: Mapping[str, Any]) -> Iterator[str]:

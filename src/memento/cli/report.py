@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from memento import plugins
 from memento.cli import ui
 from memento.errors import SettingError
 
@@ -78,16 +79,10 @@ def open_report(folder: str | Path) -> Report:
 
     folder = Path(folder)
     kind = folders.kind_of(folder)
-    if kind == "deployment":
-        from memento.cases.puffer.deploy import Deployment
-        from memento.report.deployments import of_deployment
-
-        return of_deployment(folder, Deployment(folder).table())
-    if kind == "datacenter":
-        from memento.cases.datacenter import scores
-        from memento.report.scenarios import of_datacenter
-
-        return of_datacenter(folder, scores.courses)
+    point = plugins.installed(plugins.REPORTS).get(kind)
+    if point is not None:
+        made: Report = plugins.load(point)(folder)
+        return made
     if kind == "demo":
         from memento.report.viewers import of_demo
 

@@ -15,26 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from memento import plugins
 from memento.errors import SettingError, StorageError
 from memento.files import digest, storage_errors
 from memento.runner.spec import Experiment
 
-__all__ = ["PAGES", "Registry", "load_file"]
+__all__ = ["Registry", "installed_pages", "load_file"]
 
-_PUFFER = "memento.cases.puffer.experiments"
-_DATACENTER = "memento.cases.datacenter.experiments"
 
-# The groups that come with the package, each with its declaration page. The only such list.
-PAGES: Mapping[str, str] = {
-    "puffer-download": _PUFFER,
-    "puffer-preprocess": _PUFFER,
-    "puffer-analysis": _PUFFER,
-    "puffer-replay": _PUFFER,
-    "puffer-deployment": _PUFFER,
-    "datacenter-replay": _DATACENTER,
-    "datacenter-tuning": _DATACENTER,
-    "demo": _PUFFER,
-}
+def installed_pages() -> dict[str, str]:
+    """Groups that installed distributions declare, each with the module of its page."""
+    points = plugins.installed(plugins.EXPERIMENTS)
+    return {name: point.value.partition(":")[0] for name, point in points.items()}
 
 
 class Registry:
@@ -42,7 +34,8 @@ class Registry:
 
     Args:
         files: Declaration pages of the user, ``.py`` files; read at once.
-        pages: Group -> module of its declaration page; imported when the group is asked for.
+        pages: Group -> module of its declaration page, imported when the group is asked for; those
+            of installed distributions if left out.
 
     Raises:
         StorageError: A file cannot be read.
@@ -53,8 +46,8 @@ class Registry:
         {}
     """
 
-    def __init__(self, files: Sequence[Path] = (), pages: Mapping[str, str] = PAGES) -> None:
-        self._pages = dict(pages)
+    def __init__(self, files: Sequence[Path] = (), pages: Mapping[str, str] | None = None) -> None:
+        self._pages = installed_pages() if pages is None else dict(pages)
         self._groups: dict[str, dict[str, Experiment]] = {}
         self._declared: dict[str, dict[str, Experiment]] = {}
         self._read: dict[str, list[Experiment]] = {}
@@ -118,6 +111,14 @@ class Registry:
                 for experiment in _declared(module, page)
             ]
         return self._read[page]
+
+    def packages(self, group: str) -> tuple[str, ...]:
+        """Distributions that a group's experiments import: `PACKAGES` of its page, by beginning."""
+        if (page := self._pages.get(group)) is None:
+            return ()
+        self._page(group)
+        declared = getattr(sys.modules.get(page), "PACKAGES", {})
+        return next((p for start, p in declared.items() if group.startswith(start)), ())
 
     def select(self, group: str, patterns: Sequence[str] = ()) -> list[Experiment]:
         """Experiments of a group whose names match any of the patterns, as declared.

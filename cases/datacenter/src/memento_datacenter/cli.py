@@ -1,0 +1,461 @@
+"""`memento datacenter`: simulated traffic of a data centre, and memories compared on its shifts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from memento.cli import packages, ui
+from memento.cli.signals import terminated_like_interrupted
+from memento.errors import SettingError
+from memento.files import storage_errors
+
+if TYPE_CHECKING:
+    from memento.samples import Samples
+    from memento_datacenter.replay import Plan
+    from memento_datacenter.tuning import Search, Trial, Tuned
+    from memento_datacenter.workloads import Workload
+
+__all__ = ["app"]
+
+packages.declare(
+    {
+        "datacenter simulate": (),
+        "datacenter replay": ("torch", "matplotlib"),
+        "datacenter tune": ("torch", "optuna"),
+    }
+)
+
+app = typer.Typer(
+    help="Data-centre traffic: simulations with ns-3, and memories compared on its shifts.",
+    no_args_is_help=True,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
+Source = Annotated[
+    Path, typer.Option("--from", metavar="DIR", help="Where `memento datacenter simulate` wrote.")
+]
+Jobs = Annotated[int, typer.Option("-j", help="Processes at a time.")]
+
+
+# -------------------------------------------------------------------------------------- simulate
+
+
+@app.command()
+def simulate(
+    setting: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A workload, alone or with the load of the bottleneck: w1, w2_c100, w3_c133. "
+            "Default: the nine that the scenarios need."
+        ),
+    ] = None,
+    runs: Annotated[str, typer.Option(help="Numbers of runs of each setting.")] = "0-21",
+    to: Annotated[
+        Path, typer.Option(metavar="DIR", help="A folder for each setting is made in it.")
+    ] = Path("simulated"),
+    messages: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of messages larger than the send buffer: buffered, as with any "
+            "application; or refused, as in the paper's data."
+        ),
+    ] = "buffered",
+    seconds: Annotated[
+        float, typer.Option(help="Length of a run; senders start from 1 s on.")
+    ] = 60.0,
+    start_window: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds in which senders start, at uniform times, each offering less the shorter "
+            "it is. Default: up to the end. 1 gives the sample counts of the paper's data."
+        ),
+    ] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A further workload, from a file in the format of Homa's simulator. Repeatable.",
+        ),
+    ] = None,
+    recorded: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A further workload, from recorded message sizes in bytes, one a line. "
+            "Repeatable.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers, from 1.")] = 1,
+    jobs: Jobs = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate runs with ns-3; those that are there are kept, so a call goes on where it was."""
+    from memento_datacenter import simulate as case
+    from memento_datacenter.schema import Run
+
+    own = _workloads(sizes or (), recorded or ())
+    chosen = case.settings(setting or case.SETTINGS, own)
+    numbers = case.run_numbers(runs, "--runs")
+    first, longest = case.Network.start, 1e6
+    if not first < seconds <= longest:
+        raise SettingError(
+            f"--seconds {seconds:g}; senders start from {first:g} s on, so give a number above "
+            f"that, up to {longest:,.0f}"
+        )
+    network = case.Network(messages=messages, end=seconds, start_window=start_window)
+    with _stoppable(), ui.Progress(width=32) as bar:
+        task = bar.add_task("simulate", total=len(chosen) * len(numbers))
+
+        def progress(done: int, total: int, last: str) -> None:
+            bar.update(task, completed=done, description=last or "simulate")
+
+        paths = case.simulate(chosen, numbers, to, network, seed=seed, jobs=jobs, progress=progress)
+    rows = []
+    for one, start in zip(chosen, range(0, len(paths), len(numbers)), strict=True):
+        abouts = [Run.describe(path) for path in paths[start : start + len(numbers)]]
+        packets = [about["packets"] for about in abouts]
+        rows.append(
+            {
+                "setting": one.name,
+                "runs": len(abouts),
+                "packets": float(np.mean(packets)),
+                "ns3": abouts[0].get("ns3"),
+                "messages": messages,
+            }
+        )
+    _show(
+        ("setting", "runs", "packets a run", "ns-3", "messages"),
+        [[r["setting"], r["runs"], f"{r['packets']:,.0f}", r["ns3"], r["messages"]] for r in rows],
+    )
+    _end(as_json, {"folder": str(to), "settings": rows})
+
+
+def _workloads(sizes: Sequence[str], recorded: Sequence[str]) -> dict[str, Workload]:
+    from memento_datacenter.workloads import Workload, published
+
+    given = [("--sizes", text) for text in sizes] + [("--recorded", text) for text in recorded]
+    found: dict[str, Workload] = {}
+    for label, (option, text) in enumerate(given, len(published()) + 1):
+        name, equals, file = text.partition("=")
+        if not equals or not file:
+            raise SettingError(f"{option} {text!r}; give NAME=FILE")
+        if name in published() or name in found:
+            raise SettingError(f"{option} {text!r}: there is a workload {name!r} already")
+        read = Workload.read if option == "--sizes" else Workload.read_messages
+        found[name] = read(file, label=label, name=name)
+    return found
+
+
+# ---------------------------------------------------------------------------------------- replay
+
+
+@app.command("replay")
+def replay_(
+    scenario: Annotated[
+        list[str] | None,
+        typer.Argument(help="rare-patterns, incremental, congestion. Default: all."),
+    ] = None,
+    source: Source = Path("simulated"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Receives results, tables and figures.")
+    ] = Path("replayed"),
+    memories: Annotated[
+        str | None,
+        typer.Option(help="Which, with commas between. Default: all that apply to a scenario."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Such as 0-4. Each is a replay of its own.")] = "0",
+    stride: Annotated[
+        int,
+        typer.Option(help="Keep every so-manieth sample; memories and batches shrink alike."),
+    ] = 1,
+    capacity: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCENARIO=SAMPLES", help="Instead of 20,000, 20,000, 60,000. Repeatable."
+        ),
+    ] = None,
+    network: Annotated[
+        str, typer.Option("--as", help="memento or paper: how networks are trained.")
+    ] = "memento",
+    epochs: Annotated[
+        int | None, typer.Option(help="Of each training. Default: as --as says.")
+    ] = None,
+    standardise: Annotated[
+        bool,
+        typer.Option(
+            "--standardise",
+            help="Delays are learned from centred and scaled inputs, not from bytes and seconds as "
+            "in the paper: about half of the error, and little to gain by choosing.",
+        ),
+    ] = False,
+    reduced: Annotated[
+        bool,
+        typer.Option(
+            "--reduced", help="Few short runs (2 to 7), short phases, small windows and memories."
+        ),
+    ] = False,
+    jobs: Jobs = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare memories on traffic that shifts; what was replayed before is not replayed again."""
+    from memento_datacenter import replay as case
+    from memento_datacenter import scores
+    from memento_datacenter.simulate import run_numbers
+
+    plan = _plan(reduced, stride, capacity or (), network, epochs, standardise)
+    chosen = None if memories is None else [m.strip() for m in memories.split(",") if m.strip()]
+    if chosen == []:
+        raise SettingError(f"--memories {memories!r}; give some of {','.join(case.MEMORIES)}")
+    numbers = run_numbers(seeds, "--seeds")
+    with _stoppable(), ui.Progress(width=32) as bar:
+        task = bar.add_task("replay", total=None)
+
+        def progress(done: int, total: int, last: str) -> None:
+            bar.update(task, completed=done, total=total, description=last or "replay")
+
+        table = case.compare(
+            source,
+            out,
+            scenario or case.SCENARIOS,
+            chosen,
+            numbers,
+            plan,
+            jobs=jobs,
+            progress=progress,
+        )
+    summary, held = scores.summary(table), scores.composition(table)
+    judged = scores.targets(table)
+    files = _write(out, table, {"summary": summary, "held": held, "targets": judged})
+    _show_summary(summary, held)
+    _show(
+        ("target", "measured", "bound", "holds"),
+        [
+            [t, f"{v:.3f} {u}".rstrip(), f"{b:.3f} {u}".rstrip(), "yes" if h else "no"]
+            for t, v, b, u, h in zip(*(judged[c].tolist() for c in judged), strict=True)
+        ],
+    )
+    ui.say(f"tables and figures are in {out}", err=True)
+    _end(
+        as_json,
+        {
+            "summary": _rows(summary),
+            "held": _rows(held),
+            "targets": _rows(judged),
+            "files": [str(file) for file in files],
+        },
+    )
+
+
+def _plan(
+    reduced: bool,
+    stride: int,
+    capacities: Sequence[str],
+    network: str,
+    epochs: int | None,
+    standardise: bool,
+) -> Plan:
+    from memento_datacenter import models
+    from memento_datacenter.replay import REDUCED, Plan
+
+    plan = replace(REDUCED if reduced else Plan(), stride=stride)
+    if network not in ("memento", "paper"):
+        raise SettingError(f"--as {network}; give memento or paper")
+    if network == "paper":
+        plan = replace(
+            plan,
+            classification=models.PUBLISHED_CLASSIFICATION,
+            regression=models.PUBLISHED_REGRESSION,
+        )
+    if epochs is not None:
+        plan = replace(
+            plan,
+            classification=replace(plan.classification, epochs=epochs),
+            regression=replace(plan.regression, epochs=epochs),
+        )
+    if standardise:
+        plan = replace(plan, regression=replace(plan.regression, standardise=True))
+    found = dict(plan.capacities)
+    for text in capacities:
+        name, _, number = text.partition("=")
+        if not number.isdecimal():
+            raise SettingError(f"--capacity {text!r}; give SCENARIO=SAMPLES")
+        found[name] = int(number)
+    return replace(plan, capacities=found)
+
+
+def _write(out: Path, table: Samples, made: Mapping[str, Samples]) -> list[Path]:
+    """Tables and figures; returns their files."""
+    from memento.cli import tables
+    from memento.report import datacenter as figures
+    from memento_datacenter import scores
+
+    files = []
+    with storage_errors("write tables and figures", out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, columns in {"iterations": table, **made}.items():
+            if columns.size:
+                files.append(out / f"{name}.csv")
+                tables.write(files[-1], columns)
+        for scenario in dict.fromkeys(table["scenario"].tolist()):
+            own = table.take(np.flatnonzero(table["scenario"] == scenario))
+            delays = scenario == "congestion"
+            course = scores.courses(own, "error_p99" if delays else "balanced_accuracy")
+            rises = scores.courses(own, "rci")
+            files.append(out / f"{scenario}.png")
+            figures.shift(
+                files[-1],
+                course,
+                ylabel="99th percentile of the error (ms)" if delays else "balanced accuracy",
+                title=scenario.replace("-", " "),
+                rises=rises if rises.size else None,
+                scale=1e3 if delays else 1.0,
+            )
+        files.append(out / "held.png")
+        figures.held(files[-1], made["held"], title="in memory after the last iteration")
+    return files
+
+
+def _show_summary(summary: Samples, held: Samples) -> None:
+    """A table for each scenario: memories by scores and by what they hold."""
+    cells: dict[str, dict[str, dict[str, str]]] = {}
+    for scenario, memory, score, value, low, high, _ in zip(
+        *(summary[c].tolist() for c in summary), strict=True
+    ):
+        half = "" if math.isnan(low) else f" ± {(high - low) / 2:.3g}"
+        cells.setdefault(scenario, {}).setdefault(memory, {})[score] = f"{value:.3g}{half}"
+    for scenario, memory, workload, value, *_ in zip(
+        *(held[c].tolist() for c in held), strict=True
+    ):
+        cells[scenario][memory][workload] = f"{value:,.0f}"
+    for scenario, rows in cells.items():
+        names = list(dict.fromkeys(name for row in rows.values() for name in row))
+        _show(
+            (scenario, *names), [[m, *(row.get(n, "") for n in names)] for m, row in rows.items()]
+        )
+
+
+# ------------------------------------------------------------------------------------------ tune
+
+
+@app.command()
+def tune(
+    task: Annotated[
+        list[str] | None, typer.Argument(help="classification, regression. Default: both.")
+    ] = None,
+    source: Source = Path("simulated"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Receives trials; those that are there count.")
+    ] = Path("tuned"),
+    trials: Annotated[int, typer.Option(help="How many there are to be in the end.")] = 100,
+    splits: Annotated[int, typer.Option(help="Random splits that a trial is judged on.")] = 5,
+    samples: Annotated[int, typer.Option(help="From each setting.")] = 2000,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="Runs of this setting. Repeatable. Default: all nine.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Least and most.")] = "3-10",
+    units: Annotated[str, typer.Option(help="Least and most.")] = "128-512",
+    window: Annotated[int, typer.Option(help="Packets that a sample sees.")] = 128,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of a training. Default: the task's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of splits, trials and networks.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Search layers, units and learning rate with Optuna, on run 0; stopped searches go on."""
+    from memento_datacenter.simulate import SETTINGS
+    from memento_datacenter.tuning import TASKS, Search
+
+    found: dict[str, Any] = {}
+    searches = []
+    for name in task or list(TASKS):
+        search = Search(
+            name,  # type: ignore[arg-type]  # checked there
+            layers=_range("--layers", layers),
+            units=_range("--units", units),
+            splits=splits,
+            samples=samples,
+            settings=tuple(setting or SETTINGS),
+            window=window,
+            seed=seed,
+        )
+        if epochs is not None:
+            search = replace(search, base=replace(TASKS[search.task], epochs=epochs))
+        searches.append(search)
+    for search in searches:
+        tuned = _search(search, source, out, trials)
+        best = tuned.best
+        found[search.task] = {
+            "trials": len(tuned.trials),
+            "best": best.number,
+            "loss": best.loss,
+            "layers": best.layers,
+            "units": best.units,
+            "learning_rate": best.learning_rate,
+        }
+    names = ("trials", "best", "loss", "layers", "units", "learning_rate")
+    _show(("task", *names), [[t, *(_cell(r[n]) for n in names)] for t, r in found.items()])
+    _end(as_json, found)
+
+
+def _search(search: Search, source: Path, out: Path, trials: int) -> Tuned:
+    with _stoppable(), ui.Progress(width=32) as bar:
+        line = bar.add_task(search.task, total=trials)
+
+        def progress(done: int, total: int, trial: Trial | None) -> None:
+            said = f"loss {trial.loss:.4g}" if trial is not None else search.task
+            bar.update(line, completed=done, total=total, description=said)
+
+        return search.run(source, out, trials, progress=progress)
+
+
+def _range(option: str, text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not low.isdecimal() or (dash and not high.isdecimal()):
+        raise SettingError(f"{option} {text!r}; give a range such as 3-10")
+    return int(low), int(high or low)
+
+
+# ------------------------------------------------------------------------------ what all of them do
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
+    with terminated_like_interrupted() as ending:
+        try:
+            yield
+        except KeyboardInterrupt:
+            ui.say("stopped; the same command goes on from here", err=True)
+            raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
+
+
+def _show(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    ui.print_table(header, rows, err=True, right=range(1, len(header)))
+    ui.say("", err=True)
+
+
+def _rows(table: Samples) -> list[dict[str, Any]]:
+    columns = [[_finite(v) for v in table[name].tolist()] for name in table]
+    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _end(as_json: bool, result: Mapping[str, Any]) -> None:
+    if as_json:
+        ui.print_json(result)

@@ -1,0 +1,1 @@
+"""Compiled loops of the case: arrays in, arrays filled."""

@@ -1,0 +1,1 @@
+"""`memento puffer` and `memento demo`."""

@@ -1,0 +1,409 @@
+"""`memento puffer deploy`: the daily job for cron, and what a person asks it.
+
+Exit codes of `run`: 0 all days are done; 1 a day failed (those before it are done, and the next run
+tries again); 2 wrong use, or no deployment that can be read: no day was begun; 3 today's data is
+not there yet, run again later; 4 done, but a person should look (a gate refused a network, a
+rollback, days without data, git); 5 another run is at work. `rollback` ends with 4 if git did not
+take it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memento.cli import ui
+from memento.errors import LockedError, MementoError, SettingError
+from memento.files import storage_errors
+
+if TYPE_CHECKING:
+    from memento_puffer.deployment.deploy import Deployment
+    from memento_puffer.deployment.deploy_settings import DeploymentSettings
+
+__all__ = ["ATTENTION", "BUSY", "FAILED", "WAITING", "app"]
+
+FAILED, WAITING, ATTENTION, BUSY = 1, 3, 4, 5
+
+app = typer.Typer(
+    help="Keep Puffer's predictors up to date: a daily job, its state, a way back.",
+    no_args_is_help=True,
+)
+
+State = Annotated[Path, typer.Argument(metavar="STATE", help="Folder of the deployment.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Settings in TOML; see the documentation for their names."),
+]
+
+
+@app.command()
+def init(
+    state: State,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Model that trainings start from, such as Fugu-Feb: its 15 files. Default: random "
+            "weights.",
+        ),
+    ] = None,
+    config: Config = None,
+    capacity: Annotated[int | None, typer.Option(help="Samples in each memory.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a deployment in STATE."""
+    from memento_puffer.deployment.deploy import Deployment
+    from memento_puffer.predictor.ttp import Ttp
+
+    settings = _settings(config, capacity)
+    deployment = Deployment.create(state, settings, None if base is None else Ttp.read(base))
+    names = ", ".join(deployment.settings.variants)
+    _say(
+        as_json,
+        {"state": str(state), "settings": settings.document()},
+        f"made {state}: variants {names}; {settings.capacity:,} samples each",
+    )
+
+
+@app.command()
+def configure(
+    state: State,
+    config: Annotated[Path, typer.Argument(metavar="FILE", help="Settings in TOML, all of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Replace the settings, from the next day on."""
+    from memento_puffer.deployment.deploy import Deployment
+
+    settings = _settings(config, None)
+    with _busy():
+        Deployment(state).configure(settings)
+    _say(as_json, {"state": str(state), "settings": settings.document()}, f"{state}: configured")
+
+
+@app.command()
+def run(
+    state: State,
+    days: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DAYS", help="Folder with a folder for each day, named such as 2022-09-19."
+        ),
+    ],
+    until: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Last day to do; default: today.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="First day of a new deployment; default: the last."),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DAY", help="Leave out the data of this day. Repeatable."),
+    ] = None,
+    today: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAY", help="What counts as today (UTC); for running through the past."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do all days that are not done: insert, decide, train, check, publish.
+
+    A day X works on the data of the day before. Exit codes: 0 done, 1 a day failed and is tried
+    again by the next run, 2 wrong use, 3 today's data is not there yet, 4 done but a person should
+    look, 5 another run is at work.
+    """
+    from memento_puffer.deployment.deploy import DayFolders, Deployment
+    from memento_puffer.deployment.deploy_settings import day_of
+
+    now = dt.datetime.now(dt.UTC).date() if today is None else day_of(today, "--today")
+    deployment = Deployment(state)
+    source = DayFolders(days, deployment.settings.cc)
+    with _busy(), ui.Progress(transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def tell(text: str, share: float) -> None:
+            bar.update(task, description=text, completed=share)
+
+        outcome = deployment.run(
+            source,
+            today=now,
+            until=None if until is None else day_of(until, "--until"),
+            start=None if start is None else day_of(start, "--start"),
+            skip=[day_of(day, "--skip") for day in skip or ()],
+            progress=tell,
+            catch=True,
+        )
+    facts = {
+        "days": list(outcome.days),
+        "waiting": None if outcome.waiting is None else str(outcome.waiting),
+        "attention": list(outcome.attention),
+        "failure": None if outcome.failure is None else _failure(outcome.failure),
+    }
+    if as_json:
+        ui.print_json(facts)
+    else:
+        for document in outcome.days:
+            ui.say(_line(document))
+    _call(outcome.attention)
+    if outcome.failure is not None:
+        if _debugging():
+            raise outcome.failure
+        ui.say(f"memento: error: {facts['failure']}", err=True)
+        raise typer.Exit(FAILED)
+    if outcome.waiting is not None:
+        ui.say(
+            f"memento: the data of {outcome.waiting - dt.timedelta(days=1)} is not there yet; run "
+            "again later",
+            err=True,
+        )
+    if outcome.attention:
+        raise typer.Exit(ATTENTION)
+    if outcome.waiting is not None:
+        raise typer.Exit(WAITING)
+
+
+@app.command()
+def status(
+    state: State,
+    last: Annotated[int, typer.Option("--days", help="How many days.")] = 14,
+    as_json: AsJson = False,
+) -> None:
+    """Show the last days: data, coverage increases, trainings, and what serves."""
+    from memento_puffer.deployment.deploy import Deployment
+
+    if last < 1:
+        raise SettingError(f"--days is {last}; give at least 1")
+    deployment = Deployment(state)
+    documents = deployment.days(last)
+    serving = {name: _serving(deployment, name) for name in deployment.settings.variants}
+    failures = deployment.failures()
+    if as_json:
+        ui.print_json({"days": documents, "serving": serving, "failures": failures})
+        return
+    _show(documents, serving, failures)
+
+
+@app.command()
+def rollback(
+    state: State,
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Whose model.")],
+    reason: Annotated[str, typer.Option(help="For the history of publications.")],
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="Default: the last one before the current."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an earlier model of VARIANT serve again, until the next training is published."""
+    from memento_puffer.deployment.deploy import Deployment
+
+    with _busy():
+        version, attention = Deployment(state).rollback(variant, reason, to)
+    _say(
+        as_json,
+        {
+            "variant": variant,
+            "version": version.name,
+            "folder": str(version.folder),
+            "attention": list(attention),
+        },
+        f"{variant}: {version.name} serves",
+    )
+    _call(attention)
+    if attention:
+        raise typer.Exit(ATTENTION)
+
+
+@app.command()
+def record(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="STATE of a deployment, or a published record in CSV."
+        ),
+    ],
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DAY", help="From this day.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Up to this day.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Draw coverage and trainings.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Summarise a deployment: trainings and coverage increases of each network.
+
+    The deployment of 2022 and 2023 as it was published, and one's own, in the same table and
+    figure.
+    """
+    from memento_puffer.deployment import record as case
+    from memento_puffer.deployment.deploy import Deployment
+    from memento_puffer.deployment.deploy_settings import day_of
+
+    published = not source.is_dir()
+    whole = case.read_record(source) if published else Deployment(source).table()
+    table = case.between(
+        whole,
+        None if first is None else day_of(first, "--from"),
+        None if until is None else day_of(until, "--until"),
+    )
+    if not whole.size:
+        raise SettingError(f"{source} holds no day with data yet")
+    if not table.size:
+        raise SettingError(
+            f"no days of {source} from {first or 'its first'} to {until or 'its last'}; it has "
+            f"some from {whole['day'].min()} to {whole['day'].max()}"
+        )
+    if figure is not None:
+        import numpy as np
+
+        from memento.report.deployment import coverage_and_trainings
+
+        with storage_errors("draw", figure):
+            coverage_and_trainings(
+                figure,
+                table,
+                title="the published deployment" if published else source.name,
+                new_metric=np.datetime64(case.NEW_METRIC) if published else None,
+            )
+    found = case.summary(table)
+    rows = [{name: found[name][i].item() for name in found} for i in range(found.size)]
+    if as_json:
+        plain = [
+            {name: None if value != value else value for name, value in row.items()} for row in rows
+        ]
+        ui.print_json({"published": published, "rows": plain})
+        return
+    _show_record(rows)
+
+
+# --- settings --------------------------------------------------------------------------------
+
+
+def _settings(config: Path | None, capacity: int | None) -> DeploymentSettings:
+    from memento_puffer.deployment.deploy_settings import DeploymentSettings
+
+    document: dict[str, Any] = {}
+    if config is not None:
+        with storage_errors("read", config):
+            content = config.read_bytes()
+        try:
+            document = tomllib.loads(content.decode("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingError(f"{config} is no TOML: {error}") from error
+    if capacity is not None:
+        if "capacity" in document:
+            raise SettingError(f"--capacity and {config} both give a capacity; keep one of them")
+        document["capacity"] = capacity
+    try:
+        return DeploymentSettings.of_document(document)
+    except SettingError as error:
+        if config is None:
+            raise
+        raise SettingError(f"{config}: {error}") from error
+
+
+@contextlib.contextmanager
+def _busy() -> Iterator[None]:
+    """Another run is no failure for cron, but has a code of its own."""
+    try:
+        yield
+    except LockedError as error:
+        ui.say(f"memento: {error}", err=True)
+        raise typer.Exit(BUSY) from None
+
+
+# --- what the user sees ----------------------------------------------------------------------
+
+
+def _failure(error: Exception) -> str:
+    kind = "" if isinstance(error, MementoError) else f"{type(error).__name__}: "
+    return " ".join([f"{kind}{error}", *getattr(error, "__notes__", ())])
+
+
+def _debugging() -> bool:
+    from memento.cli import main
+
+    return main._debugging(sys.argv)
+
+
+def _call(attention: Sequence[str]) -> None:
+    for sentence in attention:
+        ui.say(f"memento: attention: {sentence}", err=True)
+
+
+def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
+    ui.print_json(facts) if as_json else ui.say(text)
+
+
+def _line(document: Mapping[str, Any]) -> str:
+    parts = [f"{document['day']}: {document['status']}"]
+    for name, variant in document["variants"].items():
+        trained = [str(row["horizon"]) for row in variant["rows"] if row["retrained"]]
+        what = f"trained {','.join(trained)}" if trained else "not trained"
+        if variant["published"]:
+            what += f", published {variant['published']}"
+        if variant["rolled_back"]:
+            what += f", back to {variant['rolled_back']}"
+        parts.append(f"{name} {what}")
+    return "; ".join(parts)
+
+
+def _serving(deployment: Deployment, name: str) -> str | None:
+    version = deployment.publication(name).current()
+    return None if version is None else version.name
+
+
+def _show(
+    documents: Sequence[Mapping[str, Any]],
+    serving: Mapping[str, str | None],
+    failures: Mapping[str, Mapping[str, Any]],
+) -> None:
+    rows = []
+    for document in documents:
+        cells = []
+        for name in serving:
+            variant = document["variants"].get(name)
+            cells.append("" if variant is None else _cell(variant))
+        data = ", ".join(document["data_days"]) or document["status"]
+        rows.append([document["day"], data, *cells])
+    ui.print_table(["day", "data", *serving], rows)
+    ui.say("coverage increase of each horizon; * trained, ! refused by the gate")
+    for name, version in serving.items():
+        ui.say(f"{name}: {version or 'nothing'} serves")
+    for day, failure in failures.items():
+        ui.say(f"{day} failed {failure['attempts']} times: {failure['error']}")
+    for document in documents[-1:]:
+        for sentence in document["attention"]:
+            ui.say(f"attention: {sentence}")
+
+
+def _cell(variant: Mapping[str, Any]) -> str:
+    marks = []
+    for row in variant["rows"]:
+        mark = "*" if row["retrained"] else "!" if row["refused"] is not None else ""
+        marks.append(f"{row['coverage_increase']:.3f}{mark}")
+    text = " ".join(marks)
+    if variant["rolled_back"]:
+        text += f" (back to {variant['rolled_back']})"
+    return text
+
+
+def _show_record(rows: Sequence[Mapping[str, Any]]) -> None:
+    names = ("variant", "horizon", "days", "retrained", "p10", "median", "p90", "largest")
+    cells = []
+    for row in rows:
+        numbers = [f"{row[name]:.3f}" for name in names[4:]]
+        texts = [str(row[name]) for name in names[:4]]
+        cells.append([*texts, *numbers, f"{row['total_coverage']:.1f}"])
+    ui.print_table([*names, "total coverage"], cells)

@@ -1,0 +1,400 @@
+"""`memento puffer replay`: memories and schedules, day by day over the same days."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from memento.cli import ui
+from memento.errors import SchemaError, SettingError, StorageError
+from memento.files import storage_errors
+
+if TYPE_CHECKING:
+    from memento.samples import Samples
+    from memento_puffer.data.features import Features
+    from memento_puffer.data.schema import Day
+    from memento_puffer.predictor.ttp import Network
+    from memento_puffer.predictor.ttp_training import TrainingSettings
+    from memento_puffer.studies.replay import Published, ReplaySettings
+
+__all__ = ["replay"]
+
+DAILY = "daily"
+_STATIC = "memento-static-model"
+
+
+def replay(
+    days: Annotated[
+        str, typer.Argument(metavar="DAYS", help="2021-10-17, or 2021-10-17..2021-10-23.")
+    ],
+    source: Annotated[
+        Path,
+        typer.Option("--from", metavar="DIR", help="Days, or what `memento puffer features` made."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Receives state, tables; goes on from what is there."),
+    ],
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            help="memento, memento-T0, density-reservoir, random, daily, reservoir, fifo, "
+            "euclidean, euclidean-inputs, loss, confidence, labels, stalled, loss-aware, "
+            "class-balanced, herding, k-center, facility-location, gradient, unbounded, "
+            "committee. Repeatable. Default: memento and random.",
+        ),
+    ] = None,
+    daily: Annotated[
+        bool,
+        typer.Option(help="Also Fugu's scheme: trained daily on a random sample of 14 days."),
+    ] = True,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Static model, which trainings start from. Default: trained on the first of DAYS, "
+            "which is then not replayed.",
+        ),
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Models by day, as DIR/2022-03-01/py-0.pt: judged, too."),
+    ] = None,
+    horizon: Annotated[int, typer.Option(help="Which of the five networks, from 0.")] = 0,
+    capacity: Annotated[
+        int | None, typer.Option(help="Samples in memory. Default: a third of the first day.")
+    ] = None,
+    interval: Annotated[int, typer.Option(help="Trainings on every so many-th day only.")] = 7,
+    trigger: Annotated[
+        str,
+        typer.Option(
+            help="When on these days: always, coverage, coverage-calibrated, loss, count, period, "
+            "never (after the first)."
+        ),
+    ] = "always",
+    threshold: Annotated[
+        float, typer.Option(help="Coverage or loss increase, samples, or days, by the trigger.")
+    ] = 0.1,
+    jtt: Annotated[
+        float, typer.Option(help="Just Train Twice: factor of wrong samples; 1: none.")
+    ] = 1.0,
+    members: Annotated[
+        int,
+        typer.Option(help="Remember so many models: adds oracle and matchmaker; 1: none."),
+    ] = 1,
+    freeze_after: Annotated[
+        int | None, typer.Option(help="Days after which memory and model stay as they are.")
+    ] = None,
+    predict_first: Annotated[
+        bool,
+        typer.Option(
+            "--predict-first", help="Let the static model predict until the first training."
+        ),
+    ] = False,
+    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = 256,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the policy, where it has one; default: the arm's.")
+    ] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="Likewise.")] = None,
+    settings: Annotated[
+        str,
+        typer.Option("--as", help="quick, memento, artefact or puffer: how networks are trained."),
+    ] = "quick",
+    epochs: Annotated[int | None, typer.Option(help="At most; default: as --as says.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: as --as says.")] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out days that have no files.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Insert a day, decide, train, judge the model on the next day; and compare.
+
+    The same command after Ctrl-C or a crash goes on with the day that was not complete, and gives
+    what an undisturbed one would have. Differences of log scores are those of daily quantiles on
+    the same samples, in nats; tail is the 1st percentile. Above 0 is better.
+    """
+    from memento_puffer.cli import main as puffer
+    from memento_puffer.studies import replay as case
+
+    names = list(dict.fromkeys([*(arms or ["memento", "random"]), *([DAILY] if daily else [])]))
+    training = _training(settings, epochs, learning_rate)
+    stored = _days(days, source, skip_missing, out / "features")
+    models = _published(published, horizon, list(stored)) if published is not None else None
+    network, first = _static(start, horizon, stored, training, out, seed)
+    if capacity is None:
+        capacity = _a_third((first or next(iter(stored.values())).features)())
+    given = {
+        "capacity": capacity,
+        "horizon": horizon,
+        "interval": interval,
+        "trigger": trigger,
+        "threshold": threshold,
+        "jtt": jtt,
+        "members": members,
+        "freeze_after": freeze_after,
+        "predict_first": predict_first,
+        "coverage_batch": batch_size,
+        "seed": seed,
+    }
+    fields = {"batch_size": batch_size, "temperature": temperature, "bandwidth": bandwidth}
+    chosen: dict[str, ReplaySettings] = {}
+    for name in names:
+        known = case.fixed(name)
+        if name in (arms or ()):  # days of training are those of the other arms; all else is meant
+            known = {key: known[key] for key in ("interval", "trigger") if key in known}
+        own = {**given, **known}
+        chosen[name] = replace(case.arm(name, own, **fields), training=training)
+    needing = {n: one for n, one in chosen.items() if "stalled" in case.extra_columns(one.policy)}
+    stalls = _with_stalls(stored, next(iter(needing))) if needing else {}
+    tables: dict[str, dict[str, Samples]] = {}
+    with ui.Progress() as bar:
+        for name, one in chosen.items():
+            task = bar.add_task(name, total=len(stored))
+
+            def tell(done: int, total: int, day: str, name: str = name, task: Any = task) -> None:
+                bar.update(task, description=f"{name}: {day}"[:22], completed=done)
+
+            given_days = {n: found.features for n, found in stored.items()}
+            own_days = stalls if name in needing else given_days
+            made = case.Replay(out / name, one, own_days, network, models)
+            made.run(tell)
+            tables[name] = made.tables()
+            bar.update(task, description=name, completed=len(stored))
+    scores = {name: found["scores"] for name, found in tables.items()}
+    references = [DAILY] if daily else []
+    references += ["static"] + (["published"] if models is not None else [])
+    compared = {name: case.improvements(scores, name) for name in references}
+    _write(out, tables, compared)
+    for name, table in compared.items():
+        rows = [r for r in puffer._rows(table) if r["days"] and r["arm"] != name]
+        puffer._show(
+            (f"against {name}", "by", "days", "tail", "median", "mean"),
+            [[r["arm"], r["predictor"], r["days"], *(_gain(r, n) for n in _GAINS)] for r in rows],
+        )
+    puffer._show(
+        ("arm", "days", "trainings", "on"),
+        [[name, t["steps"].size, *_trainings(t["steps"])] for name, t in tables.items()],
+    )
+    _note_untrained(chosen, tables)
+    if as_json:
+        ui.print_json(
+            {
+                "out": str(out),
+                "capacity": capacity,
+                "improvement": {n: puffer._rows(table) for n, table in compared.items()},
+                "trained": {n: _trained(t["steps"]) for n, t in tables.items()},
+            }
+        )
+
+
+_GAINS = ("tail", "median", "mean")
+
+
+def _training(name: str, epochs: int | None, learning_rate: float | None) -> TrainingSettings:
+    from memento_puffer.cli import main as puffer
+    from memento_puffer.studies.replay import AFFORDABLE
+
+    known = ("quick", "memento", "artefact", "puffer")
+    if name not in known:
+        raise SettingError(f"--as {name}; give one of {', '.join(known)}")
+    if name != "quick":
+        return puffer._training(name, epochs, learning_rate, 0)
+    changes: dict[str, Any] = {}
+    if epochs is not None:
+        changes = {"epochs": epochs, "scratch_epochs": epochs}
+    if learning_rate is not None:
+        changes["learning_rate"] = learning_rate
+    return replace(AFFORDABLE, **changes)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A day: how to get its features, and, unless these were made before, its files."""
+
+    features: Callable[[], Features]
+    day: Day | None = None
+
+
+def _days(days: str, source: Path, skip_missing: bool, store: Path) -> dict[str, _Stored]:
+    """Days by name; features of raw ones are stored when they are asked for."""
+    from memento_puffer.data.download import parse_days
+    from memento_puffer.data.features import Features, features_of
+    from memento_puffer.data.schema import Day
+
+    found: dict[str, _Stored] = {}
+    for name in parse_days(days):
+        folder = source / name
+        if (folder / "features.json").is_file():
+            found[name] = _Stored(partial(Features.read, folder))
+            continue
+        try:
+            day = Day.find(source, name)
+        except StorageError:
+            if skip_missing:
+                continue
+            raise
+        found[name] = _Stored(partial(features_of, day, store / name), day)
+    if not found:
+        raise StorageError(f"{source}: none of the days {days}; check the path")
+    return found
+
+
+def _with_stalls(stored: Mapping[str, _Stored], arm: str) -> dict[str, Callable[[], Features]]:
+    """The same with the column ``stalled``: of a day's files, or as its features have it.
+
+    Raises:
+        SchemaError: Features were made without it; said before anything is replayed.
+    """
+    from memento_puffer.studies.replay import with_stalls
+
+    def analysed(one: _Stored, day: Day) -> Features:
+        return with_stalls(one.features(), day)
+
+    found: dict[str, Callable[[], Features]] = {}
+    for name, one in stored.items():
+        if one.day is not None:
+            found[name] = partial(analysed, one, one.day)
+            continue
+        if "stalled" not in one.features().streams.columns:
+            raise SchemaError(
+                f"the arm {arm!r} needs to know which streams stalled, and the features of {name} "
+                "do not; give the days themselves with --from, not their features, or leave the "
+                "arm out"
+            )
+        found[name] = one.features
+    return found
+
+
+def _published(folder: Path, horizon: int, days: Sequence[str]) -> Published:
+    """Published models, of at least one of the days.
+
+    Raises:
+        StorageError: There is no such folder, or it has none.
+    """
+    from memento_puffer.studies.replay import published_models
+
+    if not folder.is_dir():
+        raise StorageError(f"--published {folder}: no such folder; check the path")
+    if not any((folder / day / f"py-{horizon}.pt").is_file() for day in days):
+        raise StorageError(
+            f"--published {folder} holds no model of these days, such as "
+            f"{days[0]}/py-{horizon}.pt; give the folder that has a folder for each day"
+        )
+    return published_models(folder, horizon)
+
+
+def _static(
+    start: Path | None,
+    horizon: int,
+    stored: dict[str, _Stored],
+    training: TrainingSettings,
+    out: Path,
+    seed: int,
+) -> tuple[Network, Callable[[], Features] | None]:
+    """The static model; where it is trained here, the first day leaves the days to replay."""
+    from memento import snapshot
+    from memento_puffer.predictor.ttp import Network, read_py
+    from memento_puffer.studies.replay import first_network
+
+    if start is not None:
+        return read_py(start / f"py-{horizon}.pt"), None
+    if len(stored) < 2:
+        raise SettingError(
+            "one day alone: it would train the static model and leave none to replay; give more "
+            "days, or a model with --start"
+        )
+    name = next(iter(stored))
+    first = stored.pop(name).features
+    settings = replace(training, seed=training.seed + seed)
+    identity = {"day": name, "training": repr(settings)}
+    place = out / "static" / f"horizon-{horizon}"
+    with storage_errors("make the folder", place):
+        place.mkdir(parents=True, exist_ok=True)
+    if snapshot.exists(place):
+        found = snapshot.read(place, _STATIC)
+        if found.documents["identity"] == identity:
+            return Network.of_arrays(found.arrays), first
+    network = first_network(first(), horizon, settings)
+    snapshot.write(place, _STATIC, network.arrays(), {"identity": identity})
+    return network, first
+
+
+def _a_third(features: Features) -> int:
+    return max(1, len(features.samples(0)[0]) // 3)
+
+
+def _write(
+    out: Path, tables: Mapping[str, Mapping[str, Samples]], compared: Mapping[str, Samples]
+) -> None:
+    from memento.cli import tables as tables_on_disk
+    from memento.samples import Samples
+
+    place = out / "tables"
+    with storage_errors("make the folder", place):
+        place.mkdir(parents=True, exist_ok=True)
+    parts = [t.with_columns(against=np.full(t.size, n, "U16")) for n, t in compared.items()]
+    tables_on_disk.write(place / "improvement.csv", Samples.concat(parts))
+    for what in next(iter(tables.values())):
+        found = [
+            _all_columns(tables, what, name).with_columns(arm=np.full(table[what].size, name))
+            for name, table in tables.items()
+            if table[what].size
+        ]
+        if found:
+            name = "improvement_by_day" if what == "improvement" else what
+            tables_on_disk.write(place / f"{name}.csv", Samples.concat(found))
+
+
+def _all_columns(tables: Mapping[str, Mapping[str, Samples]], what: str, name: str) -> Samples:
+    """A table with the columns of all arms; where it lacks one, with NaN."""
+    own = tables[name][what]
+    wanted = dict.fromkeys(c for table in tables.values() if table[what].size for c in table[what])
+    absent = {c: np.full(own.size, math.nan) for c in wanted if c not in own}
+    return own.with_columns(absent).select(wanted)
+
+
+def _gain(row: Mapping[str, Any], name: str) -> str:
+    value, error = row[name], row[f"{name}_error"]
+    if value is None:
+        return ""
+    return f"{value:+.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def _note_untrained(
+    chosen: Mapping[str, ReplaySettings], tables: Mapping[str, Mapping[str, Samples]]
+) -> None:
+    """Say of which arms nothing can be seen, and why."""
+    for name, one in chosen.items():
+        days = tables[name]["steps"].size
+        trained = np.flatnonzero(tables[name]["steps"]["trained"])
+        if not len(trained):
+            what = "was never trained"
+        elif trained[0] == days - 1:
+            what = "was trained on the last day only, which leaves none to judge it on"
+        else:
+            continue
+        why = f"with --interval {one.interval} the first training is on day {one.interval}, and "
+        if one.freeze_after is not None and one.freeze_after < min(one.interval, days):
+            why += f"--freeze-after {one.freeze_after} comes before; give a larger one"
+        else:
+            why += f"{days} are replayed; give more days or a smaller --interval"
+        ui.say(f"memento: {name} {what}: {why}", err=True)
+
+
+def _trained(steps: Samples) -> list[str]:
+    return [str(day) for day in steps["name"][steps["trained"]]]
+
+
+def _trainings(steps: Samples) -> tuple[int, str]:
+    days = _trained(steps)
+    shown = ", ".join(days[:4]) + (", ..." if len(days) > 4 else "")
+    return len(days), shown

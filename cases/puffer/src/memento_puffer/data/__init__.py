@@ -1,0 +1,1 @@
+"""What Puffer publishes, read, checked, joined and made."""

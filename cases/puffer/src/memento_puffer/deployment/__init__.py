@@ -1,0 +1,1 @@
+"""The daily job with five horizons, and its record."""

@@ -1,0 +1,155 @@
+"""The record of a deployment as a table: that of 2022 and 2023, which was published, or one's own.
+
+Both have one row for each day, variant and horizon, and the same columns, so that the same tables
+and figures show them.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memento.errors import DamagedError, ForeignError
+from memento.files import storage_errors
+from memento.samples import Samples
+from memento_puffer.deployment.deploy_settings import day_of
+
+__all__ = ["COLUMNS", "NEW_METRIC", "between", "read_record", "summary"]
+
+COLUMNS = (
+    "variant",
+    "horizon",
+    "day",
+    "retrained",
+    "coverage_increase",
+    "total_coverage_increase",
+    "total_coverage",
+)
+NEW_METRIC = dt.date(2022, 9, 20)
+"""First day of the published record on which coverage was measured as it is since.
+
+Before, stored predictions were not those of the model that served, so that coverage of one side of
+this day cannot be compared with the other.
+"""
+
+_TRUTH = {"True": True, "False": False}
+
+
+def read_record(path: str | Path) -> Samples:
+    r"""Read a record in CSV.
+
+    Args:
+        path: A file with the header ``variant,horizon,day,retrained,coverage_increase,
+            total_coverage_increase,total_coverage``. The last two may be empty.
+
+    Returns:
+        variant (text), horizon (int64), day (datetime64[D]), retrained (bool), coverage_increase in
+        [0, 1], total_coverage_increase and total_coverage (sums of densities; NaN where empty),
+        sorted by variant, horizon and day.
+
+    Raises:
+        ForeignError: Another header.
+        DamagedError: A value of another kind, or a day twice; the line is named.
+        StorageError: The file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "record.csv"
+        >>> _ = path.write_text(",".join(COLUMNS) + "\ndefault,0,2022-05-01,True,1.0,,\n")
+        >>> read_record(path)["retrained"]
+        array([ True])
+    """
+    path = Path(path)
+    with storage_errors("read the record", path):
+        text = path.read_text(encoding="utf-8")
+    lines = csv.reader(text.splitlines())
+    header = next(lines, [])
+    if tuple(header) != COLUMNS:
+        raise ForeignError(f"{path}: the header is {header}; expected {','.join(COLUMNS)}")
+    rows: dict[tuple[str, int, dt.date], tuple[bool, list[float]]] = {}
+    for number, line in enumerate(lines, 2):
+        where = f"{path}, line {number}"
+        try:
+            variant, horizon, day, retrained, *numbers = line
+            key = (variant, int(horizon), day_of(day, where, DamagedError))
+            values = [float(value) if value else math.nan for value in numbers]
+            if len(values) != 3 or not 0 <= values[0] <= 1:
+                raise ValueError("expected seven values, the fifth of them in [0, 1]")
+            entry = (_TRUTH[retrained], values)
+        except (ValueError, KeyError) as error:
+            raise DamagedError(f"{where}: {','.join(line)!r}: {error}; fetch it again") from error
+        if key in rows:
+            raise DamagedError(f"{where}: this day is there twice; remove one of the lines")
+        rows[key] = entry
+    keys = sorted(rows)
+    found = np.array([rows[key][1] for key in keys], np.float64).reshape(len(keys), 3)
+    return Samples(
+        variant=np.array([key[0] for key in keys], str),
+        horizon=np.array([key[1] for key in keys], np.int64),
+        day=np.array([key[2] for key in keys], "datetime64[D]"),
+        retrained=np.array([rows[key][0] for key in keys], bool),
+        coverage_increase=found[:, 0],
+        total_coverage_increase=found[:, 1],
+        total_coverage=found[:, 2],
+    )
+
+
+def between(table: Samples, first: dt.date | None = None, last: dt.date | None = None) -> Samples:
+    """The rows of some days.
+
+    Args:
+        table: As `read_record` or ``Deployment.table``.
+        first: From this day on.
+        last: Up to this day.
+    """
+    chosen = np.ones(table.size, dtype=bool)
+    if first is not None:
+        chosen &= table["day"] >= np.datetime64(first)
+    if last is not None:
+        chosen &= table["day"] <= np.datetime64(last)
+    return table.take(np.flatnonzero(chosen))
+
+
+def summary(table: Samples) -> Samples:
+    """How often each network was trained, and how the coverage increase was distributed.
+
+    Args:
+        table: As `read_record` or ``Deployment.table``.
+
+    Returns:
+        A row for each variant and horizon: variant, horizon, days, retrained (how often), p10,
+        median, p90 and largest of coverage_increase (NaN if there is no day), and the last
+        total_coverage.
+    """
+    rows: list[dict[str, Any]] = []
+    for variant in sorted(set(table["variant"].tolist())):
+        for horizon in sorted(set(table["horizon"].tolist())):
+            at = np.flatnonzero((table["variant"] == variant) & (table["horizon"] == horizon))
+            if not len(at):
+                continue
+            at = at[np.argsort(table["day"][at], kind="stable")]
+            increase = table["coverage_increase"][at]
+            p10, median, p90 = np.quantile(increase, [0.1, 0.5, 0.9])
+            rows.append(
+                {
+                    "variant": variant,
+                    "horizon": horizon,
+                    "days": len(at),
+                    "retrained": int(table["retrained"][at].sum()),
+                    "p10": float(p10),
+                    "median": float(median),
+                    "p90": float(p90),
+                    "largest": float(increase.max()),
+                    "total_coverage": float(table["total_coverage"][at[-1]]),
+                }
+            )
+    names = ("variant", "horizon", "days", "retrained")
+    numbers = ("p10", "median", "p90", "largest", "total_coverage")
+    kinds = dict(zip(names, (str, np.int64, np.int64, np.int64), strict=True))
+    kinds |= dict.fromkeys(numbers, np.float64)
+    return Samples({n: np.array([row[n] for row in rows], kind) for n, kind in kinds.items()})

@@ -1,0 +1,1 @@
+"""Fugu's predictor of transmission times: its network, training and scores."""

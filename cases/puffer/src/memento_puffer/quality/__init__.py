@@ -1,0 +1,1 @@
+"""What viewers got: stalls, SSIM, and their intervals."""

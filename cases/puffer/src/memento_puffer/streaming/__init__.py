@@ -1,0 +1,1 @@
+"""Sessions simulated: paths, viewers, content, controllers."""

@@ -1,0 +1,1 @@
+"""Replays, comparisons in control, and the experiments of the paper."""

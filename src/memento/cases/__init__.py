@@ -1,1 +1,0 @@
-"""Complete case studies: each takes raw telemetry to trained models with the library's parts."""
