@@ -108,7 +108,7 @@ def run(
             try:
                 pending = [job for job in plan.jobs.values() if not job.settled(job.status())]
                 for name in dict.fromkeys(job.experiment.group for job in pending):
-                    packages.require_group(name, registry.packages(name))
+                    packages.require_group(name, known.packages(name))
                 with (
                     _executor(plan, given, jobs, slurm, scheduler, verbose)
                     if pending
