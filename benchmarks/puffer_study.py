@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -96,7 +97,14 @@ def learnable(loop: ClosedLoop, folder: Path, results: dict[str, ArmResult]) -> 
 
 
 def run(
-    scenario: str, folder: Path, days: int, viewers: int, judges: int, workers: int, seed: int
+    scenario: str,
+    folder: Path,
+    days: int,
+    viewers: int,
+    judges: int,
+    workers: int,
+    seed: int,
+    arms: Sequence[str] = tuple(ARMS),
 ) -> dict[str, object]:
     """One scenario, all arms."""
     loop = ClosedLoop(
@@ -115,12 +123,12 @@ def run(
 
     sizes = loop.prepare(folder, workers=workers, report=report)
     loop = dataclasses.replace(loop, capacity=sum(sizes) // (3 * len(sizes)))
-    results = loop.compare(folder, ARMS, workers=workers, report=report)
+    results = loop.compare(folder, arms, workers=workers, report=report)
     outcome = loop.control(folder, results, workers=workers, report=report, parts=2 * workers)
     widths = {
         value: {
             name: {"unpaired": unpaired(outcome, name, "random", value)}
-            for name in ARMS
+            for name in arms
             if name != "random"
         }
         for value in ("stalled", "ssim")
@@ -255,6 +263,7 @@ def main() -> None:
     parser.add_argument("--judges", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", default="0", help="such as 0-2 or 0,3")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help="with static and random")
     arguments = parser.parse_args()
     done: dict[str, list[dict]] = {}
     for seed in run_numbers(arguments.seeds):
@@ -266,7 +275,7 @@ def main() -> None:
             if not found:
                 print(f"{scenario}, seed {seed}", flush=True)
                 sizes = (arguments.days, arguments.viewers, arguments.judges, arguments.workers)
-                found = [run(scenario, folder / scenario, *sizes, seed)]
+                found = [run(scenario, folder / scenario, *sizes, seed, arguments.arms)]
                 results += found
                 place.write_text(json.dumps(results, indent=1))
             show(found[0])

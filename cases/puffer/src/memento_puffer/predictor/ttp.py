@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,7 @@ from memento.errors import (
     MissingExtraError,
     ModelError,
     SchemaError,
+    SettingError,
     SettingError,
     StorageError,
 )
@@ -397,6 +399,27 @@ class Network:
             piece = self.moments.standardise(piece, self.dtype)
             logits[i : i + _ROWS] = forward(self.weights, piece)
         return logits
+
+    def softened(self, temperature: float) -> Network:
+        """One that divides its logits by a temperature; the same class stays the likeliest.
+
+        Args:
+            temperature: Above 0; more than 1 is less certain, 1 is this network.
+
+        Raises:
+            SettingError: A temperature out of its range.
+
+        Example:
+            >>> network, x = Network.fresh(seed=0), np.ones((1, 62))
+            >>> bool(network.softened(2.0).probabilities(x).max() < network.probabilities(x).max())
+            True
+        """
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise SettingError(f"temperature={temperature}; give a number above 0")
+        if temperature == 1:
+            return self
+        last = (array / self.dtype.type(temperature) for array in self.weights[-2:])
+        return replace(self, weights=(*self.weights[:-2], *last))
 
     def probabilities(self, x: np.ndarray, *, sentinels: str = "clamp") -> np.ndarray:
         """(n, 21) of the network's type, rows sum to 1; arguments and errors as for `logits`."""

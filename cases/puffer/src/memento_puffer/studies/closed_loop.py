@@ -69,12 +69,17 @@ class Arm:
         trigger: When its networks are retrained.
         weighted: Whether training uses the weights that the policy states.
         frozen: Whether it stays with the network of the first day, whatever comes.
+        share: Its memory's capacity, in capacities of the comparison; above 0.
+        temperature: Logits of its networks are divided by this when they predict; above 0. More
+            than 1 says less certain things: it gives up some of the median for the tail.
     """
 
     policy: Policy
     trigger: Trigger
     weighted: bool = True
     frozen: bool = False
+    share: float = 1.0
+    temperature: float = 1.0
 
 
 def memento(batch_size: int, temperature: float = 0.01) -> Memento:
@@ -111,6 +116,14 @@ ARMS: dict[str, Callable[[int, Trigger], Arm]] = {
     # Fugu's own scheme, and the one that the Memento paper compares with.
     "daily-window": lambda b, when: Arm(DailyWindow(days=14, decay=0.9), Every(1)),
     "forgetting": lambda b, when: Arm(Reservoir(forget=0.1), Every(1)),
+    # Controls of whatever selects: more samples at random, and a random memory that is less certain.
+    "random-triple": lambda b, when: Arm(Reservoir(), Every(1), share=3.0),
+    "random-softened": lambda b, when: Arm(Reservoir(), Every(1), temperature=1.5),
+    # What the library does for those who name nothing but the distances.
+    "memento-defaults": lambda b, when: Arm(Memento(_space(b)["distances"]), when),
+    "density-reservoir-defaults": lambda b, when: Arm(
+        DensityReservoir(_space(b)["distances"]), when
+    ),
 }
 
 
@@ -476,10 +489,10 @@ def _run_arm(
     """One arm at one horizon: steps, the last network, and what the memory holds."""
     arm, base = loop.arm(name), _base_network(folder, horizon)
     settings = replace(loop.training, seed=loop.training.seed + loop.seed, start="base")
-    learner = TtpLearner(base, settings)
+    learner = _Softened(base, settings, arm.temperature)
     # In use from the first day on: it predicted what that day's samples are selected by.
     learner.restore(base.arrays())
-    memory = Memory(loop.capacity, arm.policy, seed=np.random.default_rng([loop.seed, horizon]))
+    memory = Memory(round(arm.share * loop.capacity), arm.policy, seed=np.random.default_rng([loop.seed, horizon]))
     steps = list(
         run(
             _days(folder, loop.days, horizon),
@@ -494,7 +507,20 @@ def _run_arm(
     )
     ages = np.bincount(memory.arrivals, minlength=loop.days + 1)[1:]
     held = memory.samples["y_bin"] if len(memory) else np.empty(0, np.int64)
-    return steps, learner.network, ages, np.bincount(held, minlength=CLASSES)
+    return steps, learner.network.softened(arm.temperature), ages, np.bincount(held, minlength=CLASSES)
+
+
+class _Softened(TtpLearner):
+    """Predicts less certainly than it was trained to; fits go on from what was trained."""
+
+    def __init__(self, base: Network, settings: TrainingSettings, temperature: float) -> None:
+        super().__init__(base, settings)
+        self.temperature = temperature
+
+    def annotate(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        other = TtpLearner(self.base, self.settings)
+        other.restore(self.network.softened(self.temperature).arrays())
+        return other.annotate(samples)
 
 
 def _control(
