@@ -130,6 +130,19 @@ def reconsider(
 
     Returns:
         The decision; None where no unit waits for one, or the trigger compares no arrivals.
+
+    Example:
+        >>> from memento import FIFO, Memory
+        >>> memory = Memory(100, FIFO(), ids="id")
+        >>> unit = {"id": range(40), "yhat": [[0.5, 0.5]] * 40, "y": [float("nan")] * 40}
+        >>> reconsider(memory) is None  # nothing has come
+        True
+        >>> _ = observe(memory, unit)
+        >>> retrained(memory)
+        >>> _ = observe(memory, {**unit, "id": range(40, 80)})
+        >>> labelled = memory.label(range(40, 80), y=[0.0, 1.0] * 20)
+        >>> reconsider(memory).due
+        False
     """
     trigger = OnArrivals() if trigger is None else trigger
     if memory.recent is None or not memory.recent.unit.size or memory.reference is None:

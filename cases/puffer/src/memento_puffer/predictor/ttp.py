@@ -33,7 +33,6 @@ from memento.errors import (
     ModelError,
     SchemaError,
     SettingError,
-    SettingError,
     StorageError,
 )
 from memento.files import storage_errors, sync_folder, write_synced

@@ -116,7 +116,7 @@ ARMS: dict[str, Callable[[int, Trigger], Arm]] = {
     # Fugu's own scheme, and the one that the Memento paper compares with.
     "daily-window": lambda b, when: Arm(DailyWindow(days=14, decay=0.9), Every(1)),
     "forgetting": lambda b, when: Arm(Reservoir(forget=0.1), Every(1)),
-    # Controls of whatever selects: more samples at random, and a random memory that is less certain.
+    # Controls of whatever selects: more samples at random, and networks that are less certain.
     "random-triple": lambda b, when: Arm(Reservoir(), Every(1), share=3.0),
     "random-softened": lambda b, when: Arm(Reservoir(), Every(1), temperature=1.5),
     # What the library does for those who name nothing but the distances.
@@ -492,7 +492,11 @@ def _run_arm(
     learner = _Softened(base, settings, arm.temperature)
     # In use from the first day on: it predicted what that day's samples are selected by.
     learner.restore(base.arrays())
-    memory = Memory(round(arm.share * loop.capacity), arm.policy, seed=np.random.default_rng([loop.seed, horizon]))
+    memory = Memory(
+        round(arm.share * loop.capacity),
+        arm.policy,
+        seed=np.random.default_rng([loop.seed, horizon]),
+    )
     steps = list(
         run(
             _days(folder, loop.days, horizon),
@@ -507,7 +511,12 @@ def _run_arm(
     )
     ages = np.bincount(memory.arrivals, minlength=loop.days + 1)[1:]
     held = memory.samples["y_bin"] if len(memory) else np.empty(0, np.int64)
-    return steps, learner.network.softened(arm.temperature), ages, np.bincount(held, minlength=CLASSES)
+    return (
+        steps,
+        learner.network.softened(arm.temperature),
+        ages,
+        np.bincount(held, minlength=CLASSES),
+    )
 
 
 class _Softened(TtpLearner):
