@@ -196,8 +196,8 @@ def test_config_reaches_the_body(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "say which group to run: puffer-download"),
-        (["nothing"], "there is no group 'nothing'; there are puffer-download"),
+        ([], "say which group to run: datacenter-replay"),
+        (["nothing"], "there is no group 'nothing'; there are datacenter-replay"),
         (["counting", "x*"], r"no experiment of group counting matches 'x\*'; there are base"),
         (["counting", "-j", "-1"], "-j is -1"),
         (["counting", "-w", "0"], "-w is 0"),

@@ -72,7 +72,7 @@ def test_patterns(page):
     assert len(known.select("counting")) == 5
     with pytest.raises(SettingError, match=r"matches 'x\*'; there are base, walk-1"):
         known.select("counting", ["base", "x*"])
-    with pytest.raises(SettingError, match="no group 'count'; there are puffer-download"):
+    with pytest.raises(SettingError, match="no group 'count'; there are datacenter-replay"):
         known.select("count")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 pl = pytest.importorskip("polars")
 
-from cases.days import VARIANTS, made_streams, play, start_of, tables_of, write  # noqa: E402
+from days import VARIANTS, made_streams, play, start_of, tables_of, write  # noqa: E402
 
 from memento.errors import SchemaError, SettingError, StorageError  # noqa: E402
 from memento_puffer import analysis  # noqa: E402

@@ -23,9 +23,9 @@ import misbehaving as web
 import numpy as np
 import polars as pl
 import pytest
-from cases.misbehaving import Resource
 from hypothesis import given
 from hypothesis import strategies as st
+from misbehaving import Resource
 
 from memento.errors import (
     DamagedError,

@@ -7,7 +7,7 @@ import pytest
 
 pl = pytest.importorskip("polars")
 
-from cases.days import STEP, VARIANTS, Stream, made_streams, start_of, tables_of, write  # noqa: E402
+from days import STEP, VARIANTS, Stream, made_streams, start_of, tables_of, write  # noqa: E402
 
 from memento.errors import DamagedError, SchemaError, SettingError, StorageError  # noqa: E402
 from memento_puffer.data.features import Features, chunk_table, features_and_chunks  # noqa: E402

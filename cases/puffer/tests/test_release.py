@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-from cases.days import Short
+from days import Short
 from polars.testing import assert_frame_equal
 
 from memento.errors import ForeignError, LockedError, SettingError, SpaceError, StorageError

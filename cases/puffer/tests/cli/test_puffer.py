@@ -20,7 +20,7 @@ pytest.importorskip("polars")
 pytest.importorskip("matplotlib")
 pytest.importorskip("torch")
 
-from cases.days import Short
+from days import Short
 
 from memento.cli.main import main
 from memento.errors import SchemaError
