@@ -381,7 +381,12 @@ def test_killed_at_100_random_moments(tmp_path):
         capture_output=True,
         text=True,
         timeout=900,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),  # where the helpers lie
+        },
     )
     assert result.returncode == 0, result.stdout + result.stderr
     counts = json.loads(result.stdout)
