@@ -44,6 +44,7 @@ LAYERS = [
     ["loop", "training"],
     ["testing"],
     ["integrations"],
+    ["deployment"],
     ["cli"],
 ]
 # Apart from the ladder: what experiments run on and are reported with knows nothing of the method.

@@ -40,6 +40,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "memory merge": (),
     "memory export": (),
     "memory check": (),
+    "deploy init": (),
+    "deploy run": (),
+    "deploy status": (),
+    "deploy rollback": (),
+    "deploy record": (),
 }
 
 

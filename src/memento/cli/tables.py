@@ -71,6 +71,11 @@ class Mapped:
         """Whether the result is two-dimensional."""
         return len(self.sources) > 1 or bool(_WILD.search(self.sources[0]))
 
+    @property
+    def option(self) -> str:
+        """What the user wrote, for messages."""
+        return f"--map {self}"
+
     def find(self, names: Mapping[str, Any]) -> list[str]:
         """The columns of a file that this one is made of.
 
@@ -85,7 +90,7 @@ class Mapped:
                 matching = [name for name in names if fnmatch.fnmatchcase(name, source)]
                 if not matching:
                     raise SchemaError(
-                        f"no column matches {source!r} of --map {self}; there are {_listed(names)}"
+                        f"no column matches {source!r} of {self.option}; there are {_listed(names)}"
                     )
                 found += sorted(matching, key=_natural)
             else:
@@ -95,7 +100,7 @@ class Mapped:
     def _existing(self, source: str, names: Mapping[str, Any]) -> str:
         if source not in names:
             raise SchemaError(
-                f"column {source!r}, which --map {self} names, is missing; there are "
+                f"column {source!r}, which {self.option} names, is missing; there are "
                 f"{_listed(names)}"
             )
         return source

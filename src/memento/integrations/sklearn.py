@@ -26,7 +26,7 @@ from memento.errors import (
 from memento.learner import known_labels, numbers_of
 from memento.samples import Samples
 
-__all__ = ["SklearnLearner"]
+__all__ = ["SklearnLearner", "archive_of_state", "state_of_archive"]
 
 # Labels 0, 1, 2 ... up to this are the columns of their own number.
 _COUNTED = 255
@@ -98,6 +98,11 @@ class SklearnLearner:
         self.classes_: np.ndarray | None = _given(classes)
         self._fitted: Any = None
         self._warned = False
+
+    @property
+    def kind(self) -> Literal["classifier", "regressor"]:
+        """What the estimator is."""
+        return self._kind
 
     @property
     def trained(self) -> bool:
@@ -506,13 +511,7 @@ def _loaded(state: Mapping[str, np.ndarray]) -> Any:
         raise ModelError(
             f"the state holds {sorted(state)[:5]} and no 'schema'; restore what state() gave"
         )
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("schema.json", np.asarray(state["schema"], np.uint8).tobytes())
-        for name, content in state.items():
-            if name.startswith("file/"):
-                archive.writestr(name.removeprefix("file/"), np.asarray(content).tobytes())
-    data = buffer.getvalue()
+    data, _ = archive_of_state(state)
     try:
         kinds = skops.get_untrusted_types(data=data)
         return skops.loads(data, trusted=[kind for kind in kinds if _trusted(kind)])
@@ -524,6 +523,40 @@ def _loaded(state: Mapping[str, np.ndarray]) -> Any:
             f"the state cannot be read ({reason}); it was made by another version of "
             "scikit-learn, or is damaged"
         ) from error
+
+
+def archive_of_state(
+    state: Mapping[str, np.ndarray],
+) -> tuple[bytes | None, dict[str, np.ndarray]]:
+    """What skops made of an estimator as one file that ``skops.io.load`` reads.
+
+    Args:
+        state: Of a `SklearnLearner`, or of any other learner.
+
+    Returns:
+        The file (None: there is nothing of skops), the same bytes every time; and other arrays.
+    """
+    ours = {n: a for n, a in state.items() if n == "schema" or n.startswith("file/")}
+    rest = {n: np.asarray(a) for n, a in state.items() if n not in ours}
+    if "schema" not in ours or np.asarray(ours["schema"]).dtype != np.uint8:
+        return None, {n: np.asarray(a) for n, a in state.items()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in sorted(ours.items()):
+            file = "schema.json" if name == "schema" else name.removeprefix("file/")
+            archive.writestr(zipfile.ZipInfo(file), np.asarray(content).tobytes())
+    return buffer.getvalue(), rest
+
+
+def state_of_archive(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays from which `archive_of_state` made a file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {
+            "schema" if name == "schema.json" else f"file/{name}": np.frombuffer(
+                archive.read(name), np.uint8
+            )
+            for name in archive.namelist()
+        }
 
 
 def _trusted(kind: str) -> bool:

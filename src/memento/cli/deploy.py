@@ -1,0 +1,197 @@
+"""`memento deploy`: a daily job for cron that keeps any model up to date.
+
+Exit codes of `run`: 0 all that was due is done, also where nothing was; 1 a day failed (the next
+run tries it again); 2 wrong use, or the deployment or the model cannot be used: no day was begun.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from memento.cli import tables, ui
+from memento.deployment import DayRecord, Deployment, from_toml
+from memento.errors import SchemaError
+from memento.samples import Samples
+
+__all__ = ["app"]
+
+FAILED = 1
+
+app = typer.Typer(
+    help="A daily job for any model: it inserts, decides, trains, checks, publishes, rolls back.",
+    no_args_is_help=True,
+)
+
+State = Annotated[Path, typer.Argument(metavar="STATE", help="Folder of the deployment.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def init(
+    state: State,
+    config: Annotated[Path, typer.Option(metavar="FILE", help="Settings in TOML.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a deployment in STATE; settings and model are checked first."""
+    settings = from_toml(config)
+    Deployment.create(state, settings)
+    if not settings.folder.is_dir():
+        ui.warn(f"{settings.folder}, the [data] folder, is not there yet")
+    names = list(settings.variants)
+    _say(as_json, {"state": str(state), "variants": names}, f"made {state}: {', '.join(names)}")
+
+
+@app.command()
+def run(
+    state: State,
+    day: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="Last day to do; default: the last that is there."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do all days that are due: annotate, score, insert, decide, train, check, publish.
+
+    Exit codes: 0 done, also where nothing was due; 1 a day failed and is tried again; 2 wrong use.
+    """
+    done: list[dict[str, Any]] = []
+    with ui.Progress(transient=True, after=5.0) as bar:
+        task = bar.add_task("", total=None)
+        for variant, record in Deployment(state).run(
+            _read, until=day, tell=lambda text: bar.update(task, description=text)
+        ):
+            done.append({"variant": variant, **_row(record)})
+            if not as_json:
+                ui.say(f"{record.day} {variant}: {record.state}: {record.reason}")
+    if as_json:
+        ui.print_json({"days": done})
+    elif not done:
+        ui.say("nothing is due")
+    if any(row["state"] == "failed" for row in done):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(state: State, as_json: AsJson = False) -> None:
+    """Show what serves, and what became of each day."""
+    deployment = Deployment(state)
+    variants: dict[str, dict[str, Any]] = {}
+    for name in deployment.settings.variants:
+        found = deployment.state(name)
+        variants[name] = {
+            "serving": found.serving,
+            "versions": found.versions,
+            "days": [_row(found.days[day]) for day in sorted(found.days)],
+        }
+    if as_json:
+        ui.print_json({"variants": variants})
+        return
+    for name, facts in variants.items():
+        ui.say(f"{name}: {facts['serving'] or 'nothing'} serves, of {len(facts['versions'])}")
+        header = ("day", "state", "trained", "published", "reason")
+        rows = [
+            ["yes" if value is True else value or "" for value in row.values()]
+            for row in facts["days"]
+        ]
+        if rows:
+            ui.print_table(header, rows)
+
+
+@app.command()
+def rollback(
+    state: State,
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Whose model.")],
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Default: the one before.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an earlier version serve, until a new one passes the gate."""
+    serving = Deployment(state).rollback(variant, version)
+    _say(as_json, {"variant": variant, "serving": serving}, f"{variant}: {serving} serves")
+
+
+@app.command()
+def record(
+    state: State,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a table: .csv, .parquet, .arrow or .npz."),
+    ] = None,
+) -> None:
+    """Tell all that was written down of each day: scores, evidence, what the gate measured.
+
+    One line of JSON for each variant and day; with --out a table.
+    """
+    deployment = Deployment(state)
+    if out is not None:
+        tables.check_ending(out)
+    rows: list[dict[str, Any]] = []
+    for name in deployment.settings.variants:
+        days = deployment.state(name).days
+        for day in sorted(days):
+            row = asdict(days[day])
+            figures = row.pop("figures")
+            rows.append({"variant": name, **row, **figures})
+    if out is None:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    tables.write(out, Samples(_columns(rows)))
+    ui.say(f"{out}: {len(rows):,} days")
+
+
+# No name of a column in a file, where any may be called x.
+_STACKED = "[data] inputs"
+
+
+@dataclass(frozen=True)
+class _Inputs(tables.Mapped):
+    """The inputs as one column; patterns leave the label out."""
+
+    label: str = ""
+
+    @property
+    def option(self) -> str:
+        return f"[data] inputs = {json.dumps(list(self.sources))}"
+
+    def find(self, names: Mapping[str, Any]) -> list[str]:
+        return super().find({name: None for name in names if name != self.label})
+
+
+def _read(path: Path, inputs: Sequence[str], label: str, further: Sequence[str]) -> Samples:
+    found = _Inputs(_STACKED, tuple(inputs), label)
+    try:
+        samples = tables.read(path, [found], [_STACKED, label], further)
+    except SchemaError as error:
+        where = f"[data] label = {json.dumps(label)}"
+        text = str(error).replace(f"rename or stack columns with --map {label}=SOURCE", where)
+        raise SchemaError(text.replace(f"{_STACKED!r}, ", "")) from error
+    return Samples.borrow({"x" if n == _STACKED else n: array for n, array in samples.items()})
+
+
+def _row(record: DayRecord) -> dict[str, Any]:
+    return {
+        name: getattr(record, name) for name in ("day", "state", "trained", "published", "reason")
+    }
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Columns of rows that lack some: NaN among numbers, the empty text among texts."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        texts = all(isinstance(row.get(name), str | None) for row in rows)
+        blank: Any = "" if texts else float("nan")
+        columns[name] = [blank if row.get(name) is None else row[name] for row in rows]
+    return columns
+
+
+def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
+    ui.print_json(facts) if as_json else ui.say(text)

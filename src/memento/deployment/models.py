@@ -1,0 +1,140 @@
+"""The model that a deployment names: a function of the user's that makes learners."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from memento import missing
+from memento.deployment.settings import DeploymentSettings
+from memento.errors import MementoError, MissingExtraError, ModelError, SettingError
+from memento.integrations.sklearn import SklearnLearner
+from memento.learner import Checkpointable, Learner
+from memento.samples import Samples
+
+__all__ = ["Models", "first_line"]
+
+# Package -> the name that pip knows and the extra that brings it.
+_EXTRAS = {
+    "sklearn": ("scikit-learn", "sklearn"),
+    "skops": ("skops", "sklearn"),
+    "torch": ("torch",) * 2,
+}
+
+
+class Models:
+    """Makes learners, all alike.
+
+    Args:
+        settings: Name the factory, the seed and the label.
+
+    Raises:
+        ModelError: The module cannot be imported, or has no such function; or that fails.
+        SettingError: What it gives cannot be deployed.
+        MissingExtraError: A package is not installed.
+    """
+
+    def __init__(self, settings: DeploymentSettings) -> None:
+        self._settings = settings
+        self._where = f"[model] factory = {settings.factory!r}"
+        self._factory = self._imported()
+        learner = self.make()  # so that what cannot work fails before anything is computed
+        if isinstance(learner, SklearnLearner):
+            self._check_kept(learner)
+
+    def make(self) -> Any:
+        """A fresh learner with ``state`` and ``restore``."""
+        try:
+            made = self._factory(self._settings.seed)
+        except MementoError:
+            raise
+        except ModuleNotFoundError as error:
+            raise self._missing(error) from error
+        except Exception as error:  # whatever a function of the user's may raise
+            raise ModelError(
+                f"{self._where}: {self._settings.factory}({self._settings.seed}) failed: "
+                f"{first_line(error)}; it is called with the seed, a whole number"
+            ) from error
+        if isinstance(made, type) or not isinstance(made, Learner):
+            try:
+                return SklearnLearner(made, label=self._settings.label)
+            except SettingError as error:
+                raise SettingError(
+                    f"{self._where} gives {type(made).__name__}: {error}; expected a scikit-learn "
+                    "estimator, or a learner with fit, annotate, trained, state and restore"
+                ) from error
+        if not isinstance(made, Checkpointable):
+            raise SettingError(
+                f"{self._where} gives {type(made).__name__}, which has no state() and restore(), "
+                "so it cannot be published; give it both"
+            )
+        label = getattr(made, "label", self._settings.label)
+        if label != self._settings.label:
+            raise SettingError(
+                f"{self._where} gives a learner with label={label!r}, and [data] label is "
+                f"{self._settings.label!r}; make them agree"
+            )
+        return made
+
+    def numbers(self, samples: Samples) -> bool:
+        """Whether labels are numbers: as the learner says, else by the labels."""
+        learner = self.make()
+        kind = getattr(learner, "kind", None)
+        if kind in ("classifier", "regressor"):
+            return bool(kind == "regressor")
+        labels = samples[self._settings.label]
+        known = labels[~missing.lacking(labels)]
+        return known.dtype.kind == "f" and bool((known != np.trunc(known)).any())
+
+    def _imported(self) -> Callable[[int], Any]:
+        module_name, _, name = self._settings.factory.partition(":")
+        home = str(self._settings.home)
+        if home not in sys.path:
+            sys.path.insert(0, home)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise self._missing(error) from error
+        except Exception as error:  # importing runs the user's module
+            raise ModelError(
+                f"{self._where}: importing {module_name!r} failed: {first_line(error)}; correct it"
+            ) from error
+        function = getattr(module, name, None)
+        if not callable(function):
+            known = sorted(
+                n for n, thing in vars(module).items() if callable(thing) and n[0] != "_"
+            )
+            raise ModelError(
+                f"{self._where}: {module_name!r} has no function {name!r}; it has "
+                f"{', '.join(known) or 'none'}: name one of them, or write it"
+            )
+        found: Callable[[int], Any] = function
+        return found
+
+    def _missing(self, error: ModuleNotFoundError) -> MementoError:
+        package = (error.name or "").partition(".")[0]
+        if package in _EXTRAS:
+            return MissingExtraError(*_EXTRAS[package], self._where)
+        return ModelError(
+            f"{self._where}: there is no module {error.name!r}; put it into "
+            f"{self._settings.home}, where the settings lay, or install it"
+        )
+
+    def _check_kept(self, learner: SklearnLearner) -> None:
+        try:
+            learner.check_checkpoint()
+        except ModelError as error:
+            reason = str(error).partition(", or run without checkpoint")[0]
+            raise ModelError(
+                f"{self._where}: {reason}, or give a learner with state() and restore()"
+            ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if isinstance(error, MementoError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from memento.deployment import DeploymentSettings, from_toml
+from memento.errors import SettingError, StorageError
+from memento.retrain import Every, OnArrivals
+
+LEAST = """
+[data]
+folder = "days"
+inputs = ["f*"]
+[model]
+factory = "my_model:make"
+[variants.main]
+capacity = 2000
+"""
+
+
+def read(tmp_path, text):
+    (tmp_path / "deployment.toml").write_text(text)
+    return from_toml(tmp_path / "deployment.toml")
+
+
+def test_defaults(tmp_path):
+    settings = read(tmp_path, LEAST)
+    assert (settings.label, settings.late, settings.seed) == ("y", "state", 0)
+    assert settings.folder == tmp_path / "days"
+    assert settings.variants["main"].trigger == OnArrivals()
+    memory = settings.variants["main"].memory("y", numbers=False, seed=0)
+    assert memory.policy.reads == ("yhat", "y")
+    again = DeploymentSettings.of(settings.document()["tables"], tmp_path, "again")
+    assert again == settings
+
+
+def test_settings_of_triggers_and_policies(tmp_path):
+    variant = (
+        'trigger = { kind = "every", units = 7 }\npolicy = { kind = "reservoir", forget = 0.1 }'
+    )
+    settings = read(tmp_path, LEAST + variant)
+    assert settings.variants["main"].trigger == Every(7)
+    memory = settings.variants["main"].memory("y", numbers=False, seed=0)
+    assert memory.policy.forget == 0.1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[data]", "[data", "no TOML"),
+        ("[data]", "[dat]", "unknown table 'dat'; known are data, model, gate, variants"),
+        ("folder =", "foldr =", r"\[data\]: unknown setting 'foldr'; known are folder, label"),
+        ('folder = "days"', "", r"\[data\] has no 'folder'; add it"),
+        ('folder = "days"', "folder = 3", r"folder is 3; expected the folder of the days"),
+        ('folder = "days"', 'folder = "s3://b/days"', "an address; give a local path"),
+        ('["f*"]', '"f*"', r"inputs is 'f\*'; expected a list of names"),
+        ('["f*"]', '["y"]', "names the label 'y'; take it out"),
+        ('["f*"]', '["f*"]\nlabel = "x"', "label is 'x', which names the inputs"),
+        ('["f*"]', '["f*"]\nlate = "no"', "late is 'no'; expected one of 'state', 'insert'"),
+        ("my_model:make", "my_model.py", "expected MODULE:FUNCTION"),
+        ("[variants.main]\ncapacity = 2000", "", "no variants; add one, such as"),
+        ("[variants.main]", '[variants."a/b"]', "a variant's name is letters"),
+        ("capacity = 2000", "capacity = 0", "capacity is 0; expected a whole number above 0"),
+        ("capacity = 2000", "", "has no 'capacity'; add it"),
+        ("2000", '2000\npolicy = "best"', r"\[variants.main\]: policy is 'best'; expected one of"),
+        ("2000", '2000\npolicy = { kind = "fifo", k = 1 }', "policy 'fifo' has no setting 'k'"),
+        ("2000", '2000\ntrigger = "often"', "trigger is 'often'; expected one of arrivals"),
+        ("2000", '2000\ntrigger = "count"', r"needs 'samples'; write trigger = \{ kind"),
+        ("2000", '2000\ntrigger = { kind = "every", days = 2 }', "unknown setting 'days'"),
+        ("2000", '2000\ntrigger = { kind = "every", units = 0 }', "units is 0; expected"),
+        ("2000", '2000\n[gate]\ntolerance = "low"', "tolerance is 'low'; expected a number"),
+        ("2000", "2000\n[gate]\ntolerance = inf", "inf is no setting"),
+        ("2000", "2000\n[gate]\ntolerance = 2026-01-01", "is no setting"),
+        ("[model]", "[[model]]", r"model is \[.*expected a table \[model\]"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(tmp_path, old, new, message):
+    with pytest.raises(SettingError, match=message) as found:
+        read(tmp_path, LEAST.replace(old, new))
+    assert "deployment.toml" in str(found.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot read the settings at .*nothing.toml"):
+        from_toml(tmp_path / "nothing.toml")
