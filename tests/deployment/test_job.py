@@ -156,6 +156,17 @@ def test_a_failed_day_leaves_the_memory_as_it_was(made):
     assert deployment.state("main").memory is None
 
 
+def test_a_file_without_its_columns_fails_by_their_settings(made):
+    config = stranger.CONFIG.replace('label = "y"', 'label = "z"')
+    deployment, days = made(config=config)
+    stranger.write_day(days, 1)
+    (record,) = run(deployment)
+    assert record.state == "failed"
+    assert "'z' is missing" in record.reason
+    assert "another [data] label" in record.reason
+    assert "--map" not in record.reason
+
+
 def test_two_files_of_a_day_fail(made):
     deployment, days = made()
     stranger.write_day(days, 1)

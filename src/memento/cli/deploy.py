@@ -170,7 +170,9 @@ def _read(path: Path, inputs: Sequence[str], label: str, further: Sequence[str])
     try:
         samples = tables.read(path, [found], [_STACKED, label], further)
     except SchemaError as error:
-        where = f"[data] label = {json.dumps(label)}"
+        where = (
+            f"give it that column, or make a deployment with another [data] label than {label!r}"
+        )
         text = str(error).replace(f"rename or stack columns with --map {label}=SOURCE", where)
         raise SchemaError(text.replace(f"{_STACKED!r}, ", "")) from error
     return Samples.borrow({"x" if n == _STACKED else n: array for n, array in samples.items()})
