@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memento.report.comparison import beside, daily, dots, sweep, trainings
 from memento.report.ordering import ordering
 from memento.runner.results import Place, read_table, status
+from memento_puffer.report.comparison import beside, daily, dots, sweep, trainings
 
 TITLES = {
     "table-baselines": "Baselines",

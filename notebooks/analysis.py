@@ -20,13 +20,11 @@
 import os
 from pathlib import Path
 
-from memento.report.experiments import of_results
-from memento.report.folders import kind_of
-from memento.report.viewers import of_analysis
+from memento.report.folders import open_report
 
 RESULTS = Path(os.environ.get("RESULTS", "results"))
 FIGURES = Path(os.environ.get("FIGURES", "figures"))
-report = of_analysis(RESULTS) if kind_of(RESULTS) == "analysis" else of_results(RESULTS)
+report = open_report(RESULTS)
 
 
 def show(*beginnings):

@@ -18,12 +18,11 @@
 import os
 from pathlib import Path
 
-from memento_datacenter import scores
-from memento.report.scenarios import of_datacenter
+from memento.report.folders import open_report
 
 RESULTS = Path(os.environ.get("RESULTS", "replayed"))
 FIGURES = Path(os.environ.get("FIGURES", "figures"))
-report = of_datacenter(RESULTS, scores.courses)
+report = open_report(RESULTS)
 print("\n".join(report.text))
 
 

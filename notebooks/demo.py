@@ -21,13 +21,11 @@
 import os
 from pathlib import Path
 
-from memento.report.experiments import of_results
-from memento.report.folders import kind_of
-from memento.report.viewers import of_demo
+from memento.report.folders import open_report
 
 RESULTS = Path(os.environ.get("RESULTS", "demo"))
 FIGURES = Path(os.environ.get("FIGURES", "figures"))
-report = of_demo(RESULTS) if kind_of(RESULTS) == "demo" else of_results(RESULTS)
+report = open_report(RESULTS)
 
 
 # %% [markdown]

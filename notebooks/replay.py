@@ -20,13 +20,12 @@
 import os
 from pathlib import Path
 
-from memento.report.experiments import of_results
-from memento.report.folders import kind_of
-from memento.report.replays import SECTIONS, of_replay
+from memento.report.folders import open_report
+from memento_puffer.report.replays import SECTIONS
 
 RESULTS = Path(os.environ.get("RESULTS", "results"))
 FIGURES = Path(os.environ.get("FIGURES", "figures"))
-report = of_replay(RESULTS) if kind_of(RESULTS) == "replay" else of_results(RESULTS)
+report = open_report(RESULTS)
 print("\n".join(report.text))
 
 

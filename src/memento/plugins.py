@@ -4,8 +4,8 @@ A distribution names what it adds in its metadata, as entry points of these grou
 
     memento.commands     a Typer application, or a function that is one command; by its name
     memento.experiments  a module with a function ``experiments()``; by the group it declares
-    memento.reports      a function from a folder to a `memento.report.sections.Report`; by the kind
-                         of folder it is for
+    memento.reports      a `memento.report.kinds.Reports`: kinds of folders, and sections about
+                         experiments; by any name
 
 Nothing is loaded before it is asked for.
 """

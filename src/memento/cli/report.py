@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memento import plugins
 from memento.cli import ui
 from memento.errors import SettingError
 
 if TYPE_CHECKING:
     from memento.report.sections import Report
 
-__all__ = ["open_report", "report"]
-
-# What these commands leave has a report.html of their own.
-_OTHER_NAME = {"demo": "comparison.html", "analysis": "comparison.html"}
+__all__ = ["report"]
 
 
 def report(
@@ -46,6 +42,8 @@ def report(
     Nothing is computed again and nothing is changed but the page. What is missing, failed or still
     running is listed, with what to do about it.
     """
+    from memento.report.folders import open_report
+
     made = open_report(folder)
     path = _page(made, out)
     with ui.Progress(width=32) as bar:
@@ -66,42 +64,9 @@ def report(
         ui.print_json({**made.document(), "out": str(path)})
 
 
-def open_report(folder: str | Path) -> Report:
-    """Read a folder of results, of whatever kind.
-
-    Raises:
-        StorageError: There is no such folder.
-        ForeignError: It is of no known kind.
-        DamagedError: A table is missing or damaged; the message names it and the remedy.
-        SchemaError: A table lacks a column.
-    """
-    from memento.report import folders
-
-    folder = Path(folder)
-    kind = folders.kind_of(folder)
-    point = plugins.installed(plugins.REPORTS).get(kind)
-    if point is not None:
-        made: Report = plugins.load(point)(folder)
-        return made
-    if kind == "demo":
-        from memento.report.viewers import of_demo
-
-        return of_demo(folder)
-    if kind == "analysis":
-        from memento.report.viewers import of_analysis
-
-        return of_analysis(folder)
-    if kind == "replay":
-        from memento.report.replays import of_replay
-
-        return of_replay(folder)
-    from memento.report.experiments import of_results
-
-    return of_results(folder)
-
-
 def _page(made: Report, out: Path | None) -> Path:
     """Where to write; a page of somebody else is not replaced unless it was named."""
+    from memento.report.folders import kinds
     from memento.report.page import GENERATOR
 
     if out is not None:
@@ -112,7 +77,7 @@ def _page(made: Report, out: Path | None) -> Path:
         if not out.parent.is_dir():
             raise SettingError(f"--out {out}: there is no folder {out.parent}; make it first")
         return out
-    path = made.folder / _OTHER_NAME.get(made.kind, "report.html")
+    path = made.folder / kinds()[made.kind].page
     if path.exists() and GENERATOR.encode() not in path.read_bytes()[:4096]:
         raise SettingError(
             f"{path} was not written by memento report; give another name with --out, or remove it"

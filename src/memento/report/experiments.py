@@ -1,30 +1,79 @@
-"""A folder of results of `memento run`: a section for each table and figure that is there."""
+"""A folder of results of `memento run`: where experiments stand, and sections that others add."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from memento.report.deployments import deployment_section
-from memento.report.folders import completed, result_table
-from memento.report.ordering import RULE
-from memento.report.published import CONDITIONS, NOTE
-from memento.report.replays import SECTIONS, replay_section, selection_section
-from memento.report.sections import Columns, Listing, Report, Section
-from memento.report.viewers import analysis_section, demo_differences, demo_section
-from memento.runner.results import Place, Status
+from memento.errors import DamagedError
+from memento.files import digest, storage_errors
+from memento.report.kinds import installed
+from memento.report.sections import Listing, Report, Section
+from memento.report.tables import read
+from memento.runner.results import Place, Status, read_json, status
 
-__all__ = ["of_results"]
+__all__ = ["Results", "of_results"]
 
-_TABLES = ("improvement.csv", "levels.parquet", "decisions.parquet", "insert.parquet",
-           "densities.parquet")  # fmt: skip
-_TOPIC = re.compile(r"(?P<prefix>(?:[A-Za-z0-9]+-)?)(?P<topic>(?:table|figure)-[a-z-]+)")
-_STUDY = "+figure-selection"
 
-Standing = Mapping[str, Mapping[str, Status]]
+@dataclass(frozen=True)
+class Results:
+    """Results of experiments, and the sections that are made of them.
+
+    Attributes:
+        root: Folder of all results.
+        standing: Where each experiment stands, by group and name.
+        sections: Added to by those who know a group.
+        missing: Sections that could be there and are not, each with what brings it.
+    """
+
+    root: Path
+    standing: Mapping[str, Mapping[str, Status]]
+    sections: list[Section] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def table(self, group: str, name: str, file: str) -> dict[str, np.ndarray] | None:
+        """One table of a completed experiment, with its digest checked; None if it has none such.
+
+        Raises:
+            DamagedError: The file is missing, differs from what was written, or cannot be read.
+        """
+        place = Place(self.root, group, name)
+        remedy = f"run it again: {_again(group, name)}"
+        for _ in range(2):  # once more if a new result came in between
+            result = read_json(place.result)
+            if result is None or file not in result["files"]:
+                return None
+            path = place.output(int(result["attempt"])) / file
+            if path.is_file():
+                break
+        else:
+            raise DamagedError(f"{path} is missing; {remedy}")
+        with storage_errors("read", path):
+            if digest(path) != result["files"][file]["sha256"]:
+                raise DamagedError(f"{path} differs from what was written; {remedy}")
+        return read(path, remedy)
+
+    def remedy(self, group: str, name: str = "") -> str:
+        """What brings an experiment's results, and why they are not there.
+
+        Args:
+            group: Its group.
+            name: Its name or a pattern; "" for the whole group.
+        """
+        words = ("memento run", group, name, f"--results {self.root}")
+        command = " ".join(word for word in words if word)
+        found = self.standing.get(group, {}).get(name)
+        if found is None:
+            return f"not run; {command}"
+        if found.state == "failed":
+            log = Place(self.root, group, name).log
+            return f"failed: {found.reason}; see {log}, then {command}"
+        if found.state == "running":
+            return f"running: {_progress(found)}".rstrip(": ")
+        return f"{found.state}{': ' if found.reason else ''}{found.reason}; {command}"
 
 
 def of_results(root: str | Path) -> Report:
@@ -37,139 +86,36 @@ def of_results(root: str | Path) -> Report:
         DamagedError: A table differs from what was written, or cannot be read.
         SchemaError: A table lacks a column.
     """
-    root = Path(root)
-    standing = completed(root)
-    sections: list[Section] = []
-    missing: dict[str, str] = {}
-    _add_replays(root, standing, sections, missing)
-    orders = _orders(sections)
-    if orders is not None:
-        sections.insert(0, orders)
-    _add_analyses(root, standing, sections, missing)
-    _add_deployments(root, standing, sections, missing)
-    _add_demos(root, standing, sections, missing)
-    sections.append(_status(root, standing))
-    title = "Experiments: tables and figures of the paper"
-    return Report("results", root, title, [NOTE, CONDITIONS], sections, missing)
+    results = Results(Path(root), _standing(Path(root)))
+    text: list[str] = []
+    for reports in installed():
+        if not reports.experiments.keys().isdisjoint(results.standing):
+            text += reports.text
+            for add in reports.experiments.values():
+                add(results)
+    sections = [*results.sections, _status(results)]
+    return Report("results", results.root, "Experiments", text, sections, results.missing)
 
 
-def _add_replays(
-    root: Path, standing: Standing, sections: list[Section], missing: dict[str, str]
-) -> None:
-    group = "puffer-replay"
-    there = standing.get(group, {})
-    names = [found for name in there if (found := _TOPIC.fullmatch(name)) is not None]
-    prefixes = sorted({found["prefix"] for found in names if found["topic"] in SECTIONS}) or [""]
-    for prefix in prefixes:
-        for topic in SECTIONS:
-            name = f"{prefix}{topic}"
-            if topic == "figure-selection":
-                continue
-            tables = {
-                file.partition(".")[0]: table
-                for file in _TABLES
-                if (table := result_table(root, group, name, file)) is not None
-            }
-            if "improvement" in tables or "densities" in tables:
-                sections.append(replay_section(topic, tables, prefix))
-            else:
-                missing[name] = _remedy(root, group, name, there.get(name))
-    studies: dict[str, Columns] = {}
-    for name in there:
-        if name.endswith(_STUDY):
-            table = result_table(root, group, name, "selection.parquet")
-            if table is not None:
-                studies[name.removesuffix(_STUDY)] = table
-            else:
-                missing[name] = _remedy(root, group, name, there[name])
-    if studies:
-        sections.append(selection_section(studies))
-    elif not any(name.endswith(_STUDY) for name in there):
-        missing["figure-selection"] = _remedy(root, group, "'*figure-selection'", None)
+def _standing(root: Path) -> dict[str, dict[str, Status]]:
+    """Where each experiment stands: by group and name, as they were last asked for."""
+    found: dict[str, dict[str, Status]] = {}
+    for path in sorted(root.glob("*/*/experiment.json")):
+        group, name = path.parent.parent.name, path.parent.name
+        place = Place(root, group, name)
+        try:
+            asked = read_json(place.experiment) or {}
+            found.setdefault(group, {})[name] = status(place, str(asked.get("digest", "")))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedError(
+                f"{place.result} or {place.state} is damaged ({error!r}); remove "
+                f"{place.folder} and run it again: {_again(group, name)}"
+            ) from error
+    return found
 
 
-def _orders(sections: Sequence[Section]) -> Section | None:
-    """How far settings stand in the paper's order, of all tables below each other."""
-    found = [
-        (section.name, listing.table)
-        for section in sections
-        for listing in section.listings
-        if listing.name == f"{section.name}-ordering"
-    ]
-    if not found:
-        return None
-    table = {"table": np.repeat([n for n, _ in found], [len(t["score"]) for _, t in found])}
-    for column in found[0][1]:
-        table[column] = np.concatenate([np.asarray(t[column]) for _, t in found])
-    about = (
-        "Levels of simulated days cannot be compared with those of real ones; the order of "
-        "settings can. One line for each series and score that the paper reports on."
-    )
-    title = "Is the paper's order found again?"
-    return Section("ordering", title, [about, Listing("ordering", RULE, table)])
-
-
-def _add_analyses(
-    root: Path, standing: Standing, sections: list[Section], missing: dict[str, str]
-) -> None:
-    group = "puffer-analysis"
-    for name, found in standing.get(group, {}).items():
-        schemes = result_table(root, group, name, "schemes.csv")
-        if schemes is None:
-            missing[f"analysis-{name}"] = _remedy(root, group, name, found)
-            continue
-        calibration = result_table(root, group, name, "calibration.csv")
-        title = f"What viewers got: {name}"
-        sections.append(analysis_section(f"analysis-{name}", schemes, calibration, title))
-    if group not in standing:
-        missing["analysis"] = _remedy(root, group, "", None)
-
-
-def _add_deployments(
-    root: Path, standing: Standing, sections: list[Section], missing: dict[str, str]
-) -> None:
-    group = "puffer-deployment"
-    for name, found in standing.get(group, {}).items():
-        days = result_table(root, group, name, "days.parquet")
-        if days is None:
-            missing[f"deployment-{name}"] = _remedy(root, group, name, found)
-            continue
-        record = name == "record"
-        title = "The deployment on Puffer" if record else f"Deployment over {name}"
-        section = deployment_section(f"deployment-{name}", days, record=record, title=title)
-        sections.append(section)
-    if group not in standing:
-        missing["deployment"] = _remedy(root, group, "", None)
-
-
-def _add_demos(
-    root: Path, standing: Standing, sections: list[Section], missing: dict[str, str]
-) -> None:
-    group = "demo"
-    for name, found in standing.get(group, {}).items():
-        scores = result_table(root, group, name, "scores.csv")
-        control = result_table(root, group, name, "control.csv")
-        if scores is None or control is None:
-            missing["demo"] = _remedy(root, group, name, found)
-            continue
-        sections.append(demo_section(scores, control))
-        differences = result_table(root, group, name, "differences.csv")
-        if differences is not None and len(differences["first"]):
-            sections.append(demo_differences(differences))
-    if group not in standing:
-        missing["demo"] = _remedy(root, group, "", None)
-
-
-def _remedy(root: Path, group: str, name: str, found: Status | None) -> str:
-    command = " ".join(word for word in ("memento run", group, name, f"--results {root}") if word)
-    if found is None:
-        return f"not run; {command}"
-    if found.state == "failed":
-        log = Place(root, group, name).log
-        return f"failed: {found.reason}; see {log}, then {command}"
-    if found.state == "running":
-        return f"running: {_progress(found)}".rstrip(": ")
-    return f"{found.state}{': ' if found.reason else ''}{found.reason}; {command}"
+def _again(group: str, name: str) -> str:
+    return f"memento run {group} {name} --force"
 
 
 def _progress(found: Status) -> str:
@@ -177,8 +123,9 @@ def _progress(found: Status) -> str:
     return f"{done:g} of {total:g} {note}".strip() if total else found.where
 
 
-def _status(root: Path, standing: Standing) -> Section:
+def _status(results: Results) -> Section:
     """How many experiments of each group are where, and those that need a person."""
+    standing = results.standing
     states = ("done", "stale", "running", "failed", "missing")
     counts: dict[str, list[str | int]] = {"group": list(standing)}
     for state in states:
@@ -186,7 +133,7 @@ def _status(root: Path, standing: Standing) -> Section:
             sum(found.state == state for found in group.values()) for group in standing.values()
         ]
     open_ones = [
-        (f"{group}/{name}", found.state, _remedy(root, group, name, found))
+        (f"{group}/{name}", found.state, results.remedy(group, name))
         for group, members in standing.items()
         for name, found in members.items()
         if found.state in ("failed", "running", "missing")

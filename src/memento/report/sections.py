@@ -19,10 +19,9 @@ import numpy as np
 
 from memento.errors import SettingError
 from memento.report.page import GENERATOR, Heading, Picture, Table, write_page
+from memento.report.tables import Columns
 
-__all__ = ["Chart", "Columns", "Listing", "Report", "Section"]
-
-Columns = Mapping[str, Any]
+__all__ = ["Chart", "Listing", "Report", "Section"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Report:
     """Everything that a folder of results says.
 
     Attributes:
-        kind: Of the folder: results, replay, datacenter, analysis, demo or deployment.
+        kind: Of the folder, a name of `folders.kinds`.
         folder: Which.
         title: Of the page.
         text: Paragraphs in front of the sections.

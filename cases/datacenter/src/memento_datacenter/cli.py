@@ -295,8 +295,8 @@ def _plan(
 def _write(out: Path, table: Samples, made: Mapping[str, Samples]) -> list[Path]:
     """Tables and figures; returns their files."""
     from memento.cli import tables
-    from memento.report import datacenter as figures
     from memento_datacenter import scores
+    from memento_datacenter.report import figures
 
     files = []
     with storage_errors("write tables and figures", out):

@@ -61,6 +61,7 @@ def write_report(
         MissingExtraError: There is nothing to draw with.
     """
     from memento.report import figures, page
+    from memento_puffer.report.figures import trade_off
 
     streams, daily = found["streams"], found["daily"]
     deployment = aggregates.deployment(daily)
@@ -98,7 +99,7 @@ def write_report(
                 column = f"stall{end}" if end else "stall_ratio"
                 columns[f"stalled{end}"] = 100 * made["official"][column]
                 columns[f"ssim{end}"] = made["official"][f"ssim{end}"]
-            figures.trade_off(place / "trade_off.png", columns, level=0.95)
+            trade_off(place / "trade_off.png", columns, level=0.95)
             parts += [
                 page.Picture(
                     place / "trade_off.png", "Quality against stalls, Puffer's intervals."

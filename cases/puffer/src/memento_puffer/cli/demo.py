@@ -270,8 +270,9 @@ def _write(
     outcome: Outcome,
 ) -> None:
     from memento.cli import tables as tables_on_disk
-    from memento.report import figures, page
+    from memento.report import page
     from memento.samples import Samples
+    from memento_puffer.report import figures
 
     static = [step for step in results["static"].steps[0] if step.evaluated_on is not None]
     names = [str(step.evaluated_on) for step in static]
@@ -335,15 +336,16 @@ def _threshold(results: Mapping[str, ArmResult], compared: Sequence[str]) -> flo
 
 
 def _draw_outcome(out: Path, outcome: Outcome) -> None:
-    from memento.report import figures
+    from memento.report.figures import forest
+    from memento_puffer.report.figures import trade_off
 
     levels = outcome.levels()
     columns = {"scheme": levels["scheme"]}
     for end in ("", "_low", "_high"):
         columns[f"stalled{end}"] = 100 * levels[f"stall{end}" if end else "stall_ratio"]
         columns[f"ssim{end}"] = levels[f"ssim{end}"]
-    figures.trade_off(out / "control.png", columns, level=0.95, title="Fugu with each predictor")
-    figures.forest(
+    trade_off(out / "control.png", columns, level=0.95, title="Fugu with each predictor")
+    forest(
         out / "paired.png",
         outcome.differences("random"),
         title="the same viewers under both",

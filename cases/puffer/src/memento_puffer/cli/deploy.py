@@ -267,7 +267,7 @@ def record(
     if figure is not None:
         import numpy as np
 
-        from memento.report.deployment import coverage_and_trainings
+        from memento_puffer.report.deployment import coverage_and_trainings
 
         with storage_errors("draw", figure):
             coverage_and_trainings(

@@ -19,6 +19,7 @@ chunk sizes in Puffer's server; the delivery rates of two Puffer days, 2021-10-1
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ from memento_puffer.data.release import joined
 from memento_puffer.data.schema import NOT_MEASURED, Day, polars
 from memento_puffer.predictor.scores import quantiles
 from memento_puffer.predictor.transmission import CLASSES, class_of
+from memento_puffer.published import FOLDER, PRIMARY
 from memento_puffer.quality import qoe
 from memento_puffer.streaming.abr import BUFFER_SECONDS, CHUNK_SECONDS
 from memento_puffer.streaming.traces import Traces
@@ -70,23 +72,14 @@ _FILLED = 13.0  # s of video: the first fill is over
 _BUCKETS = (0.5, 0.75, 1.25, 2.0, 2.75)  # MB/s, limits between groups of streams
 _BUCKET_NAMES = ("0.3-0.5", "0.5-0.75", "0.75-1.25", "1.25-2", "2-2.75", "2.75-3.6")
 _EVENTS_AT_ONCE = 1 << 20
-_RARE, _RARE_FACTOR = 0.2, 1.5  # shares below are rare; the factor by which they may be off
 
 _FUGU = "Yan et al. 2020"
-_NORMALISER = "Puffer's predictor of 2019-02-02, normaliser"
-_LADDER_SOURCE = "Puffer's server, mean chunk sizes"
-_BOTH = "Puffer days 2021-10-17 and 2022-02-18"
-_DAY_2021, _DAY_2022 = "Puffer day 2021-10-17", "Puffer day 2022-02-18"
-
-# What a scheme is called in the settings of an experiment, and in the published comparison.
-PRIMARY = {
-    "puffer_ttp_cl": "Fugu",
-    "puffer_ttp_20190202": "Fugu",
-    "mpc": "MPC-HM",
-    "linear_bba": "BBA",
-    "pensieve": "Pensieve",
-    "robust_mpc": "RobustMPC-HM",
-}
+# Shares of sessions whose mean rates are published.
+_PATHS = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8),
+    *(0.9, 0.95, 0.98, 0.99),
+)
+_UNITS = {"stall ratio": "%", "SSIM": "dB"}
 
 
 class Published(NamedTuple):
@@ -101,6 +94,8 @@ class Published(NamedTuple):
             difference ("difference").
         how: "ratio" or "difference".
         source: Where it is published.
+        low: Lower end of its 95 % interval; NaN if none is published.
+        high: Upper end.
     """
 
     section: str
@@ -110,6 +105,8 @@ class Published(NamedTuple):
     tolerance: float
     how: str
     source: str
+    low: float = np.nan
+    high: float = np.nan
 
 
 # ----------------------------------------------------------------------------------------------
@@ -802,23 +799,21 @@ def _find_schemes(
         found["schemes", "startup delay, s", name] = _mean(delay[~np.isnan(delay)])
     present = [str(s) for s in np.unique(streams["scheme"]) if str(s) in names]
     for scheme in present:
-        for quantity, by_scheme in _SCHEMES.items():
-            number = by_scheme.get(names[scheme])
-            if number is not None:
-                how, tolerance = _SCHEME_TOLERANCE[quantity]
-                published.append(
-                    Published("schemes", quantity, scheme, number, tolerance, how, _FUGU)
-                )
-    for measure, bounds in _ORDERS.items():
+        rows = [row for row in _SCHEMES if row.group == names[scheme]]
+        published += [row._replace(group=scheme, low=np.nan, high=np.nan) for row in rows]
+    for measure, found_here in measured.items():
+        bounds = {
+            row.group: row for row in _SCHEMES if row.quantity == f"{measure}, {_UNITS[measure]}"
+        }
         for a in present:
             for b in present:
                 # Only what is told apart by the published intervals is an order.
-                if bounds[names[a]][1] >= bounds[names[b]][0]:
+                if bounds[names[a]].high >= bounds[names[b]].low:
                     continue
                 key = ("orderings", measure, f"{a} < {b}")
                 published.append(Published(*key, 1.0, 0.0, "difference", _FUGU))
-                if a in measured[measure] and b in measured[measure]:
-                    found[key] = float(measured[measure][a][0] < measured[measure][b][0])
+                if a in found_here and b in found_here:
+                    found[key] = float(found_here[a][0] < found_here[b][0])
 
 
 # ----------------------------------------------------------------------------------------------
@@ -1043,228 +1038,14 @@ def _encoded(day: Day) -> dict[str, tuple[Floats, Floats]]:
 # What is published
 
 
-def _rows(
-    section: str,
-    values: Mapping[str, float],
-    tolerance: float,
-    source: str,
-    how: str = "ratio",
-    group: str = "",
-) -> list[Published]:
-    return [
-        Published(section, name, group, float(value), tolerance, how, source)
-        for name, value in values.items()
-    ]
+def _read() -> Iterator[Published]:
+    with open(FOLDER / "calibration.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            numbers = ("value", "tolerance", "low", "high")
+            typed: dict[str, Any] = {**row, **{name: float(row[name] or "nan") for name in numbers}}
+            yield Published(**typed)
 
 
-def _shares(
-    section: str, values: Mapping[str, float], tolerance: float, source: str, group: str = ""
-) -> list[Published]:
-    """Shares: rare ones by their ratio, since none at all would lie within any other tolerance."""
-    rows: list[Published] = []
-    for name, value in values.items():
-        how = (_RARE_FACTOR, "ratio") if value < _RARE else (tolerance, "difference")
-        rows += _rows(section, {name: value}, how[0], source, how[1], group)
-    return rows
-
-
-def _table(
-    name: str, percent: Sequence[float], values: Sequence[float], unit: str = ""
-) -> dict[str, float]:
-    return {f"{name} p{p:g}{unit}": v for p, v in zip(percent, values, strict=True)}
-
-
-# fmt: off
-_MARGINALS = {
-    "delivery_rate, packets/s": (5399, 11094), "cwnd, packets": (575.7, 556.0),
-    "in_flight, packets": (1.02, 10.6), "min_rtt, s": (0.0623, 0.0444), "rtt, s": (0.0961, 0.1016),
-    "size, packets": (644.7, 526.6), "previous trans_time, s": (0.5129, 0.726),
-}
-_CLASSES = {0: 0.44, 1: 0.38, 2: 0.10, 20: 4e-4}
-_RUNG_BYTES = (44319, 93355, 115601, 142904, 196884, 263965, 353752, 494902, 632193, 889893)
-_RUNG_DB = (10.48, 12.26, 12.85, 13.47, 14.22, 14.84, 15.64, 16.36, 17.00, 17.78)
-_TENS = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
-_SMALLEST_DB = (5.65, 6.67, 7.46, 8.81, 10.40, 12.15, 13.87, 14.99, 17.58, 24.9)
-_ON_SITE = (0.87, 3.5, 8.7, 32, 150, 1361, 5300, 9451, 29000, 73800)
-_STARTUP = (0.035, 0.18, 0.29, 0.435, 0.77, 1.2, 3.4, 7.1)
-_PATHS = {
-    0.001: 0.08, 0.002: 0.10, 0.005: 0.17, 0.01: 0.32, 0.02: 0.58, 0.05: 2.11, 0.1: 4.15,
-    0.2: 8.22, 0.25: 10.2, 0.3: 12.7, 0.4: 17.7, 0.5: 23.1, 0.6: 28.8, 0.7: 35.7, 0.75: 40.3,
-    0.8: 46.5, 0.9: 67.3, 0.95: 95.7, 0.98: 146.0, 0.99: 223.0,
-}
-_NINE = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-_RATIOS = (0.1, 1, 5, 10, 25, 75, 90, 95, 99)
-_READINGS: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
-    _DAY_2021: {
-        "mean": (_NINE, (0.336, 0.471, 0.624, 1.08, 1.87, 2.66, 3.18, 3.39, 3.57)),
-        "CV": (_NINE, (0.24, 0.39, 0.48, 0.66, 0.86, 1.06, 1.27, 1.43, 1.76)),
-        "ratio to median": (_RATIOS, (0.0016, 0.0055, 0.018, 0.041, 0.29, 1.77, 3.3, 4.8, 10.7)),
-        "repeated, streams": ((50, 75, 95), (0.021, 0.052, 0.13)),
-        "slow sd": ((10, 50, 90), (0.22, 0.65, 1.19)),
-        "slow change": ((50, 90, 99, 99.9), (0.35, 1.4, 2.7, 3.8)),
-    },
-    _DAY_2022: {
-        "mean": (_NINE, (0.315, 0.368, 0.481, 0.80, 1.44, 2.26, 2.93, 3.26, 3.53)),
-        "CV": (_NINE, (0.07, 0.15, 0.19, 0.30, 0.49, 0.67, 0.83, 0.99, 1.33)),
-        "ratio to median": (_RATIOS, (0.0019, 0.0074, 0.057, 0.21, 0.65, 1.26, 1.8, 2.4, 5.0)),
-        "repeated, streams": ((50, 75, 95), (0.046, 0.37, 0.82)),
-        "slow sd": ((10, 50, 90), (0.06, 0.28, 0.64)),
-        "slow change": ((50, 90, 99, 99.9), (0.13, 0.65, 1.5, 2.6)),
-    },
-    _BOTH: {
-        "sd of log": (_NINE, (0.14, 0.35, 0.52, 0.93, 1.37, 1.82, 2.04, 2.14, 2.28)),
-        "chunks": (_NINE, (51, 57, 66, 106, 267, 999, 3070, 5160, 9100)),
-    },
-}
-_CORRELATIONS = {
-    (_DAY_2021, "rate"): ((0.15, 0.26, 0.38), (0.11, 0.21, 0.31), (0.05, 0.12, 0.21),
-                          (0.01, 0.09, 0.16), (-0.02, 0.05, 0.12)),
-    (_DAY_2022, "rate"): ((0.11, 0.29, 0.63), (0.07, 0.22, 0.52), (0.03, 0.15, 0.37),
-                          (0.00, 0.09, 0.24), (-0.04, 0.03, 0.14)),
-    (_BOTH, "log rate"): ((0.07, 0.17, 0.29), (0.05, 0.13, 0.23), (0.02, 0.08, 0.16),
-                          (-0.01, 0.05, 0.12), (-0.03, 0.03, 0.09)),
-}
-_SHARES = {
-    _DAY_2021: {"share below 0.5": 0.063, "share below 0.75": 0.137, "share below 1": 0.22,
-                "low p50": 0.042, "repeated": 0.037, "low blocks": 0.085, "slow lag 1 p50": 0.32},
-    _DAY_2022: {"share below 0.5": 0.114, "share below 0.75": 0.229, "share below 1": 0.33,
-                "low p50": 0.007, "repeated": 0.159, "low blocks": 0.014, "slow lag 1 p50": 0.21},
-}
-_LOW_STREAMS = {_DAY_2021: 0.68, _DAY_2022: 0.24}
-_OTHER_READINGS = {
-    _DAY_2021: {"change of log": 2.1, "Hill exponent": 1.9},
-    _DAY_2022: {"change of log": 1.6, "Hill exponent": 1.5},
-}
-_FIRST = (0.018, 0.10, 0.8, 2.2, 4.7)  # between those of the two days
-_GAP_LEVELS = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 99.99)
-_GAPS = (0.10, 0.49, 1.36, 1.81, 1.99, 2.00, 2.01, 2.12, 2.41, 3.58, 7.55, 20.7)
-_BEYOND = {2.5: 4.3e-2, 3: 2.1e-2, 4: 6.5e-3, 5: 3.0e-3, 7: 1.2e-3, 10: 4.3e-4, 15: 2.1e-4,
-           30: 4.6e-5}
-_STREAMS_BEYOND = {4: 0.49, 10: 0.17, 15: 0.11, 30: 0.047}
-_FILL = ((1, 5, 25, 50, 75, 90, 95, 99, 99.9),
-         (0.06, 0.10, 0.29, 0.75, 1.62, 2.36, 2.99, 4.48, 10.8))
-_SEVEN = ((5, 25, 50, 75, 90, 95, 99, 99.9), (0.08, 0.18, 0.34, 0.67, 1.18, 1.64, 2.59, 5.9))
-_OUTAGES = {"streams with one, share": 0.41, "per 1000 chunks": 3.8, "per hour": 6.8,
-            "duration, s p50": 5.0, "duration, s p75": 6.6, "duration, s p90": 9.1,
-            "duration, s p99": 21.0}
-_OUTAGES_BY_RATE = (12.5, 8.5, 6.9, 2.4, 1.0, 0.9)
-_STALLS = {"streams with one, share": 0.11, "% of time": 0.060, "duration, s p50": 1.8,
-           "duration, s p75": 4.6, "duration, s p90": 7.6, "duration, s p99": 17.6,
-           "share of the worst 1 % of streams": 0.49}
-_STALLED_BY_RATE = (0.26, 0.25, 0.15, 0.08, 0.06, 0.06)
-_STALLS_BY_RATE = (0.12, 0.16, 0.11, 0.04, 0.03, 0.02)
-_SCHEMES = {
-    "stall ratio, %": {"Fugu": 0.133, "MPC-HM": 0.220, "BBA": 0.192, "Pensieve": 0.172,
-                       "RobustMPC-HM": 0.116},
-    "SSIM, dB": {"Fugu": 16.64, "MPC-HM": 16.61, "BBA": 16.56, "Pensieve": 16.26,
-                 "RobustMPC-HM": 16.01},
-    "change of SSIM, dB": {"Fugu": 0.745, "MPC-HM": 0.793, "BBA": 1.111, "Pensieve": 1.049,
-                           "RobustMPC-HM": 0.977},
-    "stall ratio, slow paths, %": {"Fugu": 0.836, "MPC-HM": 1.217, "BBA": 1.180,
-                                   "Pensieve": 0.912, "RobustMPC-HM": 0.707},
-    "SSIM, slow paths, dB": {"Fugu": 14.71, "MPC-HM": 14.77, "BBA": 14.57, "Pensieve": 13.17,
-                             "RobustMPC-HM": 13.80},
-    "bitrate, Mbit/s": dict.fromkeys(("Fugu", "MPC-HM", "BBA", "Pensieve", "RobustMPC-HM"), 4.2),
-    "first chunk, dB": {"Fugu": 11.11, "BBA": 10.60, "MPC-HM": 10.64},
-    "startup delay, s": {"Fugu": 0.431, "BBA": 0.434, "MPC-HM": 0.433},
-}
-_SCHEME_TOLERANCE = {
-    "stall ratio, %": ("ratio", 1.5), "SSIM, dB": ("difference", 0.5),
-    "change of SSIM, dB": ("ratio", 1.3), "stall ratio, slow paths, %": ("ratio", 1.5),
-    "SSIM, slow paths, dB": ("difference", 0.7), "bitrate, Mbit/s": ("ratio", 1.15),
-    "first chunk, dB": ("difference", 0.3), "startup delay, s": ("ratio", 1.25),
-}
-_ORDERS = {  # 95 % intervals
-    "stall ratio": {"Fugu": (0.123, 0.145), "MPC-HM": (0.206, 0.235), "BBA": (0.178, 0.207),
-                    "Pensieve": (0.159, 0.185), "RobustMPC-HM": (0.104, 0.128)},
-    "SSIM": {"Fugu": (16.60, 16.69), "MPC-HM": (16.56, 16.65), "BBA": (16.52, 16.61),
-             "Pensieve": (16.20, 16.31), "RobustMPC-HM": (15.96, 16.06)},
-}
-# fmt: on
-
-
-def _published() -> Iterator[list[Published]]:
-    for name, (mean, sd) in _MARGINALS.items():
-        wide = 3.0 if name.startswith("in_flight") else 1.3
-        yield _rows("chunks", {f"{name}, mean": mean}, wide, _NORMALISER)
-        yield _rows("chunks", {f"{name}, sd": sd}, max(wide, 1.5), _NORMALISER)
-    for k, share in _CLASSES.items():
-        name = f"trans_time, share of class {k}"
-        source = f"{_NORMALISER}, if log-normal"
-        if k == 20:
-            yield _rows("chunks", {name: share}, 3.0, source)
-        else:
-            yield _shares("chunks", {name: share}, 0.08, source)
-    for k, (size, level) in enumerate(zip(_RUNG_BYTES, _RUNG_DB, strict=True)):
-        yield _rows("content", {f"rung {k}, mean bytes": size}, 1.15, _LADDER_SOURCE)
-        name = f"rung {k}, dB of mean SSIM"
-        yield _rows("content", {name: level}, 0.4, _LADDER_SOURCE, "difference")
-    first = f"{_FUGU}, first chunks of BBA"
-    low = _table("smallest rung, dB", _TENS, _SMALLEST_DB)
-    low |= {"smallest rung, dB, mean": 10.60}
-    yield _rows("content", low, 0.6, first, "difference")
-    yield _rows("content", {"smallest rung, dB, sd": 2.62}, 1.2, first)
-    three = "three chunks published by Puffer"
-    inside = {"size of a rung / the one below in [1.2, 2.9], share": 1.0}
-    yield _rows("content", inside, 0.1, three, "difference")
-
-    time = f"{_FUGU}, time on site"
-    on_site = _table("time on site, s", _TENS, _ON_SITE) | {"time on site, s, mean": 2018}
-    yield _rows("viewers", on_site, 1.5, time)
-    consort = f"{_FUGU}, flow of the experiment"
-    yield _rows("viewers", {"streams per session": 6.1}, 1.2, consort)
-    yield _rows("viewers", {"streams watched < 4 s, share": 0.56}, 0.06, consort, "difference")
-    yield _rows("viewers", {"watch of considered streams, s, mean": 667}, 1.25, consort)
-    stalled = {"considered streams with a stall, share": 0.04}
-    yield _shares("viewers", stalled, 0.08, _FUGU)
-    delay = _table("startup delay, s", (5, 25, 50, 75, 90, 95, 99, 99.9), _STARTUP)
-    yield _rows("viewers", delay | {"startup delay, s, mean": 0.43}, 1.5, f"{_FUGU}, cold start")
-
-    rates = _table("session mean, Mbit/s", [100 * p for p in _PATHS], list(_PATHS.values()))
-    yield _rows("paths", rates, 1.35, f"{_FUGU}, throughput of all sessions")
-    slow = {"": 0.198, " of watch time": 0.14, " of stall time": 0.83}
-    for name, part in slow.items():
-        yield _shares("paths", {f"slow streams, share{name}": part}, 0.08, _FUGU)
-
-    for source, tables in _READINGS.items():
-        for name, (percent, values) in tables.items():
-            yield _rows("readings", _table(name, percent, values), 1.35, source)
-    for (source, name), lags in _CORRELATIONS.items():
-        for lag, values in zip(_LAGS, lags, strict=True):
-            rows = _table(f"{name}, lag {lag}", (25, 50, 75), values)
-            yield _rows("readings", rows, 0.08, source, "difference")
-    for source, shares in _SHARES.items():
-        for name, share in shares.items():
-            if name == "slow lag 1 p50":  # a correlation
-                yield _rows("readings", {name: share}, 0.08, source, "difference")
-            else:
-                yield _shares("readings", {name: share}, 0.08, source)
-    for source, share in _LOW_STREAMS.items():
-        yield _rows("readings", {"streams with low blocks": share}, 0.15, source, "difference")
-    for source, others in _OTHER_READINGS.items():
-        yield _rows("readings", others, 1.25, source)
-    yield _rows("readings", _table("first", (5, 25, 50, 75, 95), _FIRST), 2.0, _BOTH)
-
-    yield _rows("gaps", _table("gap", _GAP_LEVELS, _GAPS, ", s"), 1.25, _BOTH)
-    yield _rows("gaps", {f"P(gap > {x:g})": p for x, p in _BEYOND.items()}, 1.5, _BOTH)
-    some = {f"streams with a gap > {x:g}": p for x, p in _STREAMS_BEYOND.items()}
-    yield _shares("gaps", some, 0.08, _BOTH)
-    yield _rows("gaps", _table("first fill", *_FILL, ", s"), 1.7, _BOTH)
-    yield _rows("gaps", _table("first seven gaps", *_SEVEN, ", s"), 1.35, _BOTH)
-    until = _table("chunks until filled", (10, 50, 90, 99), (7, 8, 16, 66))
-    yield _rows("gaps", until, 1.5, _BOTH)
-
-    yield _rows("outages", _OUTAGES, 1.3, _BOTH)
-    for group, number in zip(_BUCKET_NAMES, _OUTAGES_BY_RATE, strict=True):
-        yield _rows("outages", {"per 1000 chunks": number}, 1.5, _BOTH, group=group)
-    # Reconstructed stalls are published as good to a half.
-    yield _rows("stalls", _STALLS, 1.5, _BOTH)
-    for group, part, time_share in zip(
-        _BUCKET_NAMES, _STALLED_BY_RATE, _STALLS_BY_RATE, strict=True
-    ):
-        name = "streams with one, share"
-        yield _shares("stalls", {name: part}, 0.08, _BOTH, group)
-        yield _rows("stalls", {"% of time": time_share}, 2.0, _BOTH, group=group)
-
-
-PUBLISHED: tuple[Published, ...] = tuple(row for rows in _published() for row in rows)
+_ALL = tuple(_read())
+PUBLISHED = tuple(row for row in _ALL if row.section != "schemes")
+_SCHEMES = tuple(row for row in _ALL if row.section == "schemes")

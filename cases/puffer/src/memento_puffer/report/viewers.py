@@ -11,24 +11,17 @@ from typing import Any
 import numpy as np
 
 from memento.errors import DamagedError
-from memento.report import figures, sweeps
-from memento.report.comparison import columns_of, wide
-from memento.report.folders import read, read_document
-from memento.report.published import CONDITIONS, NOTE, published
-from memento.report.sections import Chart, Columns, Listing, Report, Section
+from memento.report import figures
+from memento.report.sections import Chart, Listing, Report, Section
+from memento.report.tables import Columns, columns_of, flags, read, read_document
+from memento_puffer.published import PRIMARY
+from memento_puffer.report import sweeps
+from memento_puffer.report.comparison import wide
+from memento_puffer.report.figures import trade_off
+from memento_puffer.report.published import CONDITIONS, NOTE, published
 
 __all__ = ["analysis_section", "demo_section", "of_analysis", "of_demo"]
 
-# Labels of controllers in Puffer's files and in simulations, and what the paper of 2020 calls them.
-_PRIMARY = {
-    "bba": "BBA",
-    "linear_bba": "BBA",
-    "mpc": "MPC-HM",
-    "robust_mpc": "RobustMPC-HM",
-    "pensieve": "Pensieve",
-    "fugu": "Fugu",
-    "puffer_ttp_cl": "Fugu",
-}
 # Further numbers of 2019 and what they are of.
 _STUDIES = {
     "puffer-vintages": "Fugu with predictors trained up to another month, 2019.",
@@ -36,6 +29,7 @@ _STUDIES = {
     "puffer-first-chunk": "First chunks: SSIM (dB) and startup delay (s), 2019.",
     "puffer-bitrate": "Mean bitrate (Mbit/s), weighted by time watched: range of schemes, 2019.",
 }
+_BETTER = {"stalled": "less", "ssim": "more", "delta_ssim": "less"}
 
 
 def analysis_section(
@@ -114,7 +108,7 @@ def _beside(own: Mapping[str, np.ndarray], schemes: Columns) -> dict[str, Any]:
     """Our schemes with the same controller's numbers of 2019."""
     theirs = _primary()
     place = {name: i for i, name in enumerate(theirs["scheme"].tolist())}
-    at = [place.get(_PRIMARY.get(name, ""), -1) for name in own["scheme"].tolist()]
+    at = [place.get(PRIMARY.get(name, ""), -1) for name in own["scheme"].tolist()]
     found: dict[str, Any] = {"scheme": own["scheme"]}
     if "streams" in schemes:
         found["streams"] = np.asarray(schemes["streams"])
@@ -133,7 +127,7 @@ def _calibration(name: str, table: Columns) -> Listing:
         **{n: columns[n] for n in ("section", "quantity", "group", "found")},
         "found_low": columns["low"],
         "found_high": columns["high"],
-        "within": np.isin(np.asarray(columns["within"]).astype(str), ("True", "true", "1")),
+        "within": flags(columns["within"]),
         "paper published": columns["published"],
         "paper source": columns["source"],
     }
@@ -195,15 +189,10 @@ def _differences(name: str, table: Columns, title: str = "The same viewers") -> 
     listed |= {f"value_{end}": columns[end] for end in ("low", "high")}
     caption = "Differences between schemes over the same viewers, with 95 % intervals over viewers."
     parts: list[str | Chart | Listing] = [
-        Chart(name, caption, columns, _forest),
+        Chart(name, caption, columns, functools.partial(figures.forest, better=_BETTER)),
         Listing(name, caption, listed),
     ]
     return Section(name, title, parts)
-
-
-def _forest(path: Path, table: Columns) -> None:
-    better = {"stalled": "less", "ssim": "more", "delta_ssim": "less"}
-    figures.forest(path, table, better=better)
 
 
 # -------------------------------------------------------------------------------------------- demo
@@ -223,14 +212,8 @@ def demo_section(scores: Columns, control: Columns) -> Section:
     names = [f"{n}{e}" for n in ("p01", "median", "mean") for e in ("", "_error")]
     columns = columns_of(scores, "arm", "retrained", *names)
     arms = [str(arm) for arm in columns["arm"]]
-    known = published("table-baselines", against="static")
-    theirs = {
-        (arm, quantity): value
-        for arm, quantity, value in zip(
-            *(known[n].tolist() for n in ("subject", "quantity", "value")), strict=True
-        )
-        if arm in arms
-    }
+    known = published.by("subject", "quantity", topic="table-baselines", against="static")
+    theirs = {key: value for key, value in known.items() if key[0] in arms}
     rows = [
         (arm, "ours", score, float(columns[short][i]), float(columns[f"{short}_error"][i]))
         for i, arm in enumerate(arms)
@@ -255,7 +238,7 @@ def demo_section(scores: Columns, control: Columns) -> Section:
     ]
     if table:
         caption = "Log scores over the static model's, mean over days."
-        draw = functools.partial(_arms, xlabel="nats above static")
+        draw = functools.partial(figures.arms, xlabel="nats above static")
         parts.append(Chart("demo-scores", caption, table, draw))
     caption = (
         "Log scores on the following day as difference to the static model, in nats, first "
@@ -263,8 +246,9 @@ def demo_section(scores: Columns, control: Columns) -> Section:
     )
     parts.append(Listing("demo-scores", caption, listed))
     caption = "Fugu with each predictor in control, for the same viewers; 95 % intervals."
+    draw = functools.partial(trade_off, level=0.95)
     if not np.isnan(level["ssim"]).all():
-        parts.append(Chart("demo-control", caption, level, _trade_off))
+        parts.append(Chart("demo-control", caption, level, draw))
     parts.append(Listing("demo-control", caption, level))
     return Section("demo", "A week, and back in control", parts)
 
@@ -272,14 +256,6 @@ def demo_section(scores: Columns, control: Columns) -> Section:
 def demo_differences(table: Columns) -> Section:
     """Differences between predictors in control, over the same viewers."""
     return _differences("demo-differences", table, "The same viewers under each predictor")
-
-
-def _trade_off(path: Path, table: Columns) -> None:
-    figures.trade_off(path, table, level=0.95)
-
-
-def _arms(path: Path, table: Columns, *, xlabel: str) -> None:
-    sweeps.arms(path, table, xlabel=xlabel)
 
 
 def of_demo(folder: str | Path) -> Report:

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from memento.errors import DamagedError
-from memento.report import sweeps
-from memento.report.comparison import (
+from memento.report import figures
+from memento.report.ordering import RULE, ordering
+from memento.report.sections import Chart, Listing, Report, Section
+from memento.report.tables import Columns, columns_of, flags, read
+from memento_puffer.report import sweeps
+from memento_puffer.report.comparison import (
     SWEEPS,
     beside,
-    columns_of,
     daily,
     dots,
     improvements,
@@ -29,10 +32,7 @@ from memento.report.comparison import (
     trainings,
     wide,
 )
-from memento.report.folders import read
-from memento.report.ordering import RULE, ordering
-from memento.report.published import CONDITIONS, NOTE, published
-from memento.report.sections import Chart, Columns, Listing, Report, Section
+from memento_puffer.report.published import CONDITIONS, NOTE, published
 
 __all__ = ["SECTIONS", "of_replay", "replay_section", "selection_section"]
 
@@ -191,13 +191,13 @@ def _charts(
     if topic in SWEEPS:
         found = sweep(topic, improvement, against)
         if len(found["x"]):
-            draw = functools.partial(_sweep, xlabel=SWEEPS[topic], ylabel=ylabel)
+            draw = functools.partial(sweeps.sweep, xlabel=SWEEPS[topic], ylabel=ylabel)
             caption = f"Improvement over {_named(against)}. {_origins(found)}"
             parts.append(Chart(name, caption, found, draw))
             tables.append(found)
     others = dots(topic, improvement, against)
     if topic not in SWEEPS or topic == "table-decisions":
-        draw = functools.partial(_arms, xlabel=f"{_NATS}, above {against}")
+        draw = functools.partial(figures.arms, xlabel=f"{_NATS}, above {against}")
         place = f"{name}-arms" if parts or "figure-" in name else name
         caption = f"Improvement over {_named(against)}. {_origins(others)}"
         parts.append(Chart(place, caption, others, draw))
@@ -220,7 +220,9 @@ def _courses(name: str, levels: Columns) -> list[str | Chart | Listing]:
     found = losses(levels, _PREDICTORS)
     # Each arm carries its own record of the static model, all alike: one of them is enough.
     paper = published("figure-loss-over-time")
-    draw = functools.partial(_lines, ylabel="99th percentile of the loss (nats)", paper=paper)
+    draw = functools.partial(
+        sweeps.courses, ylabel="99th percentile of the loss (nats)", paper=paper
+    )
     caption = (
         "99th percentile of the loss (minus the 1st percentile of the log score) on each day; less "
         "is better. The paper's levels were read off its plots, and have an axis of their own: "
@@ -309,21 +311,6 @@ def _kept(name: str, period: str, found: Columns) -> Listing:
     return Listing(name, caption, rows)
 
 
-# Charts are drawn from (path, table); what else they take is bound before.
-
-
-def _sweep(path: Path, table: Columns, *, xlabel: str, ylabel: str) -> None:
-    sweeps.sweep(path, table, xlabel=xlabel, ylabel=ylabel)
-
-
-def _arms(path: Path, table: Columns, *, xlabel: str) -> None:
-    sweeps.arms(path, table, xlabel=xlabel)
-
-
-def _lines(path: Path, table: Columns, *, ylabel: str, paper: Columns) -> None:
-    sweeps.courses(path, table, ylabel=ylabel, paper=paper)
-
-
 # ----------------------------------------------------------------------- one replay's own folder
 
 
@@ -346,7 +333,7 @@ def of_replay(folder: str | Path) -> Report:
     decisions = {
         "arm": steps["arm"].astype(str),
         "day": steps["name"].astype(str),
-        "trained": np.isin(steps["trained"].astype(str), ("True", "true", "1")),
+        "trained": flags(steps["trained"]),
     }
     sections, missing = [], {}
     if (place / "scores.csv").is_file():

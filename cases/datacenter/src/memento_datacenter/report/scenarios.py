@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from memento.report import datacenter, sweeps
-from memento.report.comparison import columns_of
-from memento.report.folders import read
+from memento.report.figures import arms
 from memento.report.ordering import RULE, ordering
-from memento.report.published import published
-from memento.report.sections import Chart, Columns, Listing, Report, Section
+from memento.report.sections import Chart, Listing, Report, Section
+from memento.report.tables import Columns, Published, columns_of, read
+from memento_datacenter.report import figures
+from memento_datacenter.scores import courses
 
 __all__ = ["SCENARIOS", "of_datacenter"]
+
+published = Published(Path(__file__).with_name("published.csv"))
+"""The paper's numbers by scenario: its simulations, each with its figure or table."""
 
 SCENARIOS = {
     "rare-patterns": (
@@ -48,12 +50,11 @@ _NOTE = (
 )
 
 
-def of_datacenter(folder: str | Path, courses: Callable[[Columns, str], Columns]) -> Report:
+def of_datacenter(folder: str | Path) -> Report:
     """What `memento datacenter replay --out` left.
 
     Args:
         folder: Which.
-        courses: ``cases.datacenter.scores.courses``: a score over the iterations, over seeds.
 
     Raises:
         DamagedError: A table is missing or cannot be read.
@@ -70,7 +71,7 @@ def of_datacenter(folder: str | Path, courses: Callable[[Columns, str], Columns]
     sections = []
     for name in dict.fromkeys(scenarios.tolist()):
         own = {n: c[scenarios == name] for n, c in iterations.items()}
-        sections.append(_section(name, own, summary, held, courses))
+        sections.append(_section(name, own, summary, held))
     missing = {
         name: f"memento datacenter replay {name} ... --out {folder}"
         for name in SCENARIOS
@@ -84,20 +85,14 @@ def of_datacenter(folder: str | Path, courses: Callable[[Columns, str], Columns]
     return Report("datacenter", folder, title, [_NOTE], sections, missing)
 
 
-def _section(
-    name: str,
-    own: Columns,
-    summary: Columns,
-    held: Columns,
-    courses: Callable[[Columns, str], Columns],
-) -> Section:
+def _section(name: str, own: Columns, summary: Columns, held: Columns) -> Section:
     delays = name == "congestion"
     title, about = SCENARIOS.get(name, (name, ""))
     course = courses(own, "error_p99" if delays else "balanced_accuracy")
     rises = courses(own, "rci")
     ylabel = "99th percentile of the error (ms)" if delays else "balanced accuracy"
     draw = functools.partial(
-        _shift,
+        figures.shift,
         ylabel=ylabel,
         rises=rises if len(rises["value"]) else None,
         scale=1e3 if delays else 1.0,
@@ -107,7 +102,7 @@ def _section(
     dots = _dots(name, summary)
     if len(dots["value"]):
         caption = "Means over iterations; colour: this folder, hollow and grey: the paper."
-        scores = functools.partial(_scores, xlabel="minus ms" if delays else "")
+        scores = functools.partial(arms, xlabel="minus ms" if delays else "")
         parts.append(Chart(f"{name}-scores", caption, dots, scores))
     parts.append(Listing(f"{name}-scores", caption, _beside(name, summary)))
     order = ordering(dots)
@@ -117,7 +112,7 @@ def _section(
     here = np.asarray(held["scenario"]).astype(str) == name
     kept = {n: np.asarray(c)[here] for n, c in held.items()}
     caption = "In memory after the last iteration, by workload."
-    parts.append(Chart(f"{name}-held", caption, kept, datacenter.held))
+    parts.append(Chart(f"{name}-held", caption, kept, figures.held))
     parts.append(Listing(f"{name}-held", f"{caption} Samples.", _held(name, kept)))
     return Section(name, title, parts)
 
@@ -187,11 +182,3 @@ def _held(name: str, held: Columns) -> dict[str, Any]:
         if any(value == value for value in known):
             found[f"paper {workload}"] = known
     return found
-
-
-def _shift(path: Path, table: Columns, *, ylabel: str, rises: Columns | None, scale: float) -> None:
-    datacenter.shift(path, table, ylabel=ylabel, rises=rises, scale=scale)
-
-
-def _scores(path: Path, table: Columns, *, xlabel: str) -> None:
-    sweeps.arms(path, table, xlabel=xlabel)

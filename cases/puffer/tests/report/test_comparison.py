@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memento.errors import SchemaError
-from memento.report.comparison import (
+from memento_puffer.report.comparison import (
     SWEEPS,
     beside,
     daily,

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from memento.errors import SchemaError
-from memento.report.published import published
+from memento.report.tables import Columns, columns_of, table_of
+from memento_puffer.report.published import published
 
 __all__ = [
     "SWEEPS",
     "beside",
-    "columns_of",
     "daily",
     "dots",
     "improvements",
@@ -35,7 +34,6 @@ __all__ = [
     "wide",
 ]
 
-Columns = Mapping[str, Any]
 SCORES = ("tail", "median")
 
 SWEEPS: Mapping[str, str] = {
@@ -129,7 +127,7 @@ def beside(topic: str, improvement: Columns, against: str) -> dict[str, np.ndarr
     ]
     kinds = {"arm": str, "predictor": str, "days": np.int64}
     names = ("arm", "predictor", "days", *_MEASURED, *(f"paper {s}" for s in SCORES))
-    return _table(rows, names, kinds)
+    return table_of(rows, names, kinds)
 
 
 _MEASURED = tuple(f"{n}{e}" for n in (*SCORES, "mean") for e in ("", "_error"))
@@ -167,7 +165,7 @@ def sweep(topic: str, improvement: Columns, against: str = "daily") -> dict[str,
     rows.sort(key=lambda row: (row[2], row[0], SCORES.index(row[3]), row[1]))
     names = ("series", "x", "origin", "score", "value", "error", "arm", "predictor")
     kinds = dict.fromkeys(("series", "origin", "score", "arm", "predictor"), str)
-    return _table([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
+    return table_of([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
 
 
 def dots(topic: str, improvement: Columns, against: str = "daily") -> dict[str, np.ndarray]:
@@ -189,7 +187,7 @@ def dots(topic: str, improvement: Columns, against: str = "daily") -> dict[str, 
                 rows.append((label, origin, score, values[score], error, arm, predictor))
     names = ("label", "origin", "score", "value", "error", "arm", "predictor")
     kinds = dict.fromkeys(("label", "origin", "score", "arm", "predictor"), str)
-    return _table([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
+    return table_of([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
 
 
 def _order(topic: str, arm: str, predictor: str) -> tuple[Any, ...]:
@@ -212,10 +210,9 @@ def _ours(improvement: Columns, against: str) -> dict[tuple[str, str], dict[str,
 
 
 def _theirs(topic: str, against: str) -> dict[tuple[str, str], dict[str, float]]:
-    try:
-        table = published(topic, against=against)
-    except ValueError:  # nothing is published that this could stand beside
+    if topic not in published.topics():  # nothing that this could stand beside
         return {}
+    table = published(topic, against=against)
     found: dict[tuple[str, str], dict[str, float]] = {}
     columns = (table[name].tolist() for name in ("subject", "part", "quantity", "value"))
     for arm, predictor, quantity, value in zip(*columns, strict=True):
@@ -238,14 +235,8 @@ def inserts(table: Columns) -> dict[str, np.ndarray]:
         over all periods' days), ``paper mean``, ``paper std``.
     """
     columns = columns_of(table, "arm", "days", "mean", "std")
-    theirs = {
-        (arm, quantity): value
-        for arm, quantity, value in zip(
-            *(published("table-batch-size")[n].tolist() for n in ("subject", "quantity", "value")),
-            strict=True,
-        )
-    }
-    rows = []
+    theirs = published.by("subject", "quantity", topic="table-batch-size")
+    rows: list[dict[str, Any]] = []
     for arm in dict.fromkeys(map(str, columns["arm"])):
         at = place("table-batch-size", arm)
         own = np.flatnonzero(np.asarray(columns["arm"]).astype(str) == arm)
@@ -269,7 +260,7 @@ def inserts(table: Columns) -> dict[str, np.ndarray]:
         )
     rows.sort(key=lambda row: row["x"])
     names = ("arm", "x", "days", "mean", "std", "paper mean", "paper std")
-    return _table(rows, names, {"arm": str, "days": np.int64})
+    return table_of(rows, names, {"arm": str, "days": np.int64})
 
 
 def trainings(decisions: Columns) -> dict[str, np.ndarray]:
@@ -284,35 +275,32 @@ def trainings(decisions: Columns) -> dict[str, np.ndarray]:
     """
     columns = columns_of(decisions, "arm", "trained")
     arms, trained = np.asarray(columns["arm"]).astype(str), np.asarray(columns["trained"], bool)
-    known = published("table-decisions", quantity="trainings")
-    theirs = {
-        arm: (value, low, high)
-        for arm, value, low, high in zip(
-            *(known[n].tolist() for n in ("subject", "value", "low", "high")), strict=True
-        )
-    }
+    value, low, high = (
+        published.by("subject", value=end, topic="table-decisions", quantity="trainings")
+        for end in ("value", "low", "high")
+    )
     rows = []
     for arm in sorted(dict.fromkeys(arms.tolist()), key=lambda a: _order("table-decisions", a, "")):
         own = arms == arm
         count = int(trained[own].sum())
-        value, low, high = theirs.get(arm, (math.nan,) * 3)
+        theirs = value.get((arm,), math.nan)
         rows.append(
             {
                 "arm": arm,
                 "days": int(own.sum()),
                 "trainings": count,
                 "each": own.sum() / count if count else math.nan,
-                "paper trainings": value,
-                "paper trainings_low": low,
-                "paper trainings_high": high,
-                "paper each": 168 / value if value == value else math.nan,
+                "paper trainings": theirs,
+                "paper trainings_low": low.get((arm,), math.nan),
+                "paper trainings_high": high.get((arm,), math.nan),
+                "paper each": 168 / theirs,
             }
         )
     names = (
         *("arm", "days", "trainings", "each", "paper trainings"),
         *("paper trainings_low", "paper trainings_high", "paper each"),
     )
-    return _table(rows, names, {"arm": str, "days": np.int64, "trainings": np.int64})
+    return table_of(rows, names, {"arm": str, "days": np.int64, "trainings": np.int64})
 
 
 def daily(levels: Columns) -> dict[tuple[str, str, str], dict[str, float]]:
@@ -362,7 +350,7 @@ def improvements(levels: Columns, references: Sequence[str]) -> dict[str, np.nda
                 row[f"{score}_error"] = spread / math.sqrt(max(n, 1))
             rows.append(row)
     kinds = {"against": str, "arm": str, "predictor": str, "days": np.int64}
-    return _table(rows, ("against", "arm", "predictor", "days", *_MEASURED), kinds)
+    return table_of(rows, ("against", "arm", "predictor", "days", *_MEASURED), kinds)
 
 
 _MODELS = ("static", "published")  # predictors that are nobody's own
@@ -393,7 +381,7 @@ def losses(levels: Columns, predictors: Mapping[str, Sequence[str]]) -> dict[str
         value = -float(columns["value"][i])
         rows.append({"period": str(period[i]), "day": str(day), "label": label, "value": value})
     names = ("period", "day", "label", "value")
-    return _table(rows, names, dict.fromkeys(names[:3], str))
+    return table_of(rows, names, dict.fromkeys(names[:3], str))
 
 
 # ------------------------------------------------------------------------------------ other studies
@@ -431,7 +419,7 @@ def selected(table: Columns, groups: int = 25) -> dict[str, np.ndarray]:
                 }
             )
             reached += len(part)
-    return _table(rows, ("policy", "rank", *names, "change"), {"policy": str})
+    return table_of(rows, ("policy", "rank", *names, "change"), {"policy": str})
 
 
 def records(
@@ -463,14 +451,7 @@ def records(
         counted &= day <= np.datetime64(last)
     if since is not None:
         counted &= day >= np.datetime64(since)
-    known = published("record")
-    theirs = {
-        key: value
-        for *key_, value in zip(
-            *(known[n].tolist() for n in ("subject", "part", "quantity", "value")), strict=True
-        )
-        for key in [tuple(key_)]
-    }
+    theirs = published.by("subject", "part", "quantity", topic="record")
     wanted = ("retrained", "p10", "median", "p90", "largest", "total_coverage")
     rows = []
     for variant in sorted(set(variants.tolist())):
@@ -491,7 +472,7 @@ def records(
             rows.append(row)
     header = ("variant", "horizon", "days", *wanted, *(f"paper {n}" for n in wanted))
     kinds = {"variant": str, **dict.fromkeys(("horizon", "days", "retrained"), np.int64)}
-    return _table(rows, header, kinds)
+    return table_of(rows, header, kinds)
 
 
 def record_days(days: Columns, since: str, horizon: int = 0) -> dict[str, np.ndarray]:
@@ -520,7 +501,7 @@ def record_days(days: Columns, since: str, horizon: int = 0) -> dict[str, np.nda
                 row[name] = found[i] if i < len(found) else math.nan
             rows.append(row)
     kinds = {"variant": str, "training": np.int64}
-    return _table(rows, ("variant", "training", "days", "paper days"), kinds)
+    return table_of(rows, ("variant", "training", "days", "paper days"), kinds)
 
 
 # ------------------------------------------------------------------------------------------- tables
@@ -530,7 +511,7 @@ def wide(topic: str, *, against: str = "") -> dict[str, np.ndarray]:
     """What is published of a topic, a row per subject and part, a column per quantity.
 
     Args:
-        topic: See ``published.topics``.
+        topic: See `memento.report.tables.Published.topics`.
         against: Of differences, their reference.
 
     Returns:
@@ -560,21 +541,3 @@ def wide(topic: str, *, against: str = "") -> dict[str, np.ndarray]:
     for name in names:
         found[f"paper {name}"] = np.array([row.get(name, math.nan) for row in rows.values()])
     return found
-
-
-def columns_of(table: Columns, *names: str) -> dict[str, Any]:
-    """Some columns.
-
-    Raises:
-        SchemaError: One is missing; the message names it.
-    """
-    for name in names:
-        if name not in table:
-            raise SchemaError(f"no column {name!r}; there are {', '.join(table)}")
-    return {name: table[name] for name in names}
-
-
-def _table(
-    rows: Sequence[Mapping[str, Any]], names: Iterable[str], kinds: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    return {n: np.array([row[n] for row in rows], kinds.get(n, np.float64)) for n in names}

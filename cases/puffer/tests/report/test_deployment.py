@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from memento.report import deployment
+from memento_puffer.report import deployment
 
 pytest.importorskip("matplotlib")
 

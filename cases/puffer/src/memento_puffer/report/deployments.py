@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from memento.report.comparison import columns_of, record_days, records, wide
-from memento.report.deployment import coverage_and_trainings
-from memento.report.published import DEPLOYED, NEW_METRIC, NOTE, RECORD_PERIOD
-from memento.report.sections import Chart, Columns, Listing, Report, Section
-from memento.report.viewers import deployed
+from memento.report.sections import Chart, Listing, Report, Section
+from memento.report.tables import Columns, columns_of, flags
+from memento_puffer.deployment.record import NEW_METRIC
+from memento_puffer.report.comparison import record_days, records, wide
+from memento_puffer.report.deployment import coverage_and_trainings
+from memento_puffer.report.published import DEPLOYED, NOTE, RECORD_PERIOD
+from memento_puffer.report.viewers import deployed
 
 __all__ = ["deployment_section", "of_deployment"]
 
@@ -34,9 +36,9 @@ def deployment_section(
     table = {n: np.asarray(c) for n, c in columns_of(days, *_COLUMNS).items()}
     table["variant"] = table["variant"].astype(str)
     table["day"] = table["day"].astype("datetime64[D]")
-    table["retrained"] = np.isin(table["retrained"].astype(str), ("True", "true", "1"))
+    table["retrained"] = flags(table["retrained"])
     new_metric = np.datetime64(NEW_METRIC) if record else None
-    draw = functools.partial(_coverage, title=title, new_metric=new_metric)
+    draw = functools.partial(coverage_and_trainings, title=title, new_metric=new_metric)
     first, last = RECORD_PERIOD if record else (None, None)
     found = records(table, first, last, since=DEPLOYED if record else None)
     about = (
@@ -72,16 +74,12 @@ def deployment_section(
     return Section(name, title or "Deployment", parts)
 
 
-def _coverage(path: Path, table: Columns, *, title: str, new_metric: np.datetime64 | None) -> None:
-    coverage_and_trainings(path, table, title=title, new_metric=new_metric)
-
-
 def of_deployment(folder: str | Path, days: Columns) -> Report:
     """A deployment's state.
 
     Args:
         folder: Of the deployment.
-        days: ``cases.puffer.deploy.Deployment.table``; may be empty.
+        days: ``deployment.deploy.Deployment.table``; may be empty.
     """
     folder = Path(folder)
     title = f"Deployment {folder.resolve().name}"

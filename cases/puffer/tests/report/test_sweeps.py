@@ -9,7 +9,8 @@ import pytest
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
-from memento.report import sweeps  # noqa: E402
+from memento.report import drawing, figures  # noqa: E402
+from memento_puffer.report import sweeps  # noqa: E402
 
 NAN = math.nan
 SCORES = ("tail", "median")
@@ -21,7 +22,7 @@ def drawn(monkeypatch):
     """Lines of the figures as they are saved, by title of their panel and label."""
     found = []
 
-    def keep(figure, path):
+    def keep(figure, path, title=""):
         figure.savefig(path, dpi=40)
         panels = []
         for axis in figure.axes:
@@ -35,7 +36,7 @@ def drawn(monkeypatch):
         found.append((panels, legends))
         plt.close(figure)
 
-    monkeypatch.setattr(sweeps, "_save", keep)
+    monkeypatch.setattr(drawing, "save", keep)
     yield found
     assert plt.get_fignums() == []
 
@@ -66,9 +67,9 @@ def test_a_sweep_draws_both_origins(tmp_path, drawn):
     axis, lines = panels[0]
     (paper,) = lines["paper (real days)"]
     assert paper.get_markerfacecolor() == "white"
-    assert paper.get_color() == sweeps._GREY
+    assert paper.get_color() == drawing.GREY
     (ours,) = lines["this folder, ± standard error"]
-    assert ours.get_color() != sweeps._GREY
+    assert ours.get_color() != drawing.GREY
     np.testing.assert_allclose(ours.get_xydata(), [[0.1, 0.0], [1.0, 0.01], [10.0, 0.1]])
     assert [t.get_text() for t in panels[2][0].get_xticklabels()] == ["0", "1", "10"]
     assert "paper (real days)" not in panels[1][1]
@@ -92,7 +93,7 @@ def test_many_settings_are_labelled_by_powers_of_ten(tmp_path, drawn):
 def test_arms_below_each_other(tmp_path, drawn):
     rows = [("", 0, arm, "ours", s, i, 0.2) for i, arm in enumerate("abc") for s in SCORES]
     rows += [("", 0, "b", "paper", s, 5.0, NAN) for s in SCORES]
-    sweeps.arms(tmp_path / "a.png", rows_of(rows), xlabel="nats")
+    figures.arms(tmp_path / "a.png", rows_of(rows), xlabel="nats")
     panels, legends = drawn[0]
     axis, lines = panels[0]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b", "c"]
@@ -105,7 +106,7 @@ def test_arms_below_each_other(tmp_path, drawn):
 
 def test_nothing_of_the_paper_is_not_in_the_legend(tmp_path, drawn):
     rows = [("", 0, arm, "ours", "tail", 1.0, NAN) for arm in "ab"]
-    sweeps.arms(tmp_path / "a.png", rows_of(rows), xlabel="nats")
+    figures.arms(tmp_path / "a.png", rows_of(rows), xlabel="nats")
     assert drawn[0][1] == ["this folder, ± standard error"]
 
 
@@ -194,4 +195,4 @@ def test_quality_has_a_panel_for_each_origin(tmp_path, drawn):
     (ours, _), (theirs, _) = drawn[0][0]
     assert [text.get_text() for text in ours.texts] == ["a", "b"]
     assert [text.get_text() for text in theirs.texts] == ["Fugu"]
-    assert theirs.texts[0].get_color() == sweeps._GREY
+    assert theirs.texts[0].get_color() == drawing.GREY

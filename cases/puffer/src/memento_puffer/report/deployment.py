@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memento.report.figures import _COLOURS, _pyplot, _save
+from memento.report import drawing
 
 __all__ = ["coverage_and_trainings"]
 
@@ -33,13 +33,8 @@ def coverage_and_trainings(
             lines stop before it and start again.
     """
     variants = sorted(set(table["variant"].tolist()))
-    figure, axes = _pyplot().subplots(
-        *(2, max(1, len(variants))),
-        figsize=(5.5 * max(1, len(variants)), 5.5),
-        sharex=True,
-        sharey="row",
-        squeeze=False,
-        layout="constrained",
+    figure, axes = drawing.panels(
+        2, len(variants), (5.5 * max(1, len(variants)), 5.5), sharex=True, sharey="row"
     )
     for column, variant in enumerate(variants):
         upper, lower = axes[:, column]
@@ -48,7 +43,7 @@ def coverage_and_trainings(
         for number, horizon in enumerate(sorted(set(table["horizon"][rows_of].tolist()))):
             rows = rows_of[table["horizon"][rows_of] == horizon]
             rows = rows[np.argsort(table["day"][rows], kind="stable")]
-            colour = _COLOURS[(number + 2) % len(_COLOURS)]
+            colour = drawing.COLOURS[(number + 2) % len(drawing.COLOURS)]
             for part in _unbroken(table["day"][rows], new_metric):
                 at = rows[part]
                 days = table["day"][at].astype("datetime64[s]").astype(object)
@@ -82,9 +77,7 @@ def coverage_and_trainings(
             frameon=False,
             title="dot: trained",
         )
-    if title:
-        figure.suptitle(title)
-    _save(figure, path)
+    drawing.save(figure, path, title)
 
 
 def _unbroken(days: np.ndarray, new_metric: np.datetime64 | None) -> list[slice]:

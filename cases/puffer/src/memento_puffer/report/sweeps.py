@@ -6,23 +6,14 @@ What the paper reports is drawn hollow and grey, ours in colour with standard er
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memento.report.figures import (
-    _COLOURS,
-    _LINES,
-    _MARKERS,
-    _bars,
-    _label_days,
-    _open,
-    _pyplot,
-    _save,
-)
+from memento.report import drawing
+from memento.report.tables import Columns
 
 __all__ = [
-    "arms",
     "courses",
     "densities",
     "insert_times",
@@ -32,13 +23,7 @@ __all__ = [
     "training_days",
 ]
 
-Columns = Mapping[str, Any]
-
-_GREY = "#888888"
-_OURS = (*_COLOURS[2:], _COLOURS[0])  # without grey, which is the paper's
 _TICKS = 7  # settings from which on not all of them are labelled
-_HOLLOW = {"color": _GREY, "markerfacecolor": "white", "markeredgecolor": _GREY}
-_TITLES = {"tail": "tail: 1st percentile", "median": "median", "mean": "mean"}
 
 
 def sweep(path: Path, table: Columns, *, xlabel: str, ylabel: str) -> None:
@@ -51,14 +36,13 @@ def sweep(path: Path, table: Columns, *, xlabel: str, ylabel: str) -> None:
         xlabel: What ``x`` is.
         ylabel: What the values are, with their unit.
     """
-    series = _names(table, "series")
-    scores = _names(table, "score", ("tail", "median"))
-    figure, axes = _pyplot().subplots(
-        *(max(1, len(scores)), max(1, len(series))),
-        figsize=(2.2 + 3.3 * max(1, len(series)), 1 + 2.5 * max(1, len(scores))),
+    series = drawing.names_of(table, "series")
+    scores = drawing.names_of(table, "score", ("tail", "median"))
+    figure, axes = drawing.panels(
+        len(scores),
+        len(series),
+        (2.2 + 3.3 * max(1, len(series)), 1 + 2.5 * max(1, len(scores))),
         sharex="col",
-        squeeze=False,
-        layout="constrained",
     )
     for row, score in enumerate(scores):
         for column, name in enumerate(series):
@@ -66,13 +50,13 @@ def sweep(path: Path, table: Columns, *, xlabel: str, ylabel: str) -> None:
             axis.axhline(0, color="#dddddd", linewidth=1)
             spread = []
             for origin in ("paper", "ours"):
-                own = _rows(table, series=name, score=score, origin=origin)
+                own = drawing.rows_of(table, series=name, score=score, origin=origin)
                 own.sort(key=lambda i: float(table["x"][i]))
                 x = _logarithmic([float(table["x"][i]) for i in own])
                 y = [float(table["value"][i]) for i in own]
                 spread += [value for value in y if value == value]
                 if origin == "paper":
-                    style = {"marker": "o", "linestyle": ":", **_HOLLOW}
+                    style = {"marker": "o", "linestyle": ":", **drawing.HOLLOW}
                     if own:
                         axis.plot(x, y, label="paper (real days)", **style)
                     continue
@@ -80,25 +64,27 @@ def sweep(path: Path, table: Columns, *, xlabel: str, ylabel: str) -> None:
                 axis.errorbar(
                     *(x, y),
                     yerr=[0.0 if math.isnan(e) else e for e in error],
-                    color=_OURS[0],
+                    color=drawing.OURS[0],
                     marker="o",
                     capsize=3,
                     linewidth=1.6,
                     label="this folder, ± standard error",
                 )
-            _number_ticks(axis, sorted({float(table["x"][i]) for i in _rows(table, series=name)}))
+            _number_ticks(
+                axis, sorted({float(table["x"][i]) for i in drawing.rows_of(table, series=name)})
+            )
             if spread and max(map(abs, spread)) > 5:  # a collapse beside gains of a few tenths
                 axis.set_yscale("symlog", linthresh=1.0)
             if row == 0:
                 axis.set_title(name)
             if column == 0:
-                axis.set_ylabel(f"{_TITLES.get(score, score)}\n{ylabel}", fontsize=9)
+                axis.set_ylabel(f"{drawing.TITLES.get(score, score)}\n{ylabel}", fontsize=9)
             axis.tick_params(labelsize=8)
-            _open(axis)
+            drawing.open_axes(axis)
     for axis in axes[-1]:
         axis.set_xlabel(xlabel, fontsize=8)
-    _legend(figure, axes.flat)
-    _save(figure, path)
+    drawing.legend(figure, axes.flat)
+    drawing.save(figure, path)
 
 
 def _number_ticks(axis: Any, x: Sequence[float]) -> None:
@@ -119,61 +105,6 @@ def _logarithmic(x: Sequence[float]) -> list[float]:
     return [value if value > 0 else least / 10 for value in x]
 
 
-def arms(path: Path, table: Columns, *, xlabel: str, title: str = "") -> None:
-    """Arms below each other, a panel for each score.
-
-    Args:
-        path: PNG file to write.
-        table: ``label``, ``origin`` ("ours", "paper"), ``score``, ``value``, ``error`` (NaN: none).
-        xlabel: What the values are, with their unit.
-        title: Of the figure.
-    """
-    labels, scores = _names(table, "label"), _names(table, "score")
-    figure, axes = _pyplot().subplots(
-        *(1, max(1, len(scores))),
-        figsize=(2.5 + 3.4 * max(1, len(scores)), 1.6 + 0.27 * len(labels)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, score in zip(axes[0], scores, strict=False):
-        axis.axvline(0, color="#dddddd", linewidth=1)
-        values = []
-        for origin in ("paper", "ours"):
-            own = _rows(table, score=score, origin=origin)
-            places = [labels.index(str(table["label"][i])) for i in own]
-            x = [float(table["value"][i]) for i in own]
-            values += [value for value in x if value == value]
-            if origin == "paper":
-                y = [place + 0.18 for place in places]
-                if own:
-                    axis.plot(x, y, "D", label="paper", markersize=6, **_HOLLOW)
-                continue
-            error = [float(table["error"][i]) for i in own]
-            axis.errorbar(
-                *(x, places),
-                xerr=[0.0 if math.isnan(e) else e for e in error],
-                color=_OURS[0],
-                marker="o",
-                linestyle="none",
-                capsize=3,
-                label="this folder, ± standard error",
-            )
-        if values and max(map(abs, values)) > 5 and min(map(abs, values)) < 1:
-            axis.set_xscale("symlog", linthresh=1.0)
-        axis.set(title=_TITLES.get(score, score), xlabel=xlabel)
-        axis.grid(axis="y", color="#f0f0f0")
-        axis.set_axisbelow(True)
-        axis.tick_params(labelsize=8)
-        _open(axis)
-    axes[0][0].set_yticks(range(len(labels)), labels)
-    axes[0][0].set_ylim(len(labels) - 0.4, -0.6)
-    _legend(figure, axes.flat)
-    if title:
-        figure.suptitle(title)
-    _save(figure, path)
-
-
 def courses(
     path: Path, table: Columns, *, ylabel: str, paper: Columns | None = None, title: str = ""
 ) -> None:
@@ -186,32 +117,31 @@ def courses(
         paper: ``subject``, ``part``, ``low``, ``high``: levels, in a panel with its own axis.
         title: Of the figure.
     """
-    periods, labels = _names(table, "period"), _names(table, "label")
+    periods, labels = drawing.names_of(table, "period"), drawing.names_of(table, "label")
     aside = paper is not None and len(paper["subject"]) > 0
-    figure, axes = _pyplot().subplots(
-        *(1, len(periods) + aside or 1),
-        figsize=(1.5 + 4 * max(1, len(periods)) + 2 * aside, 4.2),
+    figure, axes = drawing.panels(
+        1,
+        len(periods) + aside or 1,
+        (1.5 + 4 * max(1, len(periods)) + 2 * aside, 4.2),
         width_ratios=[4.0] * (len(periods) or 1 - aside) + [1.6] * aside,
-        squeeze=False,
-        layout="constrained",
     )
-    colours = dict(_own(labels))
+    colours = dict(drawing.with_colours(labels))
     for axis, period in zip(axes[0], periods, strict=False):
-        days = sorted({str(table["day"][i]) for i in _rows(table, period=period)})
+        days = sorted({str(table["day"][i]) for i in drawing.rows_of(table, period=period)})
         for place, label in enumerate(labels):
-            own = _rows(table, period=period, label=label)
+            own = drawing.rows_of(table, period=period, label=label)
             own.sort(key=lambda i: str(table["day"][i]))
             axis.plot(
                 [days.index(str(table["day"][i])) for i in own],
                 [float(table["value"][i]) for i in own],
                 color=colours[label],
-                linestyle=_LINES[(place // len(_OURS)) % len(_LINES)],
+                linestyle=drawing.LINES[(place // len(drawing.OURS)) % len(drawing.LINES)],
                 marker="." if len(days) < 40 else None,
                 linewidth=1.4,
                 label=label,
             )
         axis.set_title(period)
-        _label_days(axis, days)
+        drawing.label_days(axis, days)
     known = [float(v) for v in table["value"] if float(v) > 0]
     if known and max(known) > 20 * min(known):  # some arms collapse, on some days
         for axis in axes[0][: len(periods)]:
@@ -224,22 +154,20 @@ def courses(
     axes[0][0].set_ylabel(ylabel)
     if aside and paper is not None:
         _levels(axes[0][-1], paper)
-    _legend(figure, axes.flat)
-    if title:
-        figure.suptitle(title)
-    _save(figure, path)
+    drawing.legend(figure, axes.flat)
+    drawing.save(figure, path, title)
 
 
 def _levels(axis: Any, paper: Columns) -> None:
     names = [f"{s}\n{p}" for s, p in zip(paper["subject"], paper["part"], strict=True)]
     for i in range(len(names)):
         low, high = float(paper["low"][i]), float(paper["high"][i])
-        axis.plot([i, i], [low, high], color=_GREY, linewidth=1.2)
-        axis.plot([i], [(low + high) / 2], "D", markersize=5, **_HOLLOW)
+        axis.plot([i, i], [low, high], color=drawing.GREY, linewidth=1.2)
+        axis.plot([i], [(low + high) / 2], "D", markersize=5, **drawing.HOLLOW)
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-    axis.set_title("paper\n(own axis)", fontsize=9, color=_GREY)
+    axis.set_title("paper\n(own axis)", fontsize=9, color=drawing.GREY)
     axis.yaxis.tick_right()
-    axis.tick_params(axis="y", labelsize=8, colors=_GREY)
+    axis.tick_params(axis="y", labelsize=8, colors=drawing.GREY)
     axis.margins(x=0.2)
 
 
@@ -250,27 +178,23 @@ def training_days(path: Path, table: Columns) -> None:
         path: PNG file to write.
         table: ``period``, ``arm``, ``day``, ``trained``.
     """
-    periods, names = _names(table, "period"), _names(table, "arm")
-    figure, axes = _pyplot().subplots(
-        *(1, max(1, len(periods))),
-        figsize=(2.5 + 3.2 * max(1, len(periods)), 1.4 + 0.25 * len(names)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
+    periods, names = drawing.names_of(table, "period"), drawing.names_of(table, "arm")
+    figure, axes = drawing.panels(
+        1, len(periods), (2.5 + 3.2 * max(1, len(periods)), 1.4 + 0.25 * len(names)), sharey=True
     )
     for axis, period in zip(axes[0], periods, strict=False):
-        days = sorted({str(table["day"][i]) for i in _rows(table, period=period)})
-        for place, (arm, colour) in enumerate(_own(names)):
-            own = _rows(table, period=period, arm=arm)
+        days = sorted({str(table["day"][i]) for i in drawing.rows_of(table, period=period)})
+        for place, (arm, colour) in enumerate(drawing.with_colours(names)):
+            own = drawing.rows_of(table, period=period, arm=arm)
             x = [days.index(str(table["day"][i])) for i in own if bool(table["trained"][i])]
             axis.plot(x, [place] * len(x), "o", color=colour, markersize=4)
         axis.set(title=period, xlim=(-0.7, max(len(days), 1) - 0.3))
         axis.grid(axis="y", color="#f0f0f0")
         axis.set_axisbelow(True)
-        _label_days(axis, days)
+        drawing.label_days(axis, days)
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].set_ylim(len(names) - 0.4, -0.6)
-    _save(figure, path)
+    drawing.save(figure, path)
 
 
 def densities(path: Path, table: Columns) -> None:
@@ -282,21 +206,26 @@ def densities(path: Path, table: Columns) -> None:
             such as q0.5), ``value``.
     """
     sizes = sorted({int(size) for size in table["batch_size"]})
-    periods = _names(table, "period")
+    periods = drawing.names_of(table, "period")
     wanted = ("q0.01", "q0.1", "q0.5", "q0.9")
-    figure, axes = _pyplot().subplots(
-        *(max(1, len(sizes)), max(1, len(periods))),
-        figsize=(1.8 + 3.6 * max(1, len(periods)), 1 + 2.6 * max(1, len(sizes))),
+    figure, axes = drawing.panels(
+        len(sizes),
+        len(periods),
+        (1.8 + 3.6 * max(1, len(periods)), 1 + 2.6 * max(1, len(sizes))),
         sharey="row",
         sharex="col",
-        squeeze=False,
-        layout="constrained",
     )
     for row, size in enumerate(sizes):
         for axis, period in zip(axes[row], periods, strict=False):
-            own = [i for i in _rows(table, period=period) if int(table["batch_size"][i]) == size]
+            own = [
+                i
+                for i in drawing.rows_of(table, period=period)
+                if int(table["batch_size"][i]) == size
+            ]
             days = sorted({str(table["day"][i]) for i in own})
-            for (metric, colour), of in ((m, of) for m in _own(wanted) for of in ("day", "memory")):
+            for (metric, colour), of in (
+                (m, of) for m in drawing.with_colours(wanted) for of in ("day", "memory")
+            ):
                 line = [
                     i for i in own if str(table["metric"][i]) == metric and table["of"][i] == of
                 ]
@@ -312,10 +241,10 @@ def densities(path: Path, table: Columns) -> None:
             axis.set_yscale("log")
             if row == 0:
                 axis.set_title(period)
-            _label_days(axis, days)
+            drawing.label_days(axis, days)
         axes[row][0].set_ylabel(f"density, batches of {size}")
-    _legend(figure, axes.flat, columns=4)
-    _save(figure, path)
+    drawing.legend(figure, axes.flat, columns=4)
+    drawing.save(figure, path)
 
 
 def selection(path: Path, table: Columns) -> None:
@@ -326,10 +255,10 @@ def selection(path: Path, table: Columns) -> None:
         table: ``policy``, ``rank`` (0 rarest, 1 densest), ``density``, ``loss_before``, ``kept``,
             ``change``.
     """
-    figure, axes = _pyplot().subplots(1, 3, figsize=(13, 3.9), layout="constrained")
-    policies = _names(table, "policy")
-    for place, (policy, colour) in enumerate(_own(policies)):
-        own = _rows(table, policy=policy)
+    figure, axes = drawing.pyplot().subplots(1, 3, figsize=(13, 3.9), layout="constrained")
+    policies = drawing.names_of(table, "policy")
+    for place, (policy, colour) in enumerate(drawing.with_colours(policies)):
+        own = drawing.rows_of(table, policy=policy)
         own.sort(key=lambda i: float(table["rank"][i]))
         rank = [float(table["rank"][i]) for i in own]
         if place == 0:
@@ -340,7 +269,7 @@ def selection(path: Path, table: Columns) -> None:
             twin.plot(rank, density, color="black", linestyle=":", label="density")
             twin.set(ylabel="density (dotted)", yscale="log")
             twin.tick_params(labelsize=8)
-        style = _LINES[place % len(_LINES)]
+        style = drawing.LINES[place % len(drawing.LINES)]
         for axis, column in ((axes[1], "kept"), (axes[2], "change")):
             y = [float(table[column][i]) for i in own]
             axis.plot(rank, y, color=colour, linestyle=style, linewidth=1.8, label=policy)
@@ -352,8 +281,8 @@ def selection(path: Path, table: Columns) -> None:
     for axis in axes:
         axis.set_xlabel("batches from rare (0) to dense (1)", fontsize=9)
         axis.tick_params(labelsize=8)
-    _legend(figure, axes[1:])
-    _save(figure, path)
+    drawing.legend(figure, axes[1:])
+    drawing.save(figure, path)
 
 
 def insert_times(path: Path, table: Columns) -> None:
@@ -363,13 +292,13 @@ def insert_times(path: Path, table: Columns) -> None:
         path: PNG file to write.
         table: ``x``, ``mean``, ``std``, ``paper mean``, ``paper std``.
     """
-    figure, axes = _pyplot().subplots(1, 2, figsize=(8, 3.4), layout="constrained")
+    figure, axes = drawing.pyplot().subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     x = [float(value) for value in table["x"]]
     for axis, prefix, title in (
         (axes[0], "", "this folder"),
         (axes[1], "paper ", "paper (a million samples)"),
     ):
-        style: dict[str, Any] = {"color": _OURS[0]} if not prefix else dict(_HOLLOW)
+        style: dict[str, Any] = {"color": drawing.OURS[0]} if not prefix else dict(drawing.HOLLOW)
         mean, std = ([float(v) for v in table[f"{prefix}{n}"]] for n in ("mean", "std"))
         low = [min(s, m) if s == s else 0.0 for m, s in zip(mean, std, strict=True)]
         high = [s if s == s else 0.0 for s in std]
@@ -379,8 +308,8 @@ def insert_times(path: Path, table: Columns) -> None:
         axis.set_xticks(x, [f"{value:g}" for value in x])
         axis.minorticks_off()
         axis.set_ylim(0, None)
-        _open(axis)
-    _save(figure, path)
+        drawing.open_axes(axis)
+    drawing.save(figure, path)
 
 
 def quality(path: Path, table: Columns, *, title: str = "") -> None:
@@ -392,21 +321,21 @@ def quality(path: Path, table: Columns, *, title: str = "") -> None:
             with ``_low`` and ``_high`` (NaN: none).
         title: Of the figure.
     """
-    figure, axes = _pyplot().subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, axes = drawing.pyplot().subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for axis, origin, heading in (
         (axes[0], "ours", "this folder"),
         (axes[1], "paper", "published (real viewers)"),
     ):
-        own = _rows(table, origin=origin)
+        own = drawing.rows_of(table, origin=origin)
         for place, i in enumerate(own):
-            colour = _OURS[place % len(_OURS)]
-            style = {"color": colour} if origin == "ours" else _HOLLOW
+            colour = drawing.OURS[place % len(drawing.OURS)]
+            style = {"color": colour} if origin == "ours" else drawing.HOLLOW
             x, y = float(table["stalled"][i]), float(table["ssim"][i])
             xerr, yerr = (
-                [[0.0 if math.isnan(v[0]) else v[0]] for v in _bars(table, name, i)]
+                [[0.0 if math.isnan(v[0]) else v[0]] for v in drawing.error_bars(table, name, i)]
                 for name in ("stalled", "ssim")
             )
-            marker = _MARKERS[place % len(_MARKERS)]
+            marker = drawing.MARKERS[place % len(drawing.MARKERS)]
             axis.errorbar(x, y, xerr=xerr, yerr=yerr, marker=marker, capsize=3, **style)
             axis.annotate(
                 str(table["scheme"][i]),
@@ -422,40 +351,5 @@ def quality(path: Path, table: Columns, *, title: str = "") -> None:
         axis.set(title=heading, xlabel="time stalled (%); better to the right", ylabel="SSIM (dB)")
         axis.grid(color="#eeeeee", linewidth=0.8)
         axis.set_axisbelow(True)
-        _open(axis)
-    if title:
-        figure.suptitle(title)
-    _save(figure, path)
-
-
-def _names(table: Columns, column: str, first: Sequence[str] = ()) -> list[str]:
-    """Values of a column of text in the order they come in, some of them first."""
-    found = list(dict.fromkeys(map(str, table[column])))
-    return [name for name in first if name in found] + [n for n in found if n not in first]
-
-
-def _own(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Names with colours of ours."""
-    return [(name, _OURS[i % len(_OURS)]) for i, name in enumerate(names)]
-
-
-def _rows(table: Columns, **wanted: str) -> list[int]:
-    """Numbers of the rows with these values."""
-    size = len(next(iter(table.values())))
-    return [i for i in range(size) if all(str(table[n][i]) == v for n, v in wanted.items())]
-
-
-def _legend(figure: Any, axes: Any, columns: int = 5) -> None:
-    """One for all panels, below them."""
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if found:
-        figure.legend(
-            *(list(found.values()), list(found)),
-            loc="outside lower center",
-            ncols=columns,
-            frameon=False,
-            fontsize=8,
-        )
+        drawing.open_axes(axis)
+    drawing.save(figure, path, title)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memento.report.figures import _LINES, _open, _pyplot, _save
+from memento.report import drawing
+from memento.report.tables import Columns
 
 __all__ = ["held", "shift"]
-
-Columns = Mapping[str, Any]
 
 _SHADES = ("#0072B2", "#E69F00", "#009E73")
 
@@ -39,13 +38,12 @@ def shift(
         level: Of the bands, for the legend.
     """
     rows = 1 if rises is None else 2
-    figure, axes = _pyplot().subplots(
-        *(rows, 1),
-        figsize=(9, 4.2 if rises is None else 5.6),
+    figure, axes = drawing.panels(
+        rows,
+        1,
+        (9, 4.2 if rises is None else 5.6),
         height_ratios=[1] if rises is None else [2.6, 1],
         sharex=True,
-        squeeze=False,
-        layout="constrained",
     )
     upper = axes[0][0]
     names = list(dict.fromkeys(map(str, table["memory"])))
@@ -59,7 +57,7 @@ def shift(
         lower.set(ylabel="coverage increase", ylim=(0, 1))
     for axis in axes[:, 0]:
         _mark_changes(axis, table, label=axis is upper)
-        _open(axis)
+        drawing.open_axes(axis)
     axes[-1][0].set_xlabel("iteration")
     axes[-1][0].locator_params(axis="x", integer=True)
     handles, labels = upper.get_legend_handles_labels()
@@ -67,7 +65,7 @@ def shift(
         banded = any(not math.isnan(low) for low in map(float, table["low"]))
         note = f"band: {level:.0%} interval over seeds" if banded else None
         figure.legend(handles, labels, loc="outside right upper", frameon=False, title=note)
-    _save(figure, path)
+    drawing.save(figure, path)
 
 
 def held(path: Path, table: Columns, *, title: str = "") -> None:
@@ -82,12 +80,11 @@ def held(path: Path, table: Columns, *, title: str = "") -> None:
     scenarios = list(dict.fromkeys(map(str, table["scenario"])))
     workloads = list(dict.fromkeys(map(str, table["workload"])))
     memories = list(dict.fromkeys(map(str, table["memory"])))
-    figure, axes = _pyplot().subplots(
-        *(1, max(1, len(scenarios))),
-        figsize=(2 + 3.4 * max(1, len(scenarios)), 1.2 + 0.34 * len(memories)),
+    figure, axes = drawing.panels(
+        1,
+        len(scenarios),
+        (2 + 3.4 * max(1, len(scenarios)), 1.2 + 0.34 * len(memories)),
         sharey=True,
-        squeeze=False,
-        layout="constrained",
     )
     for axis, scenario in zip(axes[0], scenarios, strict=False):
         values = {
@@ -104,14 +101,12 @@ def held(path: Path, table: Columns, *, title: str = "") -> None:
             axis.barh(memories, widths, left=left, color=colour, label=workload)
             left = [a + b for a, b in zip(left, widths, strict=True)]
         axis.set(title=scenario, xlabel="share of the memory", xlim=(0, 1))
-        _open(axis)
+        drawing.open_axes(axis)
     axes[0][0].invert_yaxis()
     handles, labels = axes[0][0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    if title:
-        figure.suptitle(title)
-    _save(figure, path)
+    drawing.save(figure, path, title)
 
 
 def _course(axis: Any, table: Columns, name: str, place: int, scale: float) -> None:
@@ -123,7 +118,7 @@ def _course(axis: Any, table: Columns, name: str, place: int, scale: float) -> N
     # The first ones stand out; black is for the first.
     colours = ("#D55E00", "#CC79A7", "#000000", "#999999", *_SHADES)
     colour = colours[place % len(colours)]
-    style = _LINES[(place // len(colours)) % len(_LINES)]
+    style = drawing.LINES[(place // len(colours)) % len(drawing.LINES)]
     axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.plot(
         x,

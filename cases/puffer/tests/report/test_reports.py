@@ -14,15 +14,13 @@ import small_results as small
 pytest.importorskip("matplotlib")
 pytest.importorskip("polars")
 
-from memento.errors import DamagedError, ForeignError, SchemaError, StorageError
+from memento.errors import DamagedError, ForeignError, StorageError
 from memento.report import folders
-from memento.report.deployments import deployment_section, of_deployment
 from memento.report.experiments import of_results
-from memento.report.published import published
-from memento.report.replays import SECTIONS, of_replay, replay_section
-from memento.report.scenarios import of_datacenter
-from memento.report.viewers import of_analysis, of_demo
-from memento_datacenter import scores
+from memento_puffer.report.deployments import deployment_section, of_deployment
+from memento_puffer.report.published import published
+from memento_puffer.report.replays import SECTIONS, of_replay, replay_section
+from memento_puffer.report.viewers import of_analysis, of_demo
 from memento_puffer.studies.experiments import CONTENTS, STUDIES
 
 
@@ -58,7 +56,7 @@ def improvement(topic):
     contents = CONTENTS[topic]
     rows = []
     for against in contents.against:
-        theirs = published(topic, against=against) if topic in published_topics() else None
+        theirs = published(topic, against=against) if topic in published.topics() else None
         for arm in dict.fromkeys((*contents.arms, *(a for a in contents.against if a == "daily"))):
             for predictor in (
                 ("own", "oracle") if arm.partition("-jtt")[0] in ENSEMBLES else ("own",)
@@ -78,12 +76,6 @@ def improvement(topic):
 
 
 ENSEMBLES = ("memento", "random", "density-reservoir", "committee")
-
-
-def published_topics():
-    from memento.report.published import topics
-
-    return topics()
 
 
 def levels(topic):
@@ -142,7 +134,7 @@ def test_each_section_is_drawn(topic, tmp_path):
         found = listing(section, f"{topic}-{reference}")
         arms = {arm for arm in CONTENTS[topic].arms if arm != reference}
         assert arms <= set(found["arm"].tolist())
-        theirs = published(topic, against=reference) if topic in published_topics() else {}
+        theirs = published(topic, against=reference) if topic in published.topics() else {}
         if topic != "table-repeatability" and len(theirs.get("value", ())):
             assert (
                 np.isfinite(found["paper tail"]).sum() * 2
@@ -246,30 +238,6 @@ def test_an_analysis(made, tmp_path):
         )
     totals = listing(report.section("totals"), "published-totals")
     assert totals["paper streams"][0] == 740_532
-    everything_is_drawn(report, tmp_path)
-
-
-def test_data_centre(tmp_path):
-    report = of_datacenter(small.datacenter(tmp_path / "replayed"), scores.courses)
-    assert [section.name for section in report.sections] == [
-        "rare-patterns",
-        "congestion",
-        "targets",
-    ]
-    assert set(report.missing) == {"incremental"}
-    section = report.section("rare-patterns")
-    held = listing(section, "rare-patterns-held")
-    assert held["w1"] == [10.0, 11.0, 12.0, 13.0]
-    assert held["paper w1"] == [5696, 252, 0, 3159]
-    found = listing(section, "rare-patterns-scores")
-    at = [m == "memento" and s == "accuracy" for m, s in zip(found["memory"], found["score"],
-          strict=True)].index(True)  # fmt: skip
-    assert found["paper value"][at] == 0.89
-    order = listing(section, "rare-patterns-ordering")
-    assert order["paper best"].tolist() == ["memento"]  # equal to LARS in the paper
-    errors = listing(report.section("congestion"), "congestion-ordering")
-    assert errors["score"].tolist() == ["error_66", "error_100", "error_133"]
-    assert errors["best"].tolist() == ["memento"] * 3
     everything_is_drawn(report, tmp_path)
 
 
@@ -407,17 +375,3 @@ def test_other_damaged_folders(made_up):
     path.write_text("{")
     with pytest.raises(DamagedError, match=r"summary.json cannot be read"):
         of_demo(made_up / "demo")
-    place = made_up / "datacenter"
-    (place / "held.csv").write_text("scenario,memory\nrare-patterns,memento\n")
-    with pytest.raises(SchemaError, match="'workload'"):
-        of_datacenter(place, scores.courses)
-    (place / "held.csv").unlink()
-    with pytest.raises(DamagedError, match=r"held.csv cannot be read.*memento datacenter replay"):
-        of_datacenter(place, scores.courses)
-
-
-def test_a_damaged_parquet_file_is_named(tmp_path):
-    path = tmp_path / "table.parquet"
-    path.write_bytes(b"PAR1 and then nothing of the kind PAR1")
-    with pytest.raises(DamagedError, match=r"table.parquet is damaged.*do this"):
-        folders.read(path, "do this")

@@ -1,0 +1,76 @@
+"""Reports of the data-centre case, and the numbers beside its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import small_results as small
+
+pytest.importorskip("matplotlib")
+
+from memento.errors import DamagedError, SchemaError
+from memento.report import folders
+from memento_datacenter.report.scenarios import of_datacenter, published
+
+
+def listing(section, name):
+    (found,) = [one for one in section.listings if one.name == name]
+    return found.table
+
+
+def everything_is_drawn(report, folder):
+    names = [part.name for section in report.sections for part in section.charts]
+    assert len(set(names)) == len(names)
+    names = [part.name for section in report.sections for part in section.listings]
+    assert len(set(names)) == len(names)
+    json.dumps(report.document(), allow_nan=False)
+    report.write(folder / "page.html")
+    text = (folder / "page.html").read_text()
+    charts = sum(len(section.charts) for section in report.sections)
+    assert text.count("data:image/png;base64") == charts
+    for section in report.sections:
+        assert f'<h2 id="{section.name}">' in text
+
+
+def test_data_centre(tmp_path):
+    report = of_datacenter(small.datacenter(tmp_path / "replayed"))
+    assert [section.name for section in report.sections] == [
+        "rare-patterns",
+        "congestion",
+        "targets",
+    ]
+    assert set(report.missing) == {"incremental"}
+    section = report.section("rare-patterns")
+    held = listing(section, "rare-patterns-held")
+    assert held["w1"] == [10.0, 11.0, 12.0, 13.0]
+    assert held["paper w1"] == [5696, 252, 0, 3159]
+    found = listing(section, "rare-patterns-scores")
+    at = [m == "memento" and s == "accuracy" for m, s in zip(found["memory"], found["score"],
+          strict=True)].index(True)  # fmt: skip
+    assert found["paper value"][at] == 0.89
+    order = listing(section, "rare-patterns-ordering")
+    assert order["paper best"].tolist() == ["memento"]  # equal to LARS in the paper
+    errors = listing(report.section("congestion"), "congestion-ordering")
+    assert errors["score"].tolist() == ["error_66", "error_100", "error_133"]
+    assert errors["best"].tolist() == ["memento"] * 3
+    everything_is_drawn(report, tmp_path)
+
+
+def test_numbers_of_the_paper():
+    assert published.topics() == ["rare-patterns", "incremental", "congestion"]
+    assert len(published()["value"]) == 2 * 4 * 3 + 4 + 4 + 2 + 3 * 3
+    assert published("rare-patterns", subject="lars", part="w3")["value"] == [2610]
+    assert published("congestion", subject="random", quantity="error_100")["value"] == [24]
+
+
+def test_damaged_folders(tmp_path):
+    place = small.datacenter(tmp_path / "replayed")
+    assert folders.kind_of(place) == "datacenter"
+    (place / "held.csv").write_text("scenario,memory\nrare-patterns,memento\n")
+    with pytest.raises(SchemaError, match="'workload'"):
+        of_datacenter(place)
+    (place / "held.csv").unlink()
+    with pytest.raises(DamagedError, match=r"held.csv cannot be read.*memento datacenter replay"):
+        of_datacenter(place)

@@ -1,0 +1,130 @@
+"""Sections about the experiments of the case: the paper's tables and figures, and all others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from memento.report.experiments import Results
+from memento.report.ordering import RULE
+from memento.report.sections import Listing, Section
+from memento.report.tables import Columns
+from memento_puffer.report.deployments import deployment_section
+from memento_puffer.report.replays import SECTIONS, replay_section, selection_section
+from memento_puffer.report.viewers import analysis_section, demo_differences, demo_section
+
+__all__ = ["analyses", "demos", "deployments", "replays"]
+
+_TABLES = ("improvement.csv", "levels.parquet", "decisions.parquet", "insert.parquet",
+           "densities.parquet")  # fmt: skip
+_TOPIC = re.compile(r"(?P<prefix>(?:[A-Za-z0-9]+-)?)(?P<topic>(?:table|figure)-[a-z-]+)")
+_STUDY = "+figure-selection"
+
+
+def replays(results: Results) -> None:
+    """Tables and figures of replays, of each scale, and whether the paper's order is found."""
+    group = "puffer-replay"
+    first = len(results.sections)
+    there = results.standing.get(group, {})
+    names = [found for name in there if (found := _TOPIC.fullmatch(name)) is not None]
+    prefixes = sorted({found["prefix"] for found in names if found["topic"] in SECTIONS}) or [""]
+    for prefix in prefixes:
+        for topic in SECTIONS:
+            name = f"{prefix}{topic}"
+            if topic == "figure-selection":
+                continue
+            tables = {
+                file.partition(".")[0]: table
+                for file in _TABLES
+                if (table := results.table(group, name, file)) is not None
+            }
+            if "improvement" in tables or "densities" in tables:
+                results.sections.append(replay_section(topic, tables, prefix))
+            else:
+                results.missing[name] = results.remedy(group, name)
+    studies: dict[str, Columns] = {}
+    for name in there:
+        if name.endswith(_STUDY):
+            table = results.table(group, name, "selection.parquet")
+            if table is not None:
+                studies[name.removesuffix(_STUDY)] = table
+            else:
+                results.missing[name] = results.remedy(group, name)
+    if studies:
+        results.sections.append(selection_section(studies))
+    elif not any(name.endswith(_STUDY) for name in there):
+        results.missing["figure-selection"] = results.remedy(group, "'*figure-selection'")
+    orders = _orders(results.sections[first:])
+    if orders is not None:
+        results.sections.insert(first, orders)
+
+
+def _orders(sections: Sequence[Section]) -> Section | None:
+    """How far settings stand in the paper's order, of all tables below each other."""
+    found = [
+        (section.name, listing.table)
+        for section in sections
+        for listing in section.listings
+        if listing.name == f"{section.name}-ordering"
+    ]
+    if not found:
+        return None
+    table = {"table": np.repeat([n for n, _ in found], [len(t["score"]) for _, t in found])}
+    for column in found[0][1]:
+        table[column] = np.concatenate([np.asarray(t[column]) for _, t in found])
+    about = (
+        "Levels of simulated days cannot be compared with those of real ones; the order of "
+        "settings can. One line for each series and score that the paper reports on."
+    )
+    title = "Is the paper's order found again?"
+    return Section("ordering", title, [about, Listing("ordering", RULE, table)])
+
+
+def analyses(results: Results) -> None:
+    """What viewers got in each analysis."""
+    group = "puffer-analysis"
+    for name in results.standing.get(group, {}):
+        schemes = results.table(group, name, "schemes.csv")
+        if schemes is None:
+            results.missing[f"analysis-{name}"] = results.remedy(group, name)
+            continue
+        calibration = results.table(group, name, "calibration.csv")
+        title = f"What viewers got: {name}"
+        results.sections.append(analysis_section(f"analysis-{name}", schemes, calibration, title))
+    if group not in results.standing:
+        results.missing["analysis"] = results.remedy(group)
+
+
+def deployments(results: Results) -> None:
+    """Coverage and trainings of each deployment, and of the published record."""
+    group = "puffer-deployment"
+    for name in results.standing.get(group, {}):
+        days = results.table(group, name, "days.parquet")
+        if days is None:
+            results.missing[f"deployment-{name}"] = results.remedy(group, name)
+            continue
+        record = name == "record"
+        title = "The deployment on Puffer" if record else f"Deployment over {name}"
+        section = deployment_section(f"deployment-{name}", days, record=record, title=title)
+        results.sections.append(section)
+    if group not in results.standing:
+        results.missing["deployment"] = results.remedy(group)
+
+
+def demos(results: Results) -> None:
+    """The demo's scores and what predictors do in control."""
+    group = "demo"
+    for name in results.standing.get(group, {}):
+        scores = results.table(group, name, "scores.csv")
+        control = results.table(group, name, "control.csv")
+        if scores is None or control is None:
+            results.missing["demo"] = results.remedy(group, name)
+            continue
+        results.sections.append(demo_section(scores, control))
+        differences = results.table(group, name, "differences.csv")
+        if differences is not None and len(differences["first"]):
+            results.sections.append(demo_differences(differences))
+    if group not in results.standing:
+        results.missing["demo"] = results.remedy(group)
