@@ -700,7 +700,10 @@ def test_the_late_evaluation_is_saved(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"trigger": Every(3)}, r"trigger = 'Every\(units=2\)', this one 'Every\(units=3\)'"),
+        (
+            {"trigger": Every(3)},
+            r"trigger = \{'kind': 'every', 'units': 2\}, this one \{'kind': 'every', 'units': 3\}",
+        ),
         ({"weighted": False}, "weighted = True, this one False"),
         ({"freeze_after": 2}, "freeze_after = None, this one 2"),
         ({"memory": Memory(95, FIFO(), seed=5)}, "capacity 96, this one 95"),

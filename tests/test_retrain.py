@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import memento
 from memento import (
     FIFO,
     Decision,
@@ -424,3 +427,32 @@ def test_decisions_default_to_nothing_compared():
     decision = Decision(False, "because")
     assert math.isnan(decision.value)
     assert math.isnan(decision.p_value)
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [*TRIGGERS, OnCoverage(0.2, space=SPACE), OnArrivals(cluster="day", draws=99, space=POLICY)],
+)
+def test_settings_make_an_equal_trigger(trigger):
+    stored = json.loads(json.dumps(trigger.settings()))
+    made = memento.trigger(**stored)
+    assert type(made) is type(trigger)
+    assert made.settings() == trigger.settings()
+
+
+def test_triggers_by_kind_say_what_is_wrong():
+    with pytest.raises(SettingError, match="unknown trigger 'weekly'; known are count, coverage"):
+        memento.trigger("weekly")
+    with pytest.raises(SettingError, match="settings of the trigger 'every' do not fit"):
+        memento.trigger("every", weeks=1)
+    with pytest.raises(SettingError, match="units"):
+        memento.trigger("every", units=0)
+
+
+def test_a_subclass_is_a_kind_of_its_own():
+    @dataclass(frozen=True)
+    class Sometimes(Every):
+        chance: float = 0.5
+
+    assert Sometimes().settings()["kind"].endswith("Sometimes")
+    assert memento.trigger("every") == Every()

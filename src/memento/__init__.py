@@ -31,7 +31,7 @@ from memento.distances import (
 )
 from memento.group import Group, GroupReport
 from memento.learner import Checkpointable, Learner
-from memento.loop import Step, log_scores, run, table
+from memento.loop import Moment, Step, log_scores, read_steps, run, table
 from memento.memory import Memory, Report
 from memento.observe import observe, reconsider, retrained
 from memento.policies import (
@@ -64,6 +64,8 @@ from memento.retrain import (
     OnLoss,
     Situation,
     Trigger,
+    named_triggers,
+    trigger,
 )
 from memento.samples import Samples
 
@@ -95,6 +97,7 @@ __all__ = [
     "Memory",
     "Metric",
     "Minkowski",
+    "Moment",
     "Never",
     "OnArrivals",
     "OnCount",
@@ -119,10 +122,13 @@ __all__ = [
     "make_batches",
     "named_distances",
     "named_policies",
+    "named_triggers",
     "observe",
+    "read_steps",
     "reconsider",
     "retrained",
     "run",
     "sort_order",
     "table",
+    "trigger",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from memento import missing
-from memento.errors import DomainError, SchemaError
+from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "known_labels",
     "labels_of",
     "numbers_of",
+    "way_back",
 ]
 
 
@@ -77,6 +79,51 @@ def digest_of_state(state: Mapping[str, np.ndarray]) -> str:
         sha.update(f"{name}:{array.dtype}:{array.shape};".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def way_back(learner: Learner) -> Callable[[], None]:
+    """Note what a learner is now.
+
+    Args:
+        learner: Its ``state`` is taken where it has one that can be given, else a copy of its
+            attributes (`copy.deepcopy`).
+
+    Returns:
+        A function that makes the learner again what it was.
+
+    Raises:
+        SettingError: It has no state, and cannot be copied.
+
+    Example:
+        >>> from memento.testing import ConstantLearner
+        >>> learner = ConstantLearner(classes=2)
+        >>> go_back = way_back(learner)
+        >>> learner.fit(Samples(y_bin=[0, 1]))
+        >>> go_back()
+        >>> learner.trained
+        False
+    """
+    why: Exception | str = "it has no attributes"
+    if isinstance(learner, Checkpointable):
+        try:
+            state = {name: np.array(array) for name, array in learner.state().items()}
+        except Exception as error:  # an estimator that cannot be stored, say
+            why = error
+        else:
+            return lambda: learner.restore(state)
+    try:
+        attributes = copy.deepcopy(vars(learner))
+    except Exception as error:
+        raise SettingError(
+            f"{type(learner).__name__} cannot go back to what it was before a training ({why}; "
+            f"copy.deepcopy: {error}); give it state() and restore(), or leave out the gate"
+        ) from error
+
+    def go_back() -> None:
+        vars(learner).clear()
+        vars(learner).update(attributes)
+
+    return go_back
 
 
 def labels_of(samples: Samples, column: str, classes: int) -> np.ndarray:

@@ -6,6 +6,7 @@ A distribution names what it adds in its metadata, as entry points of these grou
     memento.experiments  a module with a function ``experiments()``; by the group it declares
     memento.reports      a `memento.report.kinds.Reports`: kinds of folders, and sections about
                          experiments; by any name
+    memento.triggers     a class of triggers; by its kind
 
 Nothing is loaded before it is asked for.
 """
@@ -17,9 +18,10 @@ from typing import Any
 
 from memento.errors import SettingError
 
-__all__ = ["COMMANDS", "EXPERIMENTS", "REPORTS", "installed", "load"]
+__all__ = ["COMMANDS", "EXPERIMENTS", "REPORTS", "TRIGGERS", "installed", "load"]
 
 COMMANDS, EXPERIMENTS, REPORTS = "memento.commands", "memento.experiments", "memento.reports"
+TRIGGERS = "memento.triggers"
 
 
 def installed(group: str) -> dict[str, EntryPoint]:

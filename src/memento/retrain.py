@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import get_args
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from memento import arguments
+from memento import arguments, plugins
 from memento.arrivals import Arrivals
 from memento.coverage import Estimator, coverage_increase
 from memento.density import SampleSpace
-from memento.distances import Distance, JensenShannon
+from memento.distances import Distance, JensenShannon, distance_from_settings, settings_of
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.group import Group
 from memento.memory import Memory
@@ -27,6 +27,7 @@ from memento.newness import (
     share_of_unseen,
     unseen_labels,
 )
+from memento.policies import Policy, policy_from_settings
 from memento.samples import Samples
 
 __all__ = [
@@ -39,7 +40,12 @@ __all__ = [
     "OnLoss",
     "Situation",
     "Trigger",
+    "named_triggers",
+    "trigger",
 ]
+
+#: Triggers by the name that settings use; subclasses of `Trigger` with a ``kind`` add themselves.
+named_triggers: dict[str, type[Trigger]] = {}
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,30 @@ class Decision:
 class Trigger(ABC):
     """Decides whether retraining can pay off.
 
-    All triggers are due when nothing was trained yet; subclasses say when they are due again.
+    All triggers are due when nothing was trained yet; subclasses say when they are due again. They
+    are frozen dataclasses whose fields are their settings; a ``kind`` makes them known by name, see
+    `trigger`.
     """
+
+    #: Name by which settings refer to this trigger.
+    kind: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "kind" in vars(cls) and cls.kind is not None:
+            named_triggers[cls.kind] = cls
+
+    def settings(self) -> dict[str, Any]:
+        """What `trigger` needs to make an equal one: its kind and its fields, JSON values.
+
+        Fields that do not count when triggers are compared are left out.
+        """
+        own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        kind = vars(type(self)).get("kind")  # a subclass is another kind than its parent
+        return {
+            "kind": kind or type(self).__qualname__,
+            **{f.name: _plain(getattr(self, f.name)) for f in own if f.compare},
+        }
 
     def keeps(self) -> Arrivals | None:
         """Where arrivals are kept for this trigger, empty; None: it needs none."""
@@ -112,6 +140,65 @@ class Trigger(ABC):
     @abstractmethod
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         """The same once something was trained."""
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a JSON value."""
+    if isinstance(value, Distance | Policy | Trigger):
+        return value.settings()
+    if isinstance(value, SampleSpace):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def trigger(kind: str, **settings: Any) -> Trigger:
+    """The trigger of a kind, such as one that `Trigger.settings` described.
+
+    Args:
+        kind: ``"on-arrivals"``, ``"coverage"``, ``"loss"``, ``"count"``, ``"every"``, ``"never"``,
+            or what another distribution adds as an entry point of ``memento.triggers``.
+        **settings: Of it; what is left out has its default.
+
+    Raises:
+        SettingError: There is no such kind, or a setting does not fit.
+
+    Example:
+        >>> trigger("every", units=7)
+        Every(units=7)
+        >>> trigger(**OnCount(samples=50).settings())
+        OnCount(samples=50)
+    """
+    found = named_triggers.get(kind) if isinstance(kind, str) else None
+    others = plugins.installed(plugins.TRIGGERS) if found is None else {}
+    if isinstance(kind, str) and kind in others:
+        found = plugins.load(others[kind])
+    if found is None:
+        known = ", ".join(sorted({*named_triggers, *others}))
+        raise SettingError(
+            f"unknown trigger {arguments.shown(kind)}; known are {known}. Import the module that "
+            "defines it"
+        )
+    space = settings.get("space")
+    if isinstance(space, Mapping):
+        settings["space"] = _space_from(space)
+    try:
+        return found(**settings)
+    except TypeError as error:
+        raise SettingError(f"settings of the trigger {kind!r} do not fit: {error}") from error
+
+
+def _space_from(settings: Mapping[str, Any]) -> SampleSpace:
+    if "kind" in settings:
+        space = policy_from_settings(settings)
+        if not isinstance(space, SampleSpace):
+            raise SettingError(f"space is {space!r}; expected a policy with distances")
+        return space
+    own = settings_of("space", settings)
+    own["distances"] = [distance_from_settings(distance) for distance in own.get("distances", [])]
+    lists: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in own.items()}
+    return SampleSpace(**lists)
 
 
 @dataclass(frozen=True)
@@ -140,6 +227,7 @@ class OnCoverage(Trigger):
         0.05
     """
 
+    kind: ClassVar[str | None] = "coverage"
     threshold: float = 0.1
     significance: float = 0.05
     space: SampleSpace | None = None
@@ -240,6 +328,7 @@ class OnArrivals(Trigger):
         200
     """
 
+    kind: ClassVar[str | None] = "on-arrivals"
     run_length: float = 200
     cluster: str | None = None
     effect: float = 0.02
@@ -415,6 +504,7 @@ class OnLoss(Trigger):
         column: Column of losses, by the deployed model.
     """
 
+    kind: ClassVar[str | None] = "loss"
     increase: float = 0.1
     column: str = "loss"
 
@@ -480,6 +570,7 @@ class OnCount(Trigger):
         samples: How many, at least 1.
     """
 
+    kind: ClassVar[str | None] = "count"
     samples: int
 
     def __post_init__(self) -> None:
@@ -503,6 +594,7 @@ class Every(Trigger):
         units: How many, at least 1: 1 is always, 7 with days is weekly.
     """
 
+    kind: ClassVar[str | None] = "every"
     units: int = 1
 
     def __post_init__(self) -> None:
@@ -521,6 +613,8 @@ class Every(Trigger):
 @dataclass(frozen=True)
 class Never(Trigger):
     """Due once, at the start: the static model that others are compared with."""
+
+    kind: ClassVar[str | None] = "never"
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         return Decision(False, "trained once and never again")
