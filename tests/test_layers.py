@@ -42,6 +42,7 @@ LAYERS = [
     ["learner", "retrain"],
     ["observe"],
     ["loop", "training"],
+    ["study"],
     ["testing"],
     ["integrations"],
     ["deployment"],

@@ -216,7 +216,7 @@ def test_a_learner_that_cannot_go_back_is_refused_before_the_first_unit():
     assert len(memory) == 0
 
 
-# ----------------------------------------------------------------------------- missing, late, resume
+# ---------------------------------------------------------------------------- missing, late, resume
 
 
 def test_a_missing_unit_changes_nothing():

@@ -68,11 +68,13 @@ from memento.retrain import (
     trigger,
 )
 from memento.samples import Samples
+from memento.study import Backtest, backtest
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FIFO",
+    "Backtest",
     "Batches",
     "Checkpointable",
     "Choice",
@@ -116,6 +118,7 @@ __all__ = [
     "Unbounded",
     "Wasserstein",
     "__version__",
+    "backtest",
     "batch_densities",
     "coverage_increase",
     "log_scores",
