@@ -203,7 +203,7 @@ def _course(
     group: str | None,
 ) -> _Course:
     def judge(moment: Moment) -> Mapping[str, float]:
-        label, classes = (getattr(learner, n, d) for n, d in (("label", "y"), ("classes_", None)))
+        label, classes = getattr(learner, "label", "y"), getattr(learner, "classes_", None)
         return measures(moment.samples, label, group, classes)
 
     steps = list(run(stream, memory, learner, arm.trigger, judge={"before": judge}, rng=seed))

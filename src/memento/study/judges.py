@@ -37,7 +37,7 @@ def measures(
         SchemaError: There are no scores, or no groups.
 
     Example:
-        >>> measures(Samples(logscore=np.log([0.5, 0.5, 0.25])))["median"].round(3)
+        >>> round(measures(Samples(logscore=np.log([0.5, 0.5, 0.25])))["median"], 3)
         -0.693
     """
     scores = _scores(samples, label)
@@ -66,7 +66,7 @@ def measures(
         means = [scores[groups == name].mean() for name in names[counts >= _LEAST]]
         if means:
             found["worst_group"] = min(means)
-    return found
+    return {name: float(value) for name, value in found.items()}
 
 
 def _scores(samples: Samples, label: str) -> np.ndarray:
