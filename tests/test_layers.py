@@ -31,7 +31,7 @@ LAYERS = [
     ["columns"],
     ["files", "guarded", "samples", "_kernels"],
     ["batching", "missing"],
-    ["arrivals"],
+    ["arrivals", "scores"],
     ["distances"],
     ["density"],
     ["coverage", "newness", "policies", "snapshot"],

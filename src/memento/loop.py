@@ -30,6 +30,7 @@ from memento.memory import Memory
 from memento.observe import enter
 from memento.retrain import Decision, OnArrivals, Situation, Trigger
 from memento.samples import Samples
+from memento.scores import log_scores
 
 __all__ = ["Gate", "Judge", "Moment", "Step", "When", "log_scores", "read_steps", "run", "table"]
 
@@ -102,7 +103,8 @@ class Step:
         late: Whether it came after later ones, having been missing before.
         notes: What judges and gate noted.
         seconds: What the stages took, by the clock: ``annotate``, ``insert``, ``decide``,
-            ``train`` (with the predictions of everything held) and ``judge``; those that ran.
+            ``train`` (with the predictions of everything held) and ``judge``; those that ran. Not
+            kept in a checkpoint, which does not depend on where a run stopped.
     """
 
     unit: int
@@ -142,42 +144,6 @@ class Step:
             **{f"figure_{name}": value for name, value in figures.items()},
             **{f"score_{name}": value for name, value in scores.items()},
         }
-
-
-def log_scores(samples: Samples, label: str = "y") -> dict[str, float]:
-    """Tail, median and mean of how well samples were predicted; higher is better.
-
-    Of classes it is the column ``logscore`` (natural logarithms of probabilities). Of numbers,
-    where ``yhat`` is one number a sample, it is minus ``loss``, the absolute error, in units of
-    the interquartile range of the labels.
-
-    Args:
-        samples: Annotated samples; rows without a score (as their label is not known) do not count,
-            and without any there are no scores.
-        label: Column of the labels.
-
-    Returns:
-        ``p01`` (1st percentile), ``median``, ``mean``.
-
-    Example:
-        >>> round(log_scores(Samples(logscore=np.log([0.5, 0.5, 0.5])))["median"], 3)
-        -0.693
-        >>> log_scores(Samples(y=[0.0, 1.0, 2.0, 3.0], yhat=[1.0] * 4, loss=[0.75] * 4))["mean"]
-        -0.5
-    """
-    if "logscore" in samples:
-        scores = samples["logscore"]
-    elif {"loss", "yhat", label} <= set(samples) and samples["yhat"].ndim == 1:
-        labels = samples[label][~missing.lacking(samples[label])]
-        low, high = np.quantile(labels, [0.25, 0.75]) if len(labels) else (0.0, 0.0)
-        scores = -samples["loss"] / (high - low if high > low else 1.0)
-    else:
-        return {}
-    scores = scores[~np.isnan(scores)]
-    if not len(scores):
-        return {}
-    p01, median = np.quantile(scores, [0.01, 0.5])
-    return {"p01": float(p01), "median": float(median), "mean": float(np.mean(scores))}
 
 
 def run(
@@ -469,7 +435,11 @@ class _Loop:
         **others: Any,
     ) -> Step:
         if day is not None:
-            others |= {"scores": day.scores, "notes": _stored(day.notes), "seconds": day.seconds}
+            others |= {
+                "scores": day.scores,
+                "notes": _stored("notes", day.notes),
+                "seconds": day.seconds,
+            }
         held = len(self.memory)
         return Step(unit, name, offered, kept, held, decision, trained, **others)
 
@@ -501,7 +471,7 @@ class _Loop:
                 fresh = Samples.borrow_identified(self.memory.ids, data, {})
                 day = _Day(self, unit, name, fresh, step)
                 day.judge("next", again=True)
-                notes = _stored(day.notes)
+                notes = _stored("notes", day.notes)
         except Exception as error:
             return error
         self.steps[unit] = replace(
@@ -555,7 +525,7 @@ class _Loop:
 
     def _settings(self) -> dict[str, Any]:
         return {
-            "trigger": _stored(self.trigger.settings()),
+            "trigger": _stored("trigger", self.trigger.settings()),
             "weighted": self.weighted,
             "freeze_after": self.freeze_after,
             "judged": sorted(self.judges),
@@ -575,8 +545,9 @@ class _Loop:
             "settings": self._settings(),
             "trained_at": self.trained_at,
             "seen_at": self.seen_at,
-            # Not whether they were restored: what is saved does not depend on where a run stopped.
-            "steps": [asdict(replace(step, restored=False)) for step in self.steps],
+            # Neither times nor whether they were restored: what is saved does not depend on where
+            # a run stopped.
+            "steps": [asdict(replace(step, restored=False, seconds={})) for step in self.steps],
             "generator": snapshot.generator_document(self.rng),
         }
         snapshot.write(folder, _KIND, arrays, documents)
@@ -682,19 +653,9 @@ class _Day:
         return self._loop.annotated(self._fresh)
 
 
-def _stored(value: Any) -> Any:
-    """As a checkpoint gives it back.
-
-    Raises:
-        SchemaError: It has no JSON form.
-    """
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SchemaError(
-            f"{arguments.shown(value)} cannot be stored ({error}); make it of numbers, texts, "
-            "lists and mappings"
-        ) from error
+def _stored(name: str, value: Any) -> Any:
+    """As a checkpoint gives it back."""
+    return json.loads(snapshot.json_of(name, value))
 
 
 def _steps_of(document: Mapping[str, Any]) -> list[Step]:

@@ -170,7 +170,7 @@ def _write(
         for number, (name, document) in enumerate(documents.items()):
             quoted = _quoted(name)
             file = f"{quoted if len(quoted) <= 100 else f'{number:03d}-{quoted[:96]}'}.json"
-            size, sha = write_synced(new / file, _writer(_json_of(name, document)))
+            size, sha = write_synced(new / file, _writer(json_of(name, document)))
             files[file] = {"document": name, "bytes": size, "sha256": sha, "number": number}
         sync_folder(new)
         manifest = {"format": kind, "version": _VERSION, "generation": generation, "files": files}
@@ -255,7 +255,12 @@ def _parsed(path: Path, error: type[StorageError]) -> Any:
         raise error(f"{path} is not readable ({type(reason).__name__}: {reason})") from reason
 
 
-def _json_of(name: str, document: Any) -> bytes:
+def json_of(name: str, document: Any) -> bytes:
+    """A document as it is stored.
+
+    Raises:
+        SchemaError: It has no JSON form; the message names it.
+    """
     try:
         return json.dumps(document, indent=1, allow_nan=True).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from memento import missing
 from memento.errors import SchemaError
 from memento.samples import Samples
+from memento.scores import scores_of
 
 __all__ = ["measures"]
 
@@ -40,7 +40,12 @@ def measures(
         >>> round(measures(Samples(logscore=np.log([0.5, 0.5, 0.25])))["median"], 3)
         -0.693
     """
-    scores = _scores(samples, label)
+    scores = scores_of(samples, label)
+    if scores is None:
+        raise SchemaError(
+            f"there is neither 'logscore' nor 'loss' with one 'yhat' a sample and {label!r}, only "
+            f"{sorted(samples)}; have the learner annotate one of them"
+        )
     known = ~np.isnan(scores)
     scores = scores[known]
     if not len(scores):
@@ -67,17 +72,3 @@ def measures(
         if means:
             found["worst_group"] = min(means)
     return {name: float(value) for name, value in found.items()}
-
-
-def _scores(samples: Samples, label: str) -> np.ndarray:
-    """``(n,)`` float64, larger is better; NaN where there is no label."""
-    if "logscore" in samples:
-        return samples["logscore"].astype(np.float64)
-    if {"loss", "yhat", label} <= set(samples) and samples["yhat"].ndim == 1:
-        labels = samples[label][~missing.lacking(samples[label])]
-        low, high = np.quantile(labels, [0.25, 0.75]) if len(labels) else (0.0, 0.0)
-        return -samples["loss"].astype(np.float64) / (high - low if high > low else 1.0)
-    raise SchemaError(
-        f"there is neither 'logscore' nor 'loss' with one 'yhat' a sample and {label!r}, only "
-        f"{sorted(samples)}; have the learner annotate one of them"
-    )
