@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -54,3 +54,31 @@ def data_folder() -> Path:
     if not path.is_dir():
         _absent(path)
     return path
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The figures as they are when they are saved."""
+    import matplotlib.pyplot as plt
+
+    from memento.report import drawing
+
+    found: list[Any] = []
+    save = drawing.save
+
+    def keep(figure: Any, path: Path, title: str = "") -> None:
+        found.append(
+            [
+                {
+                    "title": axis.get_title(),
+                    "lines": {line.get_label(): line.get_xydata() for line in axis.get_lines()},
+                    "ticks": [label.get_text() for label in axis.get_xticklabels()],
+                }
+                for axis in figure.axes
+            ]
+        )
+        save(figure, path, title)
+
+    monkeypatch.setattr(drawing, "save", keep)
+    yield found
+    assert plt.get_fignums() == []

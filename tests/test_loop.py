@@ -50,6 +50,7 @@ from memento import (
 from memento.errors import DomainError, ForeignError, SchemaError, SettingError, StorageError
 from memento.learner import digest_of_state
 from memento.testing import ConstantLearner, ToyStream
+from stateless import Stateless
 
 CLASSES = 5
 DISTANCES = (
@@ -755,23 +756,6 @@ def test_a_trigger_of_one_s_own_without_a_representation(tmp_path):
     assert [step.unit for step in steps if step.trained] == [0, 2]
 
 
-class Forgetful:
-    """A learner that cannot be saved."""
-
-    def __init__(self):
-        self.inner = ConstantLearner()
-
-    @property
-    def trained(self):
-        return self.inner.trained
-
-    def fit(self, samples, weights=None):
-        self.inner.fit(samples, weights)
-
-    def annotate(self, samples):
-        return self.inner.annotate(samples)
-
-
 def test_a_state_is_asked_for_only_with_a_checkpoint(tmp_path):
     class Asked(Softmax):
         asked = 0
@@ -790,13 +774,13 @@ def test_a_state_is_asked_for_only_with_a_checkpoint(tmp_path):
 
 def test_a_learner_that_cannot_be_saved(tmp_path):
     memory = Memory(96, FIFO())
-    steps = run(raw(3), memory, Forgetful(), Every(), checkpoint=tmp_path / "run")
-    with pytest.raises(SettingError, match=r"Forgetful has no state\(\) and restore\(\)"):
+    steps = run(raw(3), memory, Stateless(), Every(), checkpoint=tmp_path / "run")
+    with pytest.raises(SettingError, match=r"Stateless has no state\(\) and restore\(\)"):
         next(steps)
     assert not (tmp_path / "run").exists()
     assert len(memory) == 0
     memory.model = "of somebody else"
-    assert len(list(run(raw(3), memory, Forgetful(), Every()))) == 3
+    assert len(list(run(raw(3), memory, Stateless(), Every()))) == 3
     assert memory.model is None
 
 

@@ -13,6 +13,7 @@ from memento import FIFO, Every, Memory, OnArrivals, read_steps, run, snapshot, 
 from memento.errors import ForeignError, SchemaError, SettingError, StorageError
 from memento.learner import digest_of_state
 from memento.testing import ConstantLearner, ToyStream
+from stateless import Stateless
 
 
 def units(days=5):
@@ -130,23 +131,6 @@ def test_steps_of_what_is_no_run(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------- gate
-
-
-class Stateless:
-    """A learner that cannot be saved."""
-
-    def __init__(self):
-        self.inner = ConstantLearner()
-
-    @property
-    def trained(self):
-        return self.inner.trained
-
-    def fit(self, samples, weights=None):
-        self.inner.fit(samples, weights)
-
-    def annotate(self, samples):
-        return self.inner.annotate(samples)
 
 
 @pytest.mark.parametrize("make", [ConstantLearner, Stateless])

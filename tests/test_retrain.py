@@ -443,7 +443,7 @@ def test_settings_make_an_equal_trigger(trigger):
 def test_triggers_by_kind_say_what_is_wrong():
     with pytest.raises(SettingError, match="unknown trigger 'weekly'; known are count, coverage"):
         memento.trigger("weekly")
-    with pytest.raises(SettingError, match="settings of the trigger 'every' do not fit"):
+    with pytest.raises(SettingError, match="trigger 'every': unknown setting"):
         memento.trigger("every", weeks=1)
     with pytest.raises(SettingError, match="units"):
         memento.trigger("every", units=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -183,10 +183,26 @@ def trigger(kind: str, **settings: Any) -> Trigger:
     space = settings.get("space")
     if isinstance(space, Mapping):
         settings["space"] = _space_from(space)
+    own: dict[str, Field[Any]] = {f.name: f for f in fields(found)} if is_dataclass(found) else {}
+    unknown = sorted(set(settings) - set(own))
+    if unknown:
+        raise SettingError(
+            f"trigger {kind!r}: unknown setting {unknown[0]!r}; known are "
+            f"{', '.join(own) or 'none'}: rename it, or take it out"
+        )
+    lacking = [n for n, f in own.items() if n not in settings and _required(f)]
+    if lacking:
+        raise SettingError(
+            f"trigger {kind!r} needs {lacking[0]!r}; give it, such as {lacking[0]} = 10000"
+        )
     try:
         return found(**settings)
-    except TypeError as error:
-        raise SettingError(f"settings of the trigger {kind!r} do not fit: {error}") from error
+    except SettingError as error:
+        raise SettingError(f"trigger {kind!r}: {error}") from error
+
+
+def _required(setting: Field[Any]) -> bool:
+    return setting.default is MISSING and setting.default_factory is MISSING
 
 
 def _space_from(settings: Mapping[str, Any]) -> SampleSpace:

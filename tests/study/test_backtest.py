@@ -88,6 +88,9 @@ def test_what_is_stored_is_not_computed_again(tmp_path):
         np.testing.assert_array_equal(stopped.table[name], straight.table[name])
     with pytest.raises(ForeignError, match="capacity = 100, now asked for with 101"):
         backtest(units(), make, {"a/b": FIFO()}, **{**settings, "capacity": 101})
+    other = [(name, samples.take(range(1, samples.size))) for name, samples in units()]
+    with pytest.raises(ForeignError, match="stream = "):  # the same names, other samples
+        backtest(other, make, {"a/b": FIFO()}, **settings)
     next(iter(tmp_path.rglob("*.json"))).write_text("{")
     with pytest.raises(DamagedError, match="remove it"):
         backtest(units(), make, {"a/b": FIFO()}, **settings)

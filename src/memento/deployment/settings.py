@@ -23,19 +23,11 @@ from memento.errors import SettingError
 from memento.files import local_path, storage_errors
 from memento.memory import Memory
 from memento.policies import Policy, named_policies, policy_from_settings
-from memento.retrain import Every, Never, OnArrivals, OnCount, OnCoverage, OnLoss, Trigger
+from memento.retrain import OnCoverage, Trigger
+from memento.retrain import trigger as trigger_of
 
-__all__ = ["TRIGGERS", "DeploymentSettings", "Variant", "from_toml"]
+__all__ = ["DeploymentSettings", "Variant", "from_toml"]
 
-#: Kinds of triggers; "on-" may stand before each.
-TRIGGERS: dict[str, type[Trigger]] = {
-    "arrivals": OnArrivals,
-    "coverage": OnCoverage,
-    "loss": OnLoss,
-    "count": OnCount,
-    "every": Every,
-    "never": Never,
-}
 _REQUIRED = object()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _INPUTS = Expected(
@@ -298,20 +290,7 @@ def _variant(values: Mapping[str, Any], where: str) -> Variant:
         {"kind": value} if isinstance(value, str) else dict(value)
         for value in (values["policy"], values["trigger"])
     )
-    kind = trigger.pop("kind")
-    if kind.removeprefix("on-") not in TRIGGERS:
-        raise SettingError(f"{where} trigger is {kind!r}; expected one of {', '.join(TRIGGERS)}")
-    made = TRIGGERS[kind.removeprefix("on-")]
-    fields = {field.name: field for field in dataclasses.fields(made)}  # type: ignore[arg-type]
-    fields.pop("space", None)
-    _check_keys(trigger, list(fields), f"{where} trigger {kind!r}", "setting")
-    for name, field in fields.items():
-        if field.default is dataclasses.MISSING and name not in trigger:
-            raise SettingError(
-                f"{where} trigger {kind!r} needs {name!r}; write trigger = "
-                f'{{ kind = "{kind}", {name} = 10000 }}'
-            )
     try:
-        return Variant(values["capacity"], policy, made(**trigger))
+        return Variant(values["capacity"], policy, trigger_of(**trigger))
     except SettingError as error:
-        raise SettingError(f"{where} trigger {kind!r}: {error}") from error
+        raise SettingError(f"{where} {error}") from error

@@ -15,8 +15,8 @@ import numpy as np
 
 from memento import arguments
 from memento.errors import DamagedError, ForeignError, SettingError
-from memento.files import atomic_write, local_path, storage_errors
-from memento.learner import Learner
+from memento.files import atomic_write, digest, local_path, storage_errors
+from memento.learner import Learner, digest_of_state
 from memento.loop import Moment, run
 from memento.memory import Memory
 from memento.policies import FIFO, Policy, Reservoir
@@ -105,7 +105,8 @@ def backtest(
         baseline: Name of an arm, or of a policy: then its arm with the first trigger.
         group: Column of groups, for the measure ``worst_group``; see `measures`.
         folder: Results of each arm and seed are kept there and not computed again, so that
-            a comparison which was stopped goes on.
+            a comparison which was stopped goes on. They know the stream, policies and triggers,
+            not the code of learners and wrappers: take another folder when that changes.
         progress: Called with runs done, runs in all, and the name of the last one.
 
     Raises:
@@ -126,6 +127,7 @@ def backtest(
     if iter(stream) is stream:
         stream = list(stream)
     place = None if folder is None else local_path(folder, "folder")
+    identity = None if place is None else _identity(stream)
     courses: dict[str, list[_Course]] = {name: [] for name in arms}
     runs = list(itertools.product(arms.items(), numbers))
     for done, ((name, arm), seed) in enumerate(runs, 1):
@@ -134,6 +136,7 @@ def backtest(
             "trigger": arm.trigger.settings(),
             "capacity": capacity,
             "group": group,
+            "stream": identity,
         }
         path = None if place is None else place / quote(name, safe="+") / f"seed-{seed}.json"
         course = None if path is None else _read(path, about)
@@ -149,6 +152,15 @@ def backtest(
         if progress is not None:
             progress(done, len(runs), f"{name}, seed {seed}")
     return _compared(courses, reference, place)
+
+
+def _identity(stream: Iterable[tuple[str, Any]]) -> str:
+    """A digest of names and samples of all units."""
+    units = [
+        [str(name), None if data is None else digest_of_state(Samples.borrow(data))]
+        for name, data in stream
+    ]
+    return digest(json.dumps(units).encode())
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:

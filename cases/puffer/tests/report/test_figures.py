@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
-from memento.report import drawing  # noqa: E402
+from drawn_figures import axes_of, interval, size_of  # noqa: E402
 from memento.report.figures import distributions  # noqa: E402
 from memento_puffer.report import figures  # noqa: E402
 
@@ -16,55 +14,6 @@ NAN = float("nan")
 DAYS = [f"day {i}" for i in range(9)]
 ARMS = ["static", "random", "memento", "density-reservoir"]
 FLAGS = [i % 3 == 0 for i in range(9)]
-
-
-def size_of(path):
-    data = path.read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    assert data[-8:-4] == b"IEND"
-    return struct.unpack(">II", data[16:24])
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures as they are when they are saved."""
-    found = []
-    save = drawing.save
-
-    def keep(figure, path, title=""):
-        found.append(
-            [
-                {
-                    "title": axis.get_title(),
-                    "lines": {line.get_label(): line.get_xydata() for line in axis.get_lines()},
-                    "ticks": [label.get_text() for label in axis.get_xticklabels()],
-                }
-                for axis in figure.axes
-            ]
-        )
-        save(figure, path, title)
-
-    monkeypatch.setattr(drawing, "save", keep)
-    yield found
-    assert plt.get_fignums() == []
-
-
-def interval(name, values, spread):
-    low = [v - spread for v in values]
-    return {name: values, f"{name}_low": low, f"{name}_high": [v + spread for v in values]}
-
-
-def axes_of(monkeypatch):
-    """The figure itself, before it is closed."""
-    found = []
-    save = drawing.save
-
-    def keep(figure, path, title=""):
-        found.append(figure)
-        save(figure, path, title)
-
-    monkeypatch.setattr(drawing, "save", keep)
-    return found
 
 
 def test_scores(tmp_path, drawn):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import small_results as small
+from read_reports import everything_is_drawn, listing
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("polars")
@@ -27,25 +28,6 @@ from memento_puffer.studies.experiments import CONTENTS, STUDIES
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     return small.prepared(tmp_path_factory)
-
-
-def listing(section, name):
-    (found,) = [one for one in section.listings if one.name == name]
-    return found.table
-
-
-def everything_is_drawn(report, folder):
-    names = [part.name for section in report.sections for part in section.charts]
-    assert len(set(names)) == len(names)
-    names = [part.name for section in report.sections for part in section.listings]
-    assert len(set(names)) == len(names)
-    json.dumps(report.document(), allow_nan=False)
-    report.write(folder / "page.html")
-    text = (folder / "page.html").read_text()
-    charts = sum(len(section.charts) for section in report.sections)
-    assert text.count("data:image/png;base64") == charts
-    for section in report.sections:
-        assert f'<h2 id="{section.name}">' in text
 
 
 # ------------------------------------------------------- tables in the exact form of `memento run`
