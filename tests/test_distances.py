@@ -536,3 +536,12 @@ def test_labels_at_the_ends_of_their_types(labels):
     held, counts = np.unique(memory.samples["y"], return_counts=True)
     np.testing.assert_array_equal(held, np.unique(labels))
     assert counts.sum() == 8 * len(labels)
+
+
+def test_texts_beside_a_number_of_classes_are_told_both_remedies():
+    labels = JensenShannon.of_labels("y", classes=2)
+    texts = np.array(["fine", "fraud"])
+    with pytest.raises(SchemaError, match="Leave classes out") as refused:
+        Memory(10, Memento([labels])).insert(y=texts)
+    assert "np.unique(y, return_inverse=True)[1]" in str(refused.value)
+    assert np.unique(texts, return_inverse=True)[1].tolist() == [0, 1]  # what the message says

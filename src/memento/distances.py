@@ -318,7 +318,8 @@ class _OfLabels(JensenShannon):
             raise SchemaError(
                 f"column {self.column!r} is of type {labels.dtype}; with classes={self.classes} "
                 f"labels are integers from 0 to {self.classes - 1}. Leave classes out, which takes "
-                f"texts (--labels {self.column} on the command line), or number them"
+                f"texts (--labels {self.column} on the command line), or number them in Python: "
+                f"np.unique({self.column}, return_inverse=True)[1]"
             )
         elif kind not in "biuUS":
             raise SchemaError(
