@@ -215,18 +215,25 @@ class _FailsAtLine:
 
 # Rows are moved by one compiled call, which no interrupt enters; as plain Python it has lines.
 @pytest.mark.compiled
+@pytest.mark.parametrize("grouped", [False, True], ids=["memory", "group"])
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, RecursionError, RuntimeError])
-def test_a_failure_in_any_line_leaves_before_or_after(failure):
+def test_a_failure_in_any_line_leaves_before_or_after(failure, grouped):
     """Raised by the tracer, as if by an interrupt, at one line of the library after the other."""
 
-    def make() -> Memory:
+    def make() -> Memory | Group:
         memory = Memory(9000, Reservoir(), seed=1)
-        memory.insert(rows_of(0, 9000))
-        return memory
+        made = Group({"any": memory, "new": Memory(9000, FIFO())}) if grouped else memory
+        made.insert(rows_of(0, 9000))
+        return made
 
-    def picture(memory: Memory):
-        arrays, documents = memory.dump()
-        return str(documents), {name: array.tobytes() for name, array in arrays.items()}
+    def picture(made: Memory | Group):
+        # Members are looked at themselves, as their owner may, and not through the group.
+        members = made.memories.values() if isinstance(made, Group) else [made]
+        dumps = [memory.dump() for memory in members]
+        return [
+            (str(documents), {name: array.tobytes() for name, array in arrays.items()})
+            for arrays, documents in dumps
+        ]
 
     plain = make()
     before = picture(plain)
@@ -284,3 +291,45 @@ def test_interrupts_are_raised_once_the_steps_are_done():
     assert not left
     left.append(MemoryError())
     to_the_end(steps)
+
+
+def test_an_interrupt_before_the_first_step_leaves_nothing_to_come(monkeypatch):
+    """Members looked as before, and an insert that was tried again came twice."""
+    group = Group({"any": Memory(50, Reservoir()), "new": Memory(50, FIFO())})
+    group.insert(rows_of(0, 60))
+
+    def interrupted(steps):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memento.group, "to_the_end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            group.insert(rows_of(60, 60))
+    assert [memory.inserts for memory in group.memories.values()] == [1, 1]
+    group.insert(rows_of(60, 60))
+    assert [memory.inserts for memory in group.memories.values()] == [2, 2]
+
+
+def test_an_interrupt_between_two_tries_does_not_end_them(monkeypatch):
+    """One comes while another is dealt with: both are raised after the steps, as one."""
+    done = []
+
+    class Tries(int):
+        """The limit; comparing with it is what happens between two tries."""
+
+        def __gt__(self, tries):
+            if tries == 1 and not done:
+                done.append("interrupted")
+                raise InterruptedError
+            return True
+
+    def steps():
+        done.append("step")
+        if done == ["step"]:
+            done.clear()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(memento.guarded, "_TRIES", Tries(1000))
+    with pytest.raises(InterruptedError):
+        to_the_end(steps)
+    assert done == ["interrupted", "step"]

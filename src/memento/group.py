@@ -388,8 +388,12 @@ class Group(Guarded):
         return locked(0)
 
     def _take(self, changes: dict[str, Change]) -> None:
-        self._changes = changes
-        to_the_end(self._settle)
+        def steps() -> None:
+            # Not before: who looks at a memory does not see what waits in its group.
+            self._changes = changes
+            self._settle()
+
+        to_the_end(steps)
 
     def _settle(self) -> None:
         """Take changes that were interrupted to their end."""

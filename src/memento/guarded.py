@@ -74,16 +74,26 @@ def to_the_end(steps: Callable[[], None]) -> None:
         InterruptedError
     """
     interrupt: BaseException | None = None
-    for _ in range(_TRIES):
+    failure: BaseException | None = None
+    tries = 0
+    while True:
         try:
-            steps()
-        except (MemoryError, RecursionError) as error:
-            failure: BaseException = error
-        except BaseException as error:
-            failure = interrupt = error
+            while tries < _TRIES:
+                tries += 1
+                try:
+                    steps()
+                except (MemoryError, RecursionError) as error:
+                    failure = error
+                except BaseException as error:
+                    failure = interrupt = error
+                else:
+                    failure = None
+                    break
+        except BaseException as error:  # it came between two tries
+            interrupt = error
         else:
             break
-    else:
+    if failure is not None:
         raise failure
     if interrupt is not None:
         raise interrupt

@@ -78,14 +78,17 @@ def serve(folder: Path, place: str) -> dict[str, int]:
         done: set[str] = set()
         tries = dict.fromkeys(plan.jobs, 0)  # attempts that were killed
         attempts: dict[str, int] = {}
-        for _ in range(8 if place != "puffer" else 10):
+        for number in range(8 if place != "puffer" else 10):
             child = command(root)
             if place == "puffer":
                 # What was killed three times gets through, so that it is the turn of the next body.
                 through = [job for key, job in plan.jobs.items() if tries[key] >= 3]
                 wait(lambda through=through: all(job.status().state == "done" for job in through))
+            # Half of the kills come from the start on, and half once an experiment is at work.
+            at_work = place == "puffer" or number % 2 == 1
+            if at_work:
                 wait(lambda plan=plan, child=child: works(plan) or ended(child))
-            time.sleep(rng.uniform(0, (0.4 if place != "puffer" else 0.06) * lasting))
+            time.sleep(rng.uniform(0, (0.06 if at_work else 0.4) * lasting))
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if os.WIFSIGNALED(status):
