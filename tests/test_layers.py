@@ -96,9 +96,12 @@ HEAVY = {
     "typer": ["cli/*.py", *CASE_COMMANDS],
     "rich": ["cli/*.py", *CASE_COMMANDS],
     "numba": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
+    "google_crc32c": ["memento_puffer/data/transfer.py"],
+    "psutil": [],
     "llvmlite": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
 }
 LAZILY = {
+    "psutil": ["runner/results.py"],
     "torch": ["cli/*.py", *CASE_COMMANDS],
     "pandas": ["samples.py"],
     "pyarrow": ["cli/*.py", "arrow.py", *CASE_COMMANDS],

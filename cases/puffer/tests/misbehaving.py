@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from memento_puffer.data.crc32c import Crc32c
+import google_crc32c
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Resource:
 
     def headers(self, of: bytes | None = None) -> dict[str, str]:
         body = self.body if of is None else of
-        crc = Crc32c()
+        crc = google_crc32c.Checksum()
         crc.update(body)
         sums = {"crc32c": crc.digest(), "md5": hashlib.md5(body).digest()}
         found = {"ETag": self.tag, "Content-Length": str(len(self.body))}

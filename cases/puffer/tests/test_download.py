@@ -37,7 +37,6 @@ from memento.errors import (
 )
 from memento.files import Lock
 from memento_puffer.data.archives import MODEL_FILES, read_model_archive, write_folder
-from memento_puffer.data.crc32c import Crc32c
 from memento_puffer.data.download import (
     KINDS,
     Clock,
@@ -203,50 +202,6 @@ def test_what_is_known_to_be_missing():
 def test_the_list_is_part_of_the_package():
     text = (importlib.resources.files("memento_puffer.data") / "missing_days.csv").read_text()
     assert next(csv.reader([text.splitlines()[0]])) == ["first", "last", "what", "reason"]
-
-
-# Checksums.
-
-
-@pytest.mark.parametrize(
-    ("data", "value"),
-    [(b"", "00000000"), (b"123456789", "e3069283"), (bytes(32), "8a9136aa"),
-     (b"\xff" * 32, "62a8ab43"), (bytes(range(32)), "46dd794e"),
-     (bytes(range(31, -1, -1)), "113fdb5c")],
-)  # fmt: skip
-def test_crc32c_of_rfc_3720(data, value):
-    check = Crc32c()
-    check.update(data)
-    assert check.digest().hex() == value
-
-
-def _slow_crc32c(data: bytes) -> int:
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = (register >> 1) ^ (0x82F63B78 if register & 1 else 0)
-    return register ^ 0xFFFFFFFF
-
-
-@given(st.lists(st.integers(0, 1500), max_size=4), st.integers(0, 2**32 - 1))
-def test_crc32c_in_pieces(sizes, seed):
-    rng, check, whole = np.random.default_rng(seed), Crc32c(), b""
-    for size in sizes:
-        piece = rng.bytes(size)
-        whole += piece
-        check.update(piece)
-    assert int.from_bytes(check.digest(), "big") == _slow_crc32c(whole)
-
-
-def test_crc32c_of_many_blocks():
-    """Lanes are folded up to a whole block; short pieces, checked above, fold less."""
-    data = np.random.default_rng(1).bytes((1 << 21) + 4321)
-    at_once, in_pieces = Crc32c(), Crc32c()
-    at_once.update(data)
-    for start in range(0, len(data), 7777):
-        in_pieces.update(data[start : start + 7777])  # small ones are checked above
-    assert at_once.digest() == in_pieces.digest()
 
 
 # Days and files.

@@ -346,22 +346,19 @@ def _boot() -> str:
 
 
 def _born(pid: int | None = None) -> str:
-    """When a process was started, in the kernel's ticks; empty if there is no such process."""
+    """When a process was started, in 1/100 s since the machine was; empty if there is none."""
     try:
-        text = Path(f"/proc/{os.getpid() if pid is None else pid}/stat").read_text()
-        # The name, in brackets, may hold spaces and brackets; a zombie does nothing any more.
-        fields = text.rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return ""
+        import psutil
+    except ImportError as error:
+        raise MissingExtraError("psutil", "cli", "running experiments") from error
+    boot = psutil.boot_time()  # of the same clock as what follows: it may be set in between
     try:
-        os.kill(os.getpid() if pid is None else pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return ""  # does nothing any more
+        return str(round(100 * (process.create_time() - boot)))
+    except psutil.NoSuchProcess:
         return ""
-    except PermissionError:
-        pass
-    return "alive"
 
 
 # --- one attempt -----------------------------------------------------------------------------

@@ -31,11 +31,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from memento.errors import MementoError, SettingError, SpaceError
 from memento.files import atomic_write, storage_errors, sync_folder
-from memento_puffer.data.crc32c import Crc32c
 
 __all__ = ["AbsentError", "Clock", "Entity", "FailedError", "Part", "Patience", "Web"]
 
@@ -199,7 +199,7 @@ class _Sums:
         if entity.md5:
             self._theirs = hashlib.md5(usedforsecurity=False)
         elif entity.crc32c:
-            self._theirs = Crc32c()
+            self._theirs = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
 
     def update(self, block: bytes) -> None:
         self.size += len(block)
