@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from memento import FIFO, Group, Memory, snapshot
+from memento import FIFO, Group, Memory, files, snapshot
 from memento.errors import ForeignError, LockedError, SettingError, StorageError
 from memento.files import Lock, atomic_write, local_path, replacing
 
@@ -203,3 +203,52 @@ def test_long_names_in_a_group_do_not_share_a_file(tmp_path):
     group.insert(y=[1, 2])
     group.save(tmp_path / "g")
     assert list(Group.load(tmp_path / "g").memories) == list(group.memories)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "pair"
+    with files.replace_folder(target) as new:
+        (new / "inner").mkdir()
+        (new / "inner/a").write_bytes(b"1")
+        assert not target.exists()
+    with pytest.raises(FileExistsError), files.replace_folder(target) as new:
+        new.mkdir()
+    assert [path.name for path in target.rglob("*")] == ["inner", "a"]
+    with pytest.raises(OSError, match="not empty"), files.replace_folder(target, replace=False):
+        pass
+    assert (target / "inner/a").read_bytes() == b"1"
+    with files.replace_folder(target) as new:
+        (new / "b").write_bytes(b"2")
+    assert [path.name for path in target.rglob("*")] == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pair"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    target, rename = tmp_path / "pair", os.rename
+    target.mkdir()
+    (target / "a").write_bytes(b"1")
+
+    def fails(source, to):
+        if Path(source).name == "new":
+            raise OSError(28, "No space left on device")
+        rename(source, to)
+
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(OSError, match="No space"), files.replace_folder(target):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["pair", "a"]
+
+
+def test_temporary_folders_of_the_living_stay_and_those_of_the_dead_go(tmp_path):
+    dead = tmp_path / ".pair.0123456789abcdef.tmp"
+    (dead / "new").mkdir(parents=True)
+    (dead / "new/a").write_bytes(b"1")
+    (tmp_path / ".pair.mine.tmp").mkdir()
+    with files.replace_folder(tmp_path / "pair") as one:
+        assert not dead.exists()
+        with files.replace_folder(tmp_path / "pair") as other:
+            files.clear_temporaries(tmp_path)
+            assert one.is_dir()
+            (other / "b").write_bytes(b"2")
+        (one / "a").write_bytes(b"1")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".pair.mine.tmp", "a", "pair"]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, digests, a lock for writers."""
+"""Files and folders that are whole or absent: atomic writes, digests, a lock for writers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,9 +21,11 @@ from memento.errors import LockedError, SettingError, SpaceError, StorageError
 __all__ = [
     "Lock",
     "atomic_write",
+    "clear_temporaries",
     "digest",
     "is_plain_file",
     "local_path",
+    "replace_folder",
     "replacing",
     "storage_errors",
     "sync_folder",
@@ -102,7 +105,7 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable: without it a power cut may undo them.
+    """Make renames inside a folder durable (or a file's bytes): a power cut may undo them.
 
     File systems that cannot sync a folder are left at that.
     """
@@ -181,7 +184,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         A path in the same folder, because a rename is atomic only inside one file system.
     """
-    _clear_temporaries(path)
+    clear_temporaries(path.parent, path.name)
     temporary, descriptor = _make_temporary(path)
     try:
         try:
@@ -202,43 +205,116 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def replace_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of another when the block has ended.
+
+    All of it is on the disk before it takes that place. If the block ends with an error, what was
+    there stays. Who is killed between the two renames of a replacement leaves no folder there;
+    what killed processes left is cleared away by the next that writes to the same path.
+
+    Args:
+        folder: What is to be made, or replaced; its parent exists.
+        replace: Whether a folder with content may be there; an empty one always may.
+
+    Yields:
+        A folder on the same file system.
+
+    Raises:
+        OSError: As the file system says, also where something is there that may not be replaced.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "pair"
+        >>> with replace_folder(target) as new:
+        ...     size = (new / "a").write_bytes(b"1")
+        >>> [path.name for path in target.iterdir()]
+        ['a']
+    """
+    clear_temporaries(folder.parent, folder.name)
+    temporary, descriptor = _make_temporary(folder, is_folder=True)
+    new, old = temporary / "new", temporary / "old"
+    try:
+        new.mkdir()
+        yield new
+        for path in (*new.rglob("*"), new):
+            sync_folder(path)
+        try:
+            if replace and folder.is_dir() and not folder.is_symlink():
+                os.rename(folder, old)
+            os.rename(new, folder)
+        except BaseException:
+            if old.is_dir() and not folder.exists():
+                os.rename(old, folder)
+            raise
+        sync_folder(folder.parent)
+    finally:
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
 def temporary_of(path: Path) -> Path:
     """A name beside a file or folder that nobody else has, for what is to take its place."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
-def _make_temporary(path: Path) -> tuple[Path, int]:
-    """A new file, locked for as long as the descriptor is open, so that others leave it alone."""
+def _make_temporary(path: Path, *, is_folder: bool = False) -> tuple[Path, int]:
+    """A new file or folder, locked as long as the descriptor is open: others leave it alone."""
     while True:
         temporary = temporary_of(path)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if is_folder:
+            temporary.mkdir()
+        flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
         try:
-            if _try_lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+            descriptor = os.open(temporary, flags | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            if is_folder and path.parent.is_dir():
+                continue  # somebody took it for a dead one's before it was locked
+            raise
+        try:
+            if _try_lock(descriptor) is not False and _is_at(descriptor, temporary):
                 return temporary, descriptor
         except BaseException:
             os.close(descriptor)
-            temporary.unlink(missing_ok=True)
+            _erase(temporary)
             raise
         os.close(descriptor)  # somebody took it for a dead one's in the meantime
 
 
-def _clear_temporaries(path: Path) -> None:
-    """Remove temporaries of writers to this path that no longer live: nobody has them locked."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+def clear_temporaries(folder: Path, name: str | None = None) -> None:
+    """Remove what writers left in a folder that no longer live: nobody has it locked.
+
+    Args:
+        folder: Where they wrote.
+        name: Of the file or folder that was to be replaced; any if left out.
+    """
+    target = r".+" if name is None else re.escape(name)
+    ours = re.compile(rf"\.{target}\.[0-9a-f]{{16}}\.tmp")
     try:
-        left = [entry for entry in os.scandir(path.parent) if ours.fullmatch(entry.name)]
+        left = [entry for entry in os.scandir(folder) if ours.fullmatch(entry.name)]
     except OSError:
         return  # whatever it is, who writes will meet it
     for entry in left:
         with contextlib.suppress(OSError):
-            if not entry.is_file(follow_symlinks=False):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if not is_folder and not entry.is_file(follow_symlinks=False):
                 continue
-            descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            flags = os.O_RDONLY if is_folder else os.O_RDWR
+            descriptor = os.open(entry.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 if _try_lock(descriptor):
-                    os.unlink(entry.path)
+                    _erase(Path(entry.path))
             finally:
                 os.close(descriptor)
+
+
+def _erase(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _try_lock(descriptor: int) -> bool | None:
@@ -250,7 +326,7 @@ def _try_lock(descriptor: int) -> bool | None:
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
-        if error.errno in _CANNOT:
+        if error.errno in _CANNOT | {errno.EBADF}:  # of folders on NFS
             return None
         raise
     return True

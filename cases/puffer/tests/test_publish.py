@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from memento.errors import (
 )
 from memento_puffer.deployment import publish as module
 from memento_puffer.deployment.publish import Publication, digest_of, mirror_to_git
-from memento_puffer.predictor import ttp as ttp_module
 from memento_puffer.predictor.ttp import Network, Ttp, read_cpp, read_meta
 
 torch = pytest.importorskip("torch")
@@ -196,7 +196,7 @@ def interrupt_at(monkeypatch, count):
     for owner, name in (
         (os, "rename"), (os, "replace"), (os, "symlink"), (module, "_erase"), (os, "mkdir"),
         (os, "unlink"), (module.shutil, "rmtree"), (files, "write_synced"),
-        (module, "write_synced"), (module, "sync_folder"),
+        (Path, "write_bytes"), (Path, "write_text"), (module, "sync_folder"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, guard(name, getattr(owner, name)))
 
@@ -239,18 +239,20 @@ def test_a_full_disk_leaves_what_served(models, monkeypatch, step):
     models.publish(Ttp.fresh(1), "v1")
     before = tree(models.root)
     calls = 0
-    original = files.write_synced
 
-    def full(path, write):
-        nonlocal calls
-        calls += 1
-        if calls > step:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(path, write)
+    def filling(original):
+        def full(path, content):
+            nonlocal calls
+            calls += 1
+            if calls > step:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(path, content)
+
+        return full
 
     with monkeypatch.context() as patched:
-        for owner in (files, module, ttp_module):
-            patched.setattr(owner, "write_synced", full)
+        for owner, name in ((files, "write_synced"), (Path, "write_bytes"), (Path, "write_text")):
+            patched.setattr(owner, name, filling(getattr(owner, name)))
         try:
             models.publish(Ttp.fresh(2), "v2")
         except SpaceError:

@@ -12,6 +12,7 @@ import os
 import shutil
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -776,14 +777,14 @@ def test_weights_that_are_no_numbers(feb, tmp_path):
 
 
 def test_a_write_is_whole_or_absent(feb, tmp_path, monkeypatch):
-    real, calls = module.write_synced, itertools.count()
+    real, calls = Path.write_bytes, itertools.count()
 
-    def full(path, write):
+    def full(path, data):
         if next(calls) == 7:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, write)
+        return real(path, data)
 
-    monkeypatch.setattr(module, "write_synced", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(errors.SpaceError, match="No space left"):
         feb.write(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import re
-import shutil
 import tarfile
 import zlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from memento.errors import DamagedError, ForeignError
-from memento.files import storage_errors, sync_folder, write_synced
+from memento.files import replace_folder, storage_errors
 
 __all__ = ["MODEL_FILES", "read_model_archive", "write_folder"]
 
@@ -145,8 +141,7 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, replace: bool =
     """Write a folder of files that is whole or absent.
 
     Args:
-        folder: Its parent exists. A folder already there is moved away as a whole and then
-            removed; who is stopped between the two renames leaves none.
+        folder: Its parent exists. See `memento.files.replace_folder`.
         contents: Bytes by file name, without sub-folders.
         replace: Whether a folder may be there.
 
@@ -164,29 +159,6 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, replace: bool =
     taken = folder.is_symlink() or folder.exists()
     if taken and (folder.is_symlink() or not folder.is_dir() or not replace):
         raise ForeignError(f"{folder} is there already; move it away, or name another place")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
-    with storage_errors("write the folder", folder):
-        try:
-            for left in (temporary, old):  # of a killed process of this number
-                shutil.rmtree(left, ignore_errors=True)
-            temporary.mkdir()
-            for name, data in contents.items():
-                write_synced(temporary / name, partial(_put, data))
-            sync_folder(temporary)
-            if taken:
-                os.rename(folder, old)
-            try:
-                os.rename(temporary, folder)
-            except BaseException:
-                if taken:
-                    os.rename(old, folder)
-                raise
-            sync_folder(folder.parent)
-        finally:
-            for left in (temporary, old):
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _put(data: bytes, file: IO[bytes]) -> None:
-    file.write(data)
+    with storage_errors("write the folder", folder), replace_folder(folder) as new:
+        for name, data in contents.items():
+            (new / name).write_bytes(data)

@@ -18,7 +18,6 @@ import functools
 import importlib.resources
 import json
 import re
-import shutil
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from memento.errors import DamagedError, ForeignError, SettingError
-from memento.files import Lock, atomic_write, digest, storage_errors
+from memento.files import Lock, atomic_write, clear_temporaries, digest, storage_errors
 from memento_puffer.data.archives import (
     LARGEST_MODEL,
     MODEL_FILES,
@@ -515,19 +514,10 @@ class _Run:
 
     def _clean(self, days: set[str]) -> None:
         """Remove what killed runs left of their smallest writes; parts are kept."""
-        ours = re.compile(r"\.(manifest\.json|.+\.part\.json|\d{4}-\d\d-\d\d)\.\d+(\.old)?\.tmp")
-        places = [self.folder / "models"]
+        clear_temporaries(self.folder / "models")
         for day in days:
-            places += [self.folder / day, self.folder / day / "logs"]
-        with storage_errors("clean up", self.folder):
-            for place in places:
-                for path in place.iterdir() if place.is_dir() else ():
-                    if not ours.fullmatch(path.name):
-                        continue
-                    if path.is_dir() and not path.is_symlink():
-                        shutil.rmtree(path)
-                    else:
-                        path.unlink()
+            clear_temporaries(self.folder / day)
+            clear_temporaries(self.folder / day / "logs")
 
 
 @dataclass

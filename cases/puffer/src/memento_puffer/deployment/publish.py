@@ -42,10 +42,10 @@ from memento.files import (
     atomic_write,
     digest,
     local_path,
+    replace_folder,
     storage_errors,
     sync_folder,
     temporary_of,
-    write_synced,
 )
 from memento.learner import digest_of_state
 from memento_puffer.predictor.ttp import HORIZONS, INPUTS, Network, Ttp, read_cpp, read_meta
@@ -404,8 +404,7 @@ class Publication:
         facts: Mapping[str, Any],
         validate: Callable[[tuple[Network, ...]], None] | None,
     ) -> None:
-        staging = temporary_of(folder)
-        try:
+        with replace_folder(folder, replace=False) as staging:
             ttp.write(staging)
             files = {}
             for name in _FILES:
@@ -413,7 +412,7 @@ class Publication:
                 data = path.read_bytes()
                 if name.startswith("cpp-") and name.endswith(".pt"):
                     data = _renumbered(data)
-                    write_synced(path, lambda file, data=data: file.write(data))  # type: ignore[misc]
+                    path.write_bytes(data)
                 files[name] = {"bytes": len(data), "sha256": digest(data)}
             manifest: dict[str, Any] = {
                 "format": _FORMAT,
@@ -424,9 +423,7 @@ class Publication:
                 "facts": facts,
             }
             manifest["sha256"] = _own_digest(manifest)
-            text = json.dumps(manifest, indent=1).encode()
-            write_synced(staging / _MANIFEST, lambda file: file.write(text))
-            sync_folder(staging)
+            (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             written = Version(folder.name, staging, manifest)
             Ttp.read(staging)  # all three files of a network agree
             networks = written.networks()
@@ -437,11 +434,6 @@ class Publication:
                     )
             if validate is not None:
                 validate(networks)
-            os.rename(staging, folder)
-            sync_folder(folder.parent)
-        except BaseException:
-            _erase(staging)
-            raise
 
     def _switch(self, history: list[Switch]) -> None:
         text = json.dumps([asdict(switch) for switch in history], indent=1)

@@ -14,12 +14,10 @@ import json
 import math
 import os
 import re
-import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +33,7 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import storage_errors, sync_folder, write_synced
+from memento.files import replace_folder, storage_errors
 from memento_puffer.predictor.transmission import CLASSES
 
 __all__ = [
@@ -607,19 +605,13 @@ class Ttp:
         for h, network in enumerate(self.networks):
             made = (_py_bytes(network), _cpp_bytes(network), _meta_bytes(network.moments))
             contents.update(zip(_file_names(h), made, strict=True))
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        with storage_errors("write the model", folder):
-            try:
-                shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of this number
-                temporary.mkdir()
-                for name, data in contents.items():
-                    write_synced(temporary / name, partial(_put, data))
-                sync_folder(temporary)
-                os.rename(temporary, folder)  # fails if another writer was faster
-                sync_folder(folder.parent)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
+        # The rename fails if another writer was faster.
+        with (
+            storage_errors("write the model", folder),
+            replace_folder(folder, replace=False) as new,
+        ):
+            for name, data in contents.items():
+                (new / name).write_bytes(data)
 
 
 def read_py(path: str | os.PathLike[str]) -> Network:
