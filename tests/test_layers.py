@@ -30,7 +30,7 @@ LAYERS = [
     ["arrow"],
     ["columns"],
     ["files", "guarded", "samples", "_kernels"],
-    ["batching", "missing"],
+    ["batching", "missing", "settings"],
     ["arrivals", "scores"],
     ["distances"],
     ["density"],
@@ -50,7 +50,7 @@ LAYERS = [
 ]
 # Apart from the ladder: what experiments run on and are reported with knows nothing of the method.
 APART = {
-    "runner": ["errors", "files", "plugins"],
+    "runner": ["arguments", "errors", "files", "plugins", "settings"],
     "report": ["errors", "files", "plugins", "runner"],
 }
 # Beyond the ladder, one line each with its reason.
@@ -93,6 +93,7 @@ HEAVY = {
     "tensorboard": ["integrations/tracking.py"],
     "avalanche": ["integrations/avalanche.py"],
     "onnxruntime": [],
+    "msgspec": [],
     "typer": ["cli/*.py", *CASE_COMMANDS],
     "rich": ["cli/*.py", *CASE_COMMANDS],
     "numba": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
@@ -101,6 +102,7 @@ HEAVY = {
     "llvmlite": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
 }
 LAZILY = {
+    "msgspec": ["settings.py"],
     "psutil": ["runner/results.py"],
     "torch": ["cli/*.py", *CASE_COMMANDS],
     "pandas": ["samples.py"],

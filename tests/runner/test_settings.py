@@ -8,8 +8,9 @@ import pytest
 
 from memento.errors import SettingError, StorageError
 from memento.runner.registry import Registry
-from memento.runner.settings import Overrides, RunSettings, SlurmSettings, _hinted, from_toml
+from memento.runner.settings import Overrides, RunSettings, SlurmSettings, from_toml
 from memento.runner.spec import Experiment
+from memento.settings import convert
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_everything(read, tmp_path):
         ("[slurm]\njobs = 0", "from 1"),
         ("[slurm]\npartition = 3", "partition is 3; expected text"),
         ("[slurm]\ndirectives = ['exclude']", "options of sbatch"),
-        ('[slurm]\nconstraint = "a\\nb"', "more than one line"),
+        ('[slurm]\nconstraint = "a\\nb"', "at most one line"),
         ("[dask]\naddress = 'x'", "unknown key 'address'; known are scheduler"),
         ("jobs = ", "is no TOML"),
     ],
@@ -206,11 +207,11 @@ def test_a_body_checks_values_before_anything_is_run(page):
 )
 def test_annotations_tell_types(hint, good, bad):
     for value in good:
-        assert _hinted(value, hint, "here") == value
+        assert convert(value, hint, "here") == value
     with pytest.raises(SettingError, match=r"here is .*; expected"):
-        _hinted(bad, hint, "here")
-    assert _hinted(bad, object, "here") is bad
-    assert type(_hinted(2, float | None, "here")) is float
+        convert(bad, hint, "here")
+    assert convert(bad, object, "here") is bad
+    assert type(convert(2, float | None, "here")) is float
 
 
 def test_later_tables_win_and_digests_follow(page):

@@ -26,26 +26,34 @@
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
 import fnmatch
 import inspect
-import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from memento import settings
+from memento.arguments import Expected, whole
 from memento.errors import MementoError, SettingError
-from memento.files import storage_errors
 from memento.runner.job import load_body
 from memento.runner.spec import Experiment, Resources
 
 __all__ = ["Overrides", "RunSettings", "SlurmSettings", "from_toml"]
 
 SUBMISSIONS = ("dask-jobqueue", "sbatch")
+_SUBMISSION = Expected(f"one of {', '.join(SUBMISSIONS)}", lambda value: value in SUBMISSIONS)
+_ANY_NUMBER = whole(0)
+_SOME = whole(1, words="a whole number from 1")
+_LINE = Expected(
+    "text, at most one line", lambda value: isinstance(value, str) and "\n" not in value
+)
+_OPTIONS = Expected(
+    'options of sbatch, such as "--exclude=node7"',
+    lambda value: all(text.startswith("-") and "\n" not in text for text in value),
+)
 
 
 @dataclass(frozen=True)
@@ -66,31 +74,19 @@ class SlurmSettings:
         interface: Network interface of scheduler and workers, such as ``"ib0"``.
     """
 
-    submit: str = "dask-jobqueue"
-    jobs: int | None = None
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    directives: tuple[str, ...] = ()
+    submit: Annotated[str, _SUBMISSION] = "dask-jobqueue"
+    jobs: Annotated[int | None, _SOME] = None
+    partition: Annotated[str, _LINE] = ""
+    account: Annotated[str, _LINE] = ""
+    qos: Annotated[str, _LINE] = ""
+    constraint: Annotated[str, _LINE] = ""
+    directives: Annotated[tuple[str, ...], _OPTIONS] = ()
     prologue: tuple[str, ...] = ()
-    python: str = ""
-    interface: str = ""
+    python: Annotated[str, _LINE] = ""
+    interface: Annotated[str, _LINE] = ""
 
     def __post_init__(self) -> None:
-        if self.submit not in SUBMISSIONS:
-            raise SettingError(f"submit is {self.submit!r}; expected one of {_list(SUBMISSIONS)}")
-        if self.jobs is not None and self.jobs < 1:
-            raise SettingError(f"jobs is {self.jobs}; expected 1 or more")
-        for directive in self.directives:
-            if not directive.startswith("-") or "\n" in directive:
-                raise SettingError(
-                    f"directives holds {directive!r}; expected options of sbatch such as "
-                    '"--exclude=node7"'
-                )
-        for name in ("partition", "account", "qos", "constraint", "interface", "python"):
-            if "\n" in getattr(self, name):
-                raise SettingError(f"{name} has more than one line")
+        settings.check(self)
 
 
 @dataclass(frozen=True)
@@ -200,7 +196,23 @@ class RunSettings:
     slurm: SlurmSettings = SlurmSettings()
 
 
-_KEYS = ("results", "experiments", "jobs", "threads", "parameters", "resources", "dask", "slurm")
+@dataclass(frozen=True)
+class _Dask:
+    scheduler: str = ""
+
+
+@dataclass(frozen=True)
+class _File:
+    """What the file holds, by its names."""
+
+    results: str = "results"
+    experiments: tuple[str, ...] = ()
+    jobs: Annotated[int | None, _ANY_NUMBER] = None
+    threads: Annotated[int | None, _SOME] = None
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dask: _Dask = _Dask()
+    slurm: SlurmSettings = SlurmSettings()
 
 
 def from_toml(path: Path) -> RunSettings:
@@ -210,44 +222,18 @@ def from_toml(path: Path) -> RunSettings:
         SettingError: It is no TOML, or a name or a type is wrong; the message lists valid names.
         StorageError: It cannot be read.
     """
-    with storage_errors("read", path):
-        content = path.read_bytes()
-    try:
-        table = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} is no TOML: {error}") from error
-    _check_keys(table, _KEYS, str(path))
-    source = str(path)
-    results = _value(table, "results", "results", source)
-    pages = _value(table, "experiments", ("",), source)
-    dask = _table(table, "dask", source)
-    _check_keys(dask, ("scheduler",), f"{source}: dask")
+    file = settings.build(_File, settings.read(path), str(path))
     return RunSettings(
-        results=path.parent / results,
-        experiments=tuple(path.parent / page for page in pages if page),
-        jobs=_count(table, "jobs", source, least=0),
-        threads=_count(table, "threads", source, least=1),
-        scheduler=_value(dask, "scheduler", "", f"{source}: dask"),
+        results=path.parent / file.results,
+        experiments=tuple(path.parent / page for page in file.experiments),
+        jobs=file.jobs,
+        threads=file.threads,
+        scheduler=file.dask.scheduler,
         overrides=Overrides(
-            _entries(table, "parameters", source), _entries(table, "resources", source), source
+            tuple(file.parameters.items()), tuple(file.resources.items()), str(path)
         ),
-        slurm=_slurm(_table(table, "slurm", source), f"{source}: slurm"),
+        slurm=file.slurm,
     )
-
-
-def _slurm(given: Mapping[str, Any], where: str) -> SlurmSettings:
-    fields = {field.name: field.default for field in dataclasses.fields(SlurmSettings)}
-    _check_keys(given, list(fields), where)
-    values = {
-        name: _value(given, name, ("",) if default == () else default, where)
-        for name, default in fields.items()
-        if name in given and name != "jobs"
-    }
-    values["jobs"] = _count(given, "jobs", where, least=1)
-    try:
-        return SlurmSettings(**values)
-    except SettingError as error:
-        raise SettingError(f"{where}: {error}") from error
 
 
 def _matching(pattern: str, experiments: Mapping[str, Experiment], where: str) -> list[str]:
@@ -284,8 +270,9 @@ def _with_parameters(experiment: Experiment, values: Mapping[str, Any], where: s
             continue
         like = likes[name]
         if like.value is None and like.hint is not None:
-            value = _hinted(value, like.hint, f"{where}.{name}")
-        found = _typed(value, like.value, f"{where}.{name}")
+            found = settings.convert(value, like.hint, f"{where}.{name}")
+        else:
+            found = _like(value, like.value, f"{where}.{name}")
         # What the body does anyway is not asked for: it would make another experiment of it.
         if like.declared or found != like.value:
             changes[name] = found
@@ -349,120 +336,32 @@ def _without_effect(experiment: Experiment, where: str) -> set[str]:
         raise SettingError(f"{where}: {error}") from error
 
 
-def _hinted(value: Any, hint: Any, where: str) -> Any:
-    """A value as annotated; what annotations cannot say is allowed."""
-    options = (
-        typing.get_args(hint)
-        if typing.get_origin(hint) in (typing.Union, types.UnionType)
-        else (hint,)
-    )
-    kinds: set[type] = set()
-    for option in options:
-        kind = typing.get_origin(option) or option
-        if kind is type(None):
-            continue
-        if kind in (collections.abc.Mapping, dict):
-            kind = dict
-        elif kind in (collections.abc.Sequence, list, tuple):
-            kind = list
-        if kind not in _KINDS:
-            return value
-        kinds.add(kind)
-    if type(value) in kinds or not kinds:
-        return value
-    if float in kinds and type(value) is int:
-        return float(value)
-    expected = " or ".join(sorted(_KINDS[kind] for kind in kinds))
-    raise SettingError(f"{where} is {value!r}; expected {expected}")
-
-
 def _with_resources(experiment: Experiment, values: Mapping[str, Any], where: str) -> Experiment:
-    _check_keys(values, [field.name for field in dataclasses.fields(Resources)], where)
+    settings.check_names(values, [field.name for field in dataclasses.fields(Resources)], where)
     try:
         return replace(experiment, resources=replace(experiment.resources, **values))
     except SettingError as error:
         raise SettingError(f"{where}: {error}") from error
 
 
-def _typed(value: Any, like: Any, where: str) -> Any:
+def _like(value: Any, like: Any, where: str) -> Any:
     """A value of the type of the declared one; None is declared where anything is allowed."""
-    if like is None:
-        return value
     if isinstance(like, dict) and isinstance(value, Mapping):
         unknown = [name for name in value if name not in like]
         if unknown and like:
             raise SettingError(
                 f"{where}: there is no entry {unknown[0]!r}; there are {_list(list(like))}"
             )
-        return {
-            **like,
-            **{
-                name: _typed(item, like.get(name), f"{where}.{name}")
-                for name, item in value.items()
-            },
+        given = {
+            name: _like(item, like.get(name), f"{where}.{name}") for name, item in value.items()
         }
-    if isinstance(like, list) and isinstance(value, list):
-        kinds = {type(item) for item in like}
-        sample = like[0] if len(kinds) == 1 and not isinstance(like[0], dict | list) else None
-        return [_typed(item, sample, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(like):
-        raise SettingError(f"{where} is {value!r}; expected {_KINDS[type(like)]}, such as {like!r}")
-    return value
-
-
-_KINDS: dict[type, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a table",
-    tuple: "a list",
-}
-
-
-def _value(table: Mapping[str, Any], key: str, default: Any, where: str) -> Any:
-    if key not in table:
-        return () if default == ("",) else default
-    like = list(default) if isinstance(default, tuple) else default
-    found = _typed(table[key], like, f"{where}: {key}")
-    return tuple(found) if isinstance(found, list) else found
-
-
-def _count(table: Mapping[str, Any], key: str, where: str, *, least: int) -> int | None:
-    value = table.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SettingError(f"{where}: {key} is {value!r}; expected a whole number from {least}")
-    return value
-
-
-def _table(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    found = table.get(key, {})
-    if not isinstance(found, Mapping):
-        raise SettingError(f"{where}: {key} is {found!r}; expected a table [{key}]")
-    return found
-
-
-def _entries(
-    table: Mapping[str, Any], key: str, source: str
-) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    found = _table(table, key, source)
-    for pattern, values in found.items():
-        if not isinstance(values, Mapping):
-            raise SettingError(
-                f'{source}: {key}.{pattern} is {values!r}; expected a table [{key}."GROUP/NAME"]'
-            )
-    return tuple(found.items())
-
-
-def _check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise SettingError(f"{where}: unknown key {key!r}; known are {_list(known)}")
+        return {**like, **given}
+    if like is None:
+        return value
+    kinds = {type(item) for item in like} if isinstance(like, list) else set()
+    plain = len(kinds) == 1 and not kinds & {dict, list}
+    hint = list[kinds.pop()] if plain else type(like)  # type: ignore[misc]
+    return settings.convert(value, hint, where, f", such as {like!r}")
 
 
 def _list(names: Sequence[str], most: int = 12) -> str:

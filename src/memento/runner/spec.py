@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from memento.arguments import number, whole
 from memento.errors import SettingError
+from memento.settings import check
 
 __all__ = ["Experiment", "Resources", "Run", "canonical", "checked", "located", "seed_from"]
 
@@ -28,6 +30,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,149}")
 _NEED = re.compile(r"[A-Za-z0-9*?\[][A-Za-z0-9._+=,@*?!\[\]-]*")
 _BODY = re.compile(r"(?P<module>[^:]*|.*\.py):(?P<function>[A-Za-z_][A-Za-z0-9_]*)")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+_POSITIVE = number(above=0, words="a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,14 @@ class Resources:
         1.0
     """
 
-    threads: int = 1
-    memory_GB: float = 2.0  # noqa: N815 (the unit)
-    hours: float = 1.0
+    threads: Annotated[int, whole(1, words="a whole number from 1")] = 1
+    memory_GB: Annotated[float, _POSITIVE] = 2.0  # noqa: N815 (the unit)
+    hours: Annotated[float, _POSITIVE] = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
-            raise SettingError(f"threads is {self.threads!r}; expected a whole number from 1")
+        check(self)
         for name in ("memory_GB", "hours"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise SettingError(f"{name} is {value!r}; expected a number above 0")
-            if not (math.isfinite(value) and value > 0):
-                raise SettingError(f"{name} is {value}; expected a finite number above 0")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def document(self) -> dict[str, Any]:
         """The same as JSON."""
