@@ -91,9 +91,17 @@ def test_what_is_stored_is_not_computed_again(tmp_path):
     other = [(name, samples.take(range(1, samples.size))) for name, samples in units()]
     with pytest.raises(ForeignError, match="stream = "):  # the same names, other samples
         backtest(other, make, {"a/b": FIFO()}, **settings)
-    next(iter(tmp_path.rglob("*.json"))).write_text("{")
-    with pytest.raises(DamagedError, match="remove it"):
+    damaged = next(tmp_path.rglob("steps.csv"))
+    damaged.write_bytes(damaged.read_bytes().replace(b"0", b"1"))
+    with pytest.raises(DamagedError, match="remove the folder"):
         backtest(units(), make, {"a/b": FIFO()}, **settings)
+
+
+def test_results_of_an_earlier_version_are_refused(tmp_path):
+    (tmp_path / "fifo").mkdir()
+    (tmp_path / "fifo" / "seed-0.json").write_text('{"format": 1}')
+    with pytest.raises(ForeignError, match="earlier version"):
+        backtest(units(), learner, {"fifo": FIFO()}, seeds=1, folder=tmp_path)
 
 
 def test_wrappers():

@@ -33,6 +33,8 @@ __all__ = ["GRACE", "Job", "Outcome", "execute", "main", "thread_environment"]
 
 GRACE = 10.0  # seconds that a body has to end after it was asked to
 _EXITS = {"done": 0, "failed": 1, "elsewhere": 3, "interrupted": 4}
+#: Called with how much is done, of how much, and a note.
+OnReport = Callable[[float, float, str], object]
 _NOISY = ("asyncio", "distributed", "fsspec", "matplotlib", "numba", "PIL", "urllib3")
 
 
@@ -138,7 +140,15 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {**found, "POLARS_MAX_THREADS": str(threads), "VECLIB_MAXIMUM_THREADS": str(threads)}
 
 
-def execute(job: Job, where: str, *, own_process: bool = False, echo: bool = False) -> Outcome:
+def execute(
+    job: Job,
+    where: str,
+    *,
+    own_process: bool = False,
+    echo: bool = False,
+    captured: bool = True,
+    on_report: OnReport | None = None,
+) -> Outcome:
     """Run a job unless it is done or runs already.
 
     Args:
@@ -146,9 +156,12 @@ def execute(job: Job, where: str, *, own_process: bool = False, echo: bool = Fal
         where: The place, for people; the process and the host are added.
         own_process: Whether this process runs nothing else: then all its output goes to the log.
         echo: Otherwise: whether output is shown as well as logged.
+        captured: Otherwise: whether output goes to the log, and what the body raises as well. If
+            not, both are left alone.
+        on_report: Called with what the body reports of its progress.
 
     Returns:
-        How it ended. What a body raises is no error of this function: the log holds it.
+        How it ended. What a captured body raises is no error of this function: the log holds it.
 
     Raises:
         ForeignError: The folder of results holds something else.
@@ -168,15 +181,19 @@ def execute(job: Job, where: str, *, own_process: bool = False, echo: bool = Fal
             where = f"{where}, process {os.getpid()} on {socket.gethostname()}"
             attempt = Attempt(place, job.experiment.document(), job.digest, where)
             attempt.begin()
-            with place.log.open("a", encoding="utf-8", buffering=1) as log:
-                capture = _own_output(log) if own_process else _shared_output(log, echo)
-                with capture, _logging(job.debug), _Pulse(attempt, own_process) as pulse:
-                    return _attempt(job, attempt, pulse)
+            with contextlib.ExitStack() as around:
+                if captured:
+                    log = around.enter_context(place.log.open("a", encoding="utf-8", buffering=1))
+                    capture = _own_output(log) if own_process else _shared_output(log, echo)
+                    around.enter_context(capture)
+                    around.enter_context(_logging(job.debug))
+                pulse = around.enter_context(_Pulse(attempt, own_process, on_report))
+                return _attempt(job, attempt, pulse, captured)
     except LockedError:
         return Outcome("elsewhere")
 
 
-def _attempt(job: Job, attempt: Attempt, pulse: _Pulse) -> Outcome:
+def _attempt(job: Job, attempt: Attempt, pulse: _Pulse, captured: bool) -> Outcome:
     logger = logging.getLogger("memento.runner")
     logger.info("%s, attempt %d, %d thread(s)", job.key, attempt.number, job.threads)
     try:
@@ -188,10 +205,12 @@ def _attempt(job: Job, attempt: Attempt, pulse: _Pulse) -> Outcome:
         logger.warning("interrupted")
         return Outcome("interrupted", "interrupted")
     except BaseException as error:
-        traceback.print_exception(error.with_traceback(_of_body(error)))
         lines = str(error).strip().splitlines()
         summary = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         attempt.fail(summary)
+        if not captured:
+            raise
+        traceback.print_exception(error.with_traceback(_of_body(error)))
         return Outcome("failed", summary)
     logger.info("done")
     return Outcome("done")
@@ -257,8 +276,9 @@ def _of_body(error: BaseException) -> Any:
 class _Pulse:
     """A thread that gives signs of life and listens for a request to stop."""
 
-    def __init__(self, attempt: Attempt, obeys: bool) -> None:
+    def __init__(self, attempt: Attempt, obeys: bool, on_report: OnReport | None) -> None:
         self._attempt = attempt
+        self._on_report = on_report
         self._obeys = obeys
         self._progress: tuple[float, float, str] | None = None
         self._ended = threading.Event()
@@ -267,6 +287,8 @@ class _Pulse:
     def report(self, done: float, total: float, note: str) -> None:
         self._progress = (done, total, note)
         self._attempt.beat(self._progress)
+        if self._on_report is not None:
+            self._on_report(done, total, note)
 
     def __enter__(self) -> _Pulse:
         self._thread.start()

@@ -25,7 +25,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -604,10 +604,13 @@ def write_table(folder: Path, name: str, columns: Mapping[str, Any]) -> None:
             raise SettingError(f"table {name!r} ends with {path.suffix!r}; use .parquet or .csv")
 
 
-def read_table(path: Path) -> dict[str, np.ndarray]:
+def read_table(path: Path, text: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Columns of a table by name.
 
-    Columns of a CSV file are integers or floats where all values are, strings otherwise.
+    Args:
+        path: A ``.parquet`` or ``.csv`` file.
+        text: Columns that are strings whatever they look like. Others of a CSV file are integers or
+            floats where all values are, strings otherwise.
 
     Raises:
         StorageError: The file cannot be read.
@@ -622,7 +625,11 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
     names, values = rows[0], rows[1:]
-    return {name: _typed([row[i] for row in values]) for i, name in enumerate(names)}
+    columns = {name: [row[i] for row in values] for i, name in enumerate(names)}
+    return {
+        name: np.array(column, np.str_) if name in text else _typed(column)
+        for name, column in columns.items()
+    }
 
 
 def tables(root: Path, group: str, file: str) -> dict[str, np.ndarray]:

@@ -1,11 +1,13 @@
 """Arms (a policy, a trigger, a wrapper of the learner) and seeds over a stream, in pairs.
 
-`judges` says how good a model was on a unit, `intervals` how sure a difference is, and `engine`
-runs the arms.
+`judges` says how good a model was on a unit, `intervals` how sure a difference is, `engine`
+compares arms, and `runs` is how any comparison gets its runs done: in this process or in several,
+each once.
 """
 
 from memento.study.engine import Backtest, backtest
 from memento.study.intervals import Gain, paired
 from memento.study.judges import measures
+from memento.study.runs import difference, run_all
 
-__all__ = ["Backtest", "Gain", "backtest", "measures", "paired"]
+__all__ = ["Backtest", "Gain", "backtest", "difference", "measures", "paired", "run_all"]

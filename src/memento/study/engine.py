@@ -5,40 +5,61 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
 from memento import arguments
-from memento.errors import DamagedError, ForeignError, SettingError
-from memento.files import atomic_write, digest, local_path, storage_errors
-from memento.learner import Learner, digest_of_state
-from memento.loop import Moment, run
+from memento.errors import ForeignError, MementoError, SettingError
+from memento.files import digest, local_path
+from memento.learner import Checkpointable, Learner, digest_of_state
+from memento.loop import Moment, table
+from memento.loop import run as run_loop
 from memento.memory import Memory
-from memento.policies import FIFO, Policy, Reservoir
+from memento.policies import FIFO, Policy, Reservoir, policy_from_settings
 from memento.retrain import Every, Trigger
+from memento.retrain import trigger as make_trigger
 from memento.samples import Samples
 from memento.study.intervals import Gain, paired
 from memento.study.judges import measures
+from memento.study.runs import Progress, run_all
+from memento.study.sending import Units, receive, send
 
-__all__ = ["Backtest", "backtest"]
+if TYPE_CHECKING:
+    from memento.runner.spec import Run
 
-_FORMAT = 1
+__all__ = ["Backtest", "backtest", "course"]
+
 _WARM_UP = 3  # units before the first that counts
 _RANDOM = "random"
+_TABLE = "steps.csv"
 
 Wrapper = Callable[[Learner], Learner]
-Progress = Callable[[int, int, str], object]
 
 
 class _Arm(NamedTuple):
     policy: Policy
     trigger: Trigger
     wrapper: Wrapper | None
+    wrapped: str = ""
+
+
+class _Given(NamedTuple):
+    """What the runs of a study in this process are made of."""
+
+    stream: Iterable[tuple[str, Any]]
+    make_learner: Callable[[int], Learner]
+    arms: Mapping[str, _Arm]
+
+
+#: By a name of its own, what `course` is called for in this process.
+_GIVEN: dict[str, _Given] = {}
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,21 @@ class _Course:
     scores: list[dict[str, float]]
     trainings: int
     seconds: float
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray]) -> _Course:
+        """From the table of its steps."""
+        counted = np.flatnonzero(columns["counted"])
+        prefix = "score_"
+        scores = {n.removeprefix(prefix): c for n, c in columns.items() if n.startswith(prefix)}
+        seconds = columns["seconds"].astype(np.float64)
+        known = seconds[~np.isnan(seconds)]  # those of steps before a stop are not
+        return cls(
+            [str(columns["name"][i]) for i in counted],
+            [{n: float(c[i]) for n, c in scores.items() if not np.isnan(c[i])} for i in counted],
+            int(columns["trained"].sum()),
+            float(known.mean() * len(seconds)) if len(known) else math.nan,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +120,7 @@ def backtest(
     baseline: str = _RANDOM,
     group: str | None = None,
     folder: str | Path | None = None,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Backtest:
     """Compare ways to remember and to retrain on a stream that is known.
@@ -104,14 +141,21 @@ def backtest(
         seeds: How many, or which ones.
         baseline: Name of an arm, or of a policy: then its arm with the first trigger.
         group: Column of groups, for the measure ``worst_group``; see `measures`.
-        folder: Results of each arm and seed are kept there and not computed again, so that
-            a comparison which was stopped goes on. They know the stream, policies and triggers,
-            not the code of learners and wrappers: take another folder when that changes.
-        progress: Called with runs done, runs in all, and the name of the last one.
+        folder: Results of each arm and seed are kept there, in the layout of experiments, and not
+            computed again, so that a comparison which was stopped goes on where it was: within an
+            arm, too, if the learner has ``state`` and ``restore``. They know the stream, policies
+            and triggers, not the code of learners and wrappers: take another folder when that
+            changes.
+        workers: Processes at a time. For more than one, ``make_learner`` and wrappers are functions
+            or classes of modules; policies and triggers have a ``kind``.
+        progress: Called in the beginning, and after each run, with runs done, runs in all, and the
+            name of the last one.
 
     Raises:
-        SettingError: There is no such baseline, nothing to compare, or no unit counts.
+        SettingError: There is no such baseline, nothing to compare, or no unit counts; or something
+            cannot be sent to other processes.
         ForeignError: The folder is of another comparison.
+        DamagedError: Results in it are damaged.
 
     Example:
         >>> from memento.testing import ConstantLearner, ToyStream
@@ -126,32 +170,146 @@ def backtest(
     reference = _reference(arms, baseline)
     if iter(stream) is stream:
         stream = list(stream)
+    given = _Given(stream, make_learner, arms)
+    runs = list(itertools.product(arms, numbers))
+    about: dict[str, Any] = {"capacity": capacity, "group": group}
+    if folder is None and workers == 1:
+        tables = []
+        for done, (name, seed) in enumerate(runs, 1):
+            tables.append(_steps(given, name, seed, **about))
+            if progress is not None:
+                progress(done, len(runs), f"{name}, seed {seed}")
+        return _compared(runs, tables, reference, None)
     place = None if folder is None else local_path(folder, "folder")
-    identity = None if place is None else _identity(stream)
-    courses: dict[str, list[_Course]] = {name: [] for name in arms}
-    runs = list(itertools.product(arms.items(), numbers))
-    for done, ((name, arm), seed) in enumerate(runs, 1):
-        about = {
-            "policy": arm.policy.settings(),
-            "trigger": arm.trigger.settings(),
-            "capacity": capacity,
-            "group": group,
-            "stream": identity,
-        }
-        path = None if place is None else place / quote(name, safe="+") / f"seed-{seed}.json"
-        course = None if path is None else _read(path, about)
-        if course is None:
-            learner = make_learner(seed)
-            learner = learner if arm.wrapper is None else arm.wrapper(learner)
-            course = _course(
-                stream, Memory(capacity, arm.policy, seed=seed), learner, arm, seed, group
+    with tempfile.TemporaryDirectory(prefix="memento-study-") as scratch:
+        tables = _through_runner(
+            given, runs, about, place or Path(scratch), workers, Path(scratch), progress
+        )
+    return _compared(runs, tables, reference, place)
+
+
+def _through_runner(
+    given: _Given,
+    runs: Sequence[tuple[str, int]],
+    about: Mapping[str, Any],
+    place: Path,
+    workers: int,
+    scratch: Path,
+    progress: Progress | None,
+) -> list[dict[str, np.ndarray]]:
+    """The tables of steps of all runs, in order; what is in the folder is not computed again."""
+    from memento.runner.results import read_table
+    from memento.runner.spec import Experiment
+
+    if any(place.glob("*/seed-*.json")):
+        raise ForeignError(
+            f"{place} holds results of an earlier version, which this one does not read; give "
+            "another folder"
+        )
+    stream = _identity(given.stream)
+    key = uuid.uuid4().hex
+    if workers > 1:
+        sent = scratch / "sent"
+        sent.mkdir()
+        key = str(sent)
+        functions = {f"+{arm.wrapped}": arm.wrapper for arm in given.arms.values()}
+        kinds = [kind for arm in given.arms.values() for kind in (arm.policy, arm.trigger)]
+        for arm in given.arms.values():
+            _check_storable(arm)
+        send(sent, given.stream, {"make_learner": given.make_learner, **functions}, kinds)
+    experiments = [
+        Experiment(
+            "backtest",
+            _experiment_name(name, seed),
+            "memento.study.engine:course",
+            {
+                "arm": name,
+                "seed": seed,
+                "policy": given.arms[name].policy.settings(),
+                "trigger": given.arms[name].trigger.settings(),
+                "wrapper": given.arms[name].wrapped,
+                **about,
+                "stream": stream,
+                "given": key,
+            },
+        )
+        for name, seed in runs
+    ]
+    _GIVEN[key] = given
+    try:
+        outputs = run_all(experiments, place, workers=workers, places=("given",), progress=progress)
+    finally:
+        del _GIVEN[key]
+    return [read_table(outputs[e.key] / _TABLE, text=("name",)) for e in experiments]
+
+
+def course(
+    run: Run,
+    *,
+    arm: str,
+    seed: int,
+    policy: Mapping[str, Any],
+    trigger: Mapping[str, Any],
+    wrapper: str,
+    capacity: int,
+    group: str | None,
+    stream: str,
+    given: str,
+) -> None:
+    """The body of a run: one arm with one seed; writes ``steps.csv``.
+
+    Args:
+        run: Where to.
+        arm: Its name.
+        seed: Of memory, learner and trigger.
+        policy: Its settings.
+        trigger: Its settings.
+        wrapper: Name of a wrapper; empty for none.
+        capacity: Samples in memory.
+        group: Column of groups, or None.
+        stream: A digest, by which results of another stream are told apart.
+        given: Where the stream and functions are: a folder that was sent, or what this process has.
+    """
+    task = _GIVEN.get(given)
+    if task is None:
+        functions = receive(Path(given))
+        made = _Arm(
+            policy_from_settings(policy), make_trigger(**trigger), functions[f"+{wrapper}"], wrapper
+        )
+        task = _Given(Units(Path(given)), functions["make_learner"], {arm: made})
+    table = _steps(
+        task, arm, seed, capacity=capacity, group=group, checkpoint=run.checkpoint / "loop"
+    )
+    run.write(_TABLE, table)
+
+
+def _check_storable(arm: _Arm) -> None:
+    """Raise unless another process can make an equal policy and trigger from their settings."""
+    for what, value, make in (
+        ("policy", arm.policy, policy_from_settings),
+        ("trigger", arm.trigger, lambda settings: make_trigger(**settings)),
+    ):
+        settings = json.loads(json.dumps(value.settings()))
+        try:
+            equal = make(settings).settings() == value.settings()
+        except (SettingError, TypeError) as error:
+            raise SettingError(
+                f"{what} {value!r} cannot be sent to other processes ({error}); give its class a "
+                "kind, or run with workers=1"
+            ) from error
+        if not equal:
+            raise SettingError(
+                f"{what} {value!r}: its settings do not make an equal one; give fields that are "
+                "JSON values, or run with workers=1"
             )
-            if path is not None:
-                _write(path, about, course)
-        courses[name].append(course)
-        if progress is not None:
-            progress(done, len(runs), f"{name}, seed {seed}")
-    return _compared(courses, reference, place)
+
+
+def _experiment_name(arm: str, seed: int) -> str:
+    """A name that is a folder's as well; different ones for different arms."""
+    text = quote(arm, safe="+,=").replace("%", "@").replace("~", "@7E")
+    if len(text) > 100:
+        text = f"{text[:60]}@{digest(arm.encode())[:16]}"
+    return f"seed-{seed}-{text}"
 
 
 def _identity(stream: Iterable[tuple[str, Any]]) -> str:
@@ -195,7 +353,7 @@ def _arms(
         policies.items(), triggers.items(), [("", None), *(wrappers or {}).items()]
     ):
         name = policy + (f"/{trigger}" if len(triggers) > 1 else "")
-        arms[name + (f"+{wrapper}" if wrapper else "")] = _Arm(chosen, decides, wrap)
+        arms[name + (f"+{wrapper}" if wrapper else "")] = _Arm(chosen, decides, wrap, wrapper)
     return arms
 
 
@@ -206,31 +364,70 @@ def _reference(arms: Mapping[str, _Arm], baseline: str) -> str:
     raise SettingError(f"baseline {baseline!r} is no arm; there are {', '.join(arms)}")
 
 
-def _course(
-    stream: Iterable[tuple[str, Any]],
-    memory: Memory,
-    learner: Learner,
-    arm: _Arm,
+def _steps(
+    given: _Given,
+    name: str,
     seed: int,
+    *,
+    capacity: int,
     group: str | None,
-) -> _Course:
+    checkpoint: Path | None = None,
+) -> dict[str, np.ndarray]:
+    """The steps of one run, as columns: those of `loop.table`, ``seconds`` and ``counted``."""
+    arm = given.arms[name]
+    learner = given.make_learner(seed)
+    learner = learner if arm.wrapper is None else arm.wrapper(learner)
+
     def judge(moment: Moment) -> Mapping[str, float]:
         label, classes = getattr(learner, "label", "y"), getattr(learner, "classes_", None)
         return measures(moment.samples, label, group, classes)
 
-    steps = list(run(stream, memory, learner, arm.trigger, judge={"before": judge}, rng=seed))
-    counted = [step for step in steps[_WARM_UP:] if not (step.missing or step.late)]
-    return _Course(
-        [step.name for step in counted],
-        [dict(step.scores) for step in counted],
-        sum(step.trained for step in steps),
-        sum(sum(step.seconds.values()) for step in steps),
+    steps = list(
+        run_loop(
+            given.stream,
+            Memory(capacity, arm.policy, seed=seed),
+            learner,
+            arm.trigger,
+            judge={"before": judge},
+            checkpoint=checkpoint if _can_be_saved(learner) else None,
+            rng=seed,
+        )
     )
+    counted = [i >= _WARM_UP and not (s.missing or s.late) for i, s in enumerate(steps)]
+    seconds = [math.nan if s.restored else sum(s.seconds.values()) for s in steps]
+    columns = dict(table(steps)) if steps else {}
+    for flag in ("due", "trained", "frozen", "missing", "late"):
+        if flag in columns:
+            columns[flag] = columns[flag].astype(np.int64)
+    return {
+        **columns,
+        "name": np.array([str(step.name) for step in steps], np.str_),
+        "trained": np.array([step.trained for step in steps], np.int64),
+        "counted": np.array(counted, np.int64),
+        "seconds": np.array(seconds, np.float64),
+    }
+
+
+def _can_be_saved(learner: Learner) -> bool:
+    """Whether a run may stop on the way; others begin again."""
+    if not isinstance(learner, Checkpointable):
+        return False
+    try:
+        getattr(learner, "check_checkpoint", lambda: None)()
+    except MementoError:
+        return False
+    return True
 
 
 def _compared(
-    courses: Mapping[str, Sequence[_Course]], reference: str, folder: Path | None
+    runs: Sequence[tuple[str, int]],
+    tables: Sequence[Mapping[str, np.ndarray]],
+    reference: str,
+    folder: Path | None,
 ) -> Backtest:
+    courses: dict[str, list[_Course]] = {}
+    for (name, _), columns in zip(runs, tables, strict=True):
+        courses.setdefault(name, []).append(_Course.of(columns))
     units = courses[reference][0].units
     if not units:
         raise SettingError(
@@ -252,11 +449,9 @@ def _compared(
         gain = Gain(0.0, 0.0, 0.0) if arm == reference else paired(values - others)
         rows.append((arm, measure, float(known.mean()) if len(known) else math.nan, *gain))
     header = ("arm", "measure", "value", "gain", "low", "high")
-    columns: dict[str, Any] = (
-        dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
-    )
+    found: dict[str, Any] = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
     return Backtest(
-        Samples({name: list(column) for name, column in columns.items()}),
+        Samples({name: list(column) for name, column in found.items()}),
         reference,
         tuple(units),
         {arm: float(np.mean([c.trainings for c in several])) for arm, several in courses.items()},
@@ -267,33 +462,3 @@ def _compared(
 def _values(courses: Sequence[_Course], measure: str) -> np.ndarray:
     """``(seeds, units)``; NaN where it could not be told."""
     return np.array([[s.get(measure, math.nan) for s in c.scores] for c in courses])
-
-
-def _read(path: Path, about: Mapping[str, Any]) -> _Course | None:
-    """What is stored; None if nothing is."""
-    with storage_errors("read a result", path):
-        if not path.is_file():
-            return None
-        text = path.read_bytes()
-    try:
-        document = json.loads(text)
-        stored, course = document["about"], _Course(**document["course"])
-        version = document["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(
-            f"{path} is no result ({error!r}); remove it, and it is computed again"
-        ) from error
-    for name, value in json.loads(json.dumps({**about})).items():
-        if version != _FORMAT or stored.get(name) != value:
-            raise ForeignError(
-                f"{path}: made with {name} = {stored.get(name)!r}, now asked for with {value!r}; "
-                "give another folder"
-            )
-    return course
-
-
-def _write(path: Path, about: Mapping[str, Any], course: _Course) -> None:
-    document = {"format": _FORMAT, "about": about, "course": vars(course)}
-    with storage_errors("write a result", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(document, indent=1).encode())

@@ -3,9 +3,11 @@
 # ruff: noqa: D102 (the base class documents what is overridden)
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from memento.runner.executors import Executor
@@ -22,13 +24,23 @@ class ProcessExecutor(Executor):
 
     Args:
         echo: Whether output of the bodies is shown as well as logged.
+        captured: Whether output is logged at all, and errors of the bodies become outcomes. If not,
+            both are left alone, and so are threads.
+        on_report: Called with the key of a job and what its body reports of its progress.
     """
 
     name = "this process"
 
-    def __init__(self, echo: bool = False) -> None:
+    def __init__(
+        self,
+        echo: bool = False,
+        *,
+        captured: bool = True,
+        on_report: Callable[[str, float, float, str], object] | None = None,
+    ) -> None:
         self._echo = echo
-        self._ended: list[tuple[str, Outcome]] = []
+        self._captured = captured
+        self._on_report = on_report
         self._next: Job | None = None
 
     def free(self) -> int:
@@ -42,15 +54,11 @@ class ProcessExecutor(Executor):
         job, self._next = self._next, None
         if job is None:
             return []
-        before = dict(os.environ)
-        restore = _bound(job.threads)
-        os.environ.update(thread_environment(job.threads))
-        try:
-            outcome = execute(job, self.name, echo=self._echo)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            restore()
+        tell = None if self._on_report is None else functools.partial(self._on_report, job.key)
+        with _bounded(job.threads) if self._captured else contextlib.nullcontext():
+            outcome = execute(
+                job, self.name, echo=self._echo, captured=self._captured, on_report=tell
+            )
         if outcome.state == "interrupted":
             raise KeyboardInterrupt
         return [(job.key, outcome)]
@@ -59,8 +67,9 @@ class ProcessExecutor(Executor):
         self._next = None
 
 
-def _bound(threads: int) -> Callable[[], None]:
-    """Bound the threads of what is loaded; returns what puts it back."""
+@contextlib.contextmanager
+def _bounded(threads: int) -> Iterator[None]:
+    """Bound the threads of what is loaded, and of what the body starts."""
     undo: list[tuple[Callable[[int], Any], int]] = []
     numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
     if numba is not None:
@@ -69,9 +78,12 @@ def _bound(threads: int) -> Callable[[], None]:
     if torch is not None:
         undo.append((torch.set_num_threads, torch.get_num_threads()))
         torch.set_num_threads(threads)
-
-    def restore() -> None:
+    before = dict(os.environ)
+    os.environ.update(thread_environment(threads))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
         for change, value in undo:
             change(value)
-
-    return restore
