@@ -30,7 +30,7 @@ LAYERS = [
     ["arrow"],
     ["columns"],
     ["files", "guarded", "samples", "_kernels"],
-    ["batching", "missing", "settings"],
+    ["batching", "days", "missing", "settings"],
     ["arrivals", "scores"],
     ["distances"],
     ["density"],

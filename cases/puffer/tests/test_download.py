@@ -23,10 +23,9 @@ import misbehaving as web
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from misbehaving import Resource
 
+from memento.days import parse_days
 from memento.errors import (
     DamagedError,
     ForeignError,
@@ -46,7 +45,6 @@ from memento_puffer.data.download import (
     Record,
     download,
     known_missing,
-    parse_days,
 )
 from memento_puffer.data.schema import TABLES, Day, range_of, write_day
 
@@ -149,37 +147,6 @@ class FakeTime:
     def sleep(self, seconds):
         self.slept.append(seconds)
         self.seconds += seconds
-
-
-# Days.
-
-
-def test_days_are_parsed():
-    assert parse_days("2021-10-17") == ("2021-10-17",)
-    assert parse_days(["2021-10-18..2021-10-20", " 2021-10-17 , 2021-10-19"]) == (
-        *("2021-10-17", "2021-10-18", "2021-10-19", "2021-10-20"),
-    )
-    assert parse_days("2024-02-28..2024-03-01")[1] == "2024-02-29"
-
-
-@pytest.mark.parametrize(
-    "bad",
-    ["", "2021-02-30", "2021-10-17..", "..2021-10-17", "2021-10-18..2021-10-17", "2021-10-17...",
-     "17.10.2021", "2021-1-7", "0001-01-01..9999-12-30", "2021-10-17..2021-10-18..2021-10-19",
-     [], [20211017], ["2021-10-17", None], "9999-12-31"],
-)  # fmt: skip
-def test_days_that_do_not_exist_are_refused(bad):
-    with pytest.raises(SettingError):
-        parse_days(bad)
-
-
-@given(st.dates(dt.date(2019, 1, 1), dt.date(2024, 1, 1)), st.integers(0, 400))
-def test_a_range_has_every_day_once(first, count):
-    last = first + dt.timedelta(days=count)
-    found = parse_days(f"{first}..{last}")
-    assert (found[0], found[-1], len(found)) == (str(first), str(last), count + 1)
-    assert list(found) == sorted(set(found))
-    assert parse_days(reversed(found)) == found
 
 
 def test_what_is_known_to_be_missing():

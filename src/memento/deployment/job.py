@@ -17,7 +17,6 @@ import contextlib
 import datetime as dt
 import json
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any
 
 from memento import missing
 from memento.arguments import shown
+from memento.days import day_of, is_day
 from memento.deployment.gate import annotated, judge
 from memento.deployment.models import Models, first_line
 from memento.deployment.publication import Publication
@@ -55,17 +55,6 @@ Reader = Callable[[Path, Sequence[str], str, Sequence[str]], Samples]
 _FORMAT, _VERSION = "memento-deployment", 1
 _SETTINGS = "deployment.json"
 _ENDINGS = (".parquet", ".csv")
-_DAY = re.compile(r"(19|20)\d\d-\d\d-\d\d")
-
-
-def _is_day(text: str) -> bool:
-    if not _DAY.fullmatch(text):
-        return False
-    try:
-        dt.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 class Deployment:
@@ -153,7 +142,7 @@ class Deployment:
             StorageError: The folder of days is not there, or the state cannot be written.
             LockedError: Another run is at work.
         """
-        if until is not None and not _is_day(until):
+        if until is not None and not is_day(until):
             raise SettingError(f"--day is {shown(until)}; expected a day such as 2026-01-07")
         with self._lock(), _without_warnings():
             models, files = Models(self.settings), self._files()
@@ -230,7 +219,7 @@ class Deployment:
         files: dict[str, list[Path]] = {}
         with storage_errors("read", folder):
             for path in sorted(folder.iterdir()):
-                if path.suffix in _ENDINGS and _is_day(path.stem) and path.is_file():
+                if path.suffix in _ENDINGS and is_day(path.stem) and path.is_file():
                     files.setdefault(path.stem, []).append(path)
         return files
 
@@ -301,7 +290,7 @@ class _VariantJob:
         known = self._state.days
         if not known:
             return []
-        date = dt.date.fromisoformat(self._state.last or min(known)) + dt.timedelta(days=1)
+        date = day_of(self._state.last or min(known)) + dt.timedelta(days=1)
         found = []
         while (name := date.isoformat()) < day:
             if name not in files and name not in known:

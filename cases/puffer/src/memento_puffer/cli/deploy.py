@@ -122,8 +122,8 @@ def run(
     again by the next run, 2 wrong use, 3 today's data is not there yet, 4 done but a person should
     look, 5 another run is at work.
     """
+    from memento.days import day_of
     from memento_puffer.deployment.deploy import DayFolders, Deployment
-    from memento_puffer.deployment.deploy_settings import day_of
 
     now = dt.datetime.now(dt.UTC).date() if today is None else day_of(today, "--today")
     deployment = Deployment(state)
@@ -246,9 +246,9 @@ def record(
     The deployment of 2022 and 2023 as it was published, and one's own, in the same table and
     figure.
     """
+    from memento.days import day_of
     from memento_puffer.deployment import record as case
     from memento_puffer.deployment.deploy import Deployment
-    from memento_puffer.deployment.deploy_settings import day_of
 
     published = not source.is_dir()
     whole = case.read_record(source) if published else Deployment(source).table()

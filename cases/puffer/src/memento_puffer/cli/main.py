@@ -207,7 +207,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Let viewers stream for days, and write what Puffer would have published of them."""
-    from memento_puffer.data.download import parse_days
+    from memento.days import parse_days
     from memento_puffer.data.release import write_simulated_day
     from memento_puffer.streaming import calibration
     from memento_puffer.streaming.paths import TracePaths
@@ -290,7 +290,7 @@ def _schemes(names: str, models: Sequence[str]) -> list[Scheme]:
 
 
 def _shift(text: str, first: str) -> Shift:
-    from memento_puffer.data.download import parse_days
+    from memento.days import parse_days
     from memento_puffer.streaming.traces import Shift
 
     kinds: dict[str, Callable[[int], Shift]] = {
@@ -497,7 +497,7 @@ def _policy(name: str, predictions: bool) -> Policy:
 
 def _stored(days: str, source: Path, skip_missing: bool) -> list[Any]:
     """For each day a function that reads its features."""
-    from memento_puffer.data.download import parse_days
+    from memento.days import parse_days
     from memento_puffer.data.features import Features
     from memento_puffer.data.schema import Day
 
@@ -621,7 +621,7 @@ def _present(
     days: str, source: Path, skip_missing: bool, check: Callable[[Day], None]
 ) -> list[tuple[str, Day]]:
     """The days, found and checked before anything is computed."""
-    from memento_puffer.data.download import parse_days
+    from memento.days import parse_days
     from memento_puffer.data.schema import Day
 
     found = []

@@ -226,7 +226,7 @@ class _Stored:
 
 def _days(days: str, source: Path, skip_missing: bool, store: Path) -> dict[str, _Stored]:
     """Days by name; features of raw ones are stored when they are asked for."""
-    from memento_puffer.data.download import parse_days
+    from memento.days import parse_days
     from memento_puffer.data.features import Features, features_of
     from memento_puffer.data.schema import Day
 

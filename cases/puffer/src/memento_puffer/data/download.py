@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from memento.days import parse_days
 from memento.errors import DamagedError, ForeignError, SettingError
 from memento.files import Lock, atomic_write, clear_temporaries, digest, storage_errors
 from memento_puffer.data.archives import (
@@ -59,7 +60,6 @@ __all__ = [
     "Record",
     "download",
     "known_missing",
-    "parse_days",
 ]
 
 DATA_URL = "https://storage.googleapis.com/puffer-data-release/"
@@ -70,49 +70,9 @@ DEFAULT_KINDS = (*TABLES, SETTINGS)
 STATES = ("fetched", "present", "missing", "late", "failed")
 # From this day on, video_sent and video_acked say themselves what buf_video_sent says.
 _BUFFER_IN_SENT = "2021-06-12"
-_MOST_DAYS = 10_000
 _MOST_VERSIONS = 20  # of a day's model
 _HEADER = 1 << 16  # no header is longer
 _FORM = 1
-
-
-def parse_days(days: str | Iterable[str]) -> tuple[str, ...]:
-    """Days from a text such as "2021-10-17", "2021-10-17..2021-10-23", or several of them.
-
-    Args:
-        days: One or more; in a text also with commas between. Both ends of a range belong to it.
-
-    Returns:
-        Each day once, in order.
-
-    Raises:
-        SettingError: A day that does not exist, a range that runs backwards, none or more than
-            10,000 days.
-
-    Example:
-        >>> parse_days("2022-02-27..2022-03-01, 2021-10-17")
-        ('2021-10-17', '2022-02-27', '2022-02-28', '2022-03-01')
-    """
-    texts = [days] if isinstance(days, str) else list(days)
-    found: set[str] = set()
-    for text in texts:
-        if not isinstance(text, str):
-            raise SettingError(f"day {text!r}; give a text such as 2021-10-17")
-        for item in text.split(","):
-            first, dots, last = (part.strip() for part in item.strip().partition(".."))
-            last = last if dots else first
-            for day in (first, last):
-                range_of(day)
-            start, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
-            if end < start:
-                raise SettingError(f"{item.strip()!r} runs backwards; write {last}..{first}")
-            if (end - start).days >= _MOST_DAYS:
-                raise SettingError(f"{item.strip()!r} has more than {_MOST_DAYS:,} days")
-            count = (end - start).days + 1
-            found |= {str(start + dt.timedelta(days=i)) for i in range(count)}
-    if not found or len(found) > _MOST_DAYS:
-        raise SettingError(f"{len(found):,} days; give between 1 and {_MOST_DAYS:,}")
-    return tuple(sorted(found))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memento.days import day_of
 from memento.errors import (
     DamagedError,
     ForeignError,
@@ -226,13 +227,8 @@ def range_of(day: str) -> str:
         >>> range_of("2022-02-28")
         '2022-02-28T11_2022-03-01T11'
     """
-    try:
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day):
-            raise ValueError("not of the form YYYY-MM-DD")
-        first = dt.date.fromisoformat(day)
-        return f"{first}T11_{first + dt.timedelta(days=1)}T11"
-    except (ValueError, OverflowError) as error:
-        raise SettingError(f"day {day!r}: {error}; give a day such as 2021-10-17") from error
+    first = day_of(day)
+    return f"{first}T11_{first + dt.timedelta(days=1)}T11"
 
 
 @contextlib.contextmanager

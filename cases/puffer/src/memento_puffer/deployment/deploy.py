@@ -45,6 +45,7 @@ from typing import Any
 import numpy as np
 
 from memento import snapshot
+from memento.days import day_of
 from memento.density import batch_densities
 from memento.errors import (
     DamagedError,
@@ -66,7 +67,6 @@ from memento_puffer.deployment.deploy_settings import (
     DeploymentSettings,
     Gate,
     Variant,
-    day_of,
     is_of,
 )
 from memento_puffer.deployment.publish import (

@@ -7,7 +7,6 @@ file is ever taken for something else.
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import types
 import typing
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 from memento.coverage import Estimator
 from memento.density import SampleSpace
 from memento.distances import JensenShannon
-from memento.errors import MementoError, SettingError
+from memento.errors import SettingError
 from memento.memory import Memory
 from memento.policies import Policy, named_policies, policy_from_settings
 from memento.retrain import OnCoverage
@@ -29,7 +28,6 @@ __all__ = [
     "DeploymentSettings",
     "Gate",
     "Variant",
-    "day_of",
     "default_variants",
     "is_of",
     "puffer_policy",
@@ -368,21 +366,3 @@ def is_of(kind: Any, value: Any) -> bool:
     if kind is float:
         return isinstance(value, (int, float))
     return isinstance(value, typing.get_origin(kind) or kind)
-
-
-def day_of(text: Any, where: str = "day", error: type[MementoError] = SettingError) -> dt.date:
-    """A date from text such as 2022-09-20, and from nothing else.
-
-    Raises:
-        SettingError: Text of another form (or the error asked for).
-
-    Example:
-        >>> day_of("2022-09-20")
-        datetime.date(2022, 9, 20)
-    """
-    try:
-        if not isinstance(text, str) or len(text) != 10:
-            raise ValueError("not of the form YYYY-MM-DD")
-        return dt.date.fromisoformat(text)
-    except ValueError as reason:
-        raise error(f"{where} is {text!r} ({reason}); expected a day such as 2022-09-20") from None

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from memento.days import day_of
 from memento.errors import DamagedError, ForeignError
 from memento.files import storage_errors
 from memento.samples import Samples
-from memento_puffer.deployment.deploy_settings import day_of
 
 __all__ = ["COLUMNS", "NEW_METRIC", "between", "read_record", "summary"]
 

@@ -15,7 +15,6 @@ experiment in video streaming", NSDI 2020.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from memento.days import days_from
 from memento.errors import SchemaError, SettingError
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS, Features, features_and_chunks
@@ -331,8 +331,7 @@ def _name(day: Day) -> str:
 
 
 def _follows(first: Day, second: Day) -> bool:
-    one, two = (dt.date.fromisoformat(_name(day)) for day in (first, second))
-    return two - one == dt.timedelta(days=1)
+    return days_from(_name(first), 2)[1] == _name(second)
 
 
 def _floats(column: pl.Series) -> Floats:

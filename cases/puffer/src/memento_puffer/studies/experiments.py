@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memento import snapshot
+from memento.days import day_of, days_from
 from memento.errors import DamagedError, SettingError, StorageError
 from memento.runner.spec import Experiment, Resources, Run, checked, located
 from memento.samples import Samples
@@ -114,8 +115,7 @@ class Period:
     @property
     def dates(self) -> list[str]:
         """Its days by name."""
-        first = dt.date.fromisoformat(self.first)
-        return [str(first + dt.timedelta(days=i)) for i in range(self.days)]
+        return days_from(self.first, self.days)
 
 
 @dataclass(frozen=True)
@@ -552,14 +552,7 @@ def _check_period(
 ) -> None:
     _at_least(1, days=days, viewers=viewers)
     _simulation(shifts, seed)
-    _check_date(first)
-
-
-def _check_date(first: str) -> None:
-    try:
-        dt.date.fromisoformat(first)
-    except ValueError as error:
-        raise SettingError(f"first={first!r}; give a date such as 2024-01-01") from error
+    day_of(first, "first")
 
 
 @checked(_check_period)
@@ -1058,7 +1051,7 @@ def deploy(
         place = folders.get(str(day))
         return Features.read(place) if place is not None else None
 
-    first = dt.date.fromisoformat(next(iter(folders)))
+    first = day_of(next(iter(folders)))
     last = first + dt.timedelta(days=len(folders))
     for number in range(len(folders)):
         today = first + dt.timedelta(days=number + 1)
