@@ -16,7 +16,7 @@ CORE_TESTS = $(filter-out $(addprefix tests/,cli integrations report runner __py
                $(wildcard tests/test_*.py) $(patsubst %/,%,$(wildcard tests/*/)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit unit-uncompiled unit-elsewhere bench docs clean
+.PHONY: help demo test lint unit unit-uncompiled unit-elsewhere bench house docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,9 @@ unit-elsewhere: $(VENV)/test.stamp  ## tests of float results as on processors w
 
 bench: $(VENV)/test.stamp  ## the table of speed and memory
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+house: $(VENV)/test.stamp  ## the table of sizes: code lines, long functions, import circles
+	$(BIN)/python benchmarks/house.py
 
 docs: $(VENV)/docs.stamp  ## the documentation as a site in site/
 	$(BIN)/mkdocs build --strict

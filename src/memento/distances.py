@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memento import arguments, missing
+from memento import arguments, missing, plugins
 from memento._kernels import SMALL_TERMS, fitting
 from memento.batching import Batches
 from memento.errors import DomainError, NewLabelError, SchemaError, SettingError
@@ -43,15 +43,24 @@ _MOST = 1 << 24
 SUM_TOLERANCE = 1e-3
 
 
+#: Makers of distances by the name that settings use; subclasses with a ``kind`` add themselves.
+named_distances: dict[str, Callable[..., Distance]] = {}
+
+
 class Distance(ABC):
     """Compares batches by what it summarises of them.
 
     Subclasses are immutable, say which columns they read and how many axes one sample has in each
-    (`axes`), and implement `summarise` and `compare`.
+    (`axes`), and implement `summarise` and `compare`. A ``kind`` makes them known by name.
     """
 
     #: Name under which settings on disk refer to this distance; None: give the policy when loading.
     kind: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if vars(cls).get("kind") is not None:
+            named_distances[cls.kind] = cls  # type: ignore[index]
 
     @property
     @abstractmethod
@@ -1010,22 +1019,6 @@ def _blocks(
     return distances
 
 
-#: Makers of distances by the name that settings use.
-named_distances: dict[str, Callable[..., Distance]] = {
-    kind.kind: kind
-    for kind in (
-        _OfLabels,
-        _OfProbabilities,
-        _OfValues,
-        _OfDensities,
-        _W1OfValues,
-        _W1OfCdfs,
-        _W2OfNormals,
-        Minkowski,
-    )
-}
-
-
 def settings_of(what: str, settings: Any) -> dict[str, Any]:
     """A copy of stored settings.
 
@@ -1049,10 +1042,11 @@ def distance_from_settings(settings: Mapping[str, Any]) -> Distance:
     """
     given = settings_of("distance", settings)
     kind = given.pop("kind", None)
+    known = plugins.admit(plugins.DISTANCES, str(kind), named_distances, Distance)
     if not isinstance(kind, str) or kind not in named_distances:
         raise SettingError(
-            f"unknown distance {arguments.shown(kind)}; known are {sorted(named_distances)}. A "
-            "distance of your own is registered with named_distances[kind] = YourDistance"
+            f"unknown distance {arguments.shown(kind)}; known are {', '.join(known)}. Import the "
+            "module that defines it: a subclass of Distance with this kind adds itself"
         )
     lists = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
     try:

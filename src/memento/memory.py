@@ -19,7 +19,7 @@ from memento.files import Lock, local_path
 from memento.guarded import Guarded, guarded, to_the_end
 from memento.policies._policy import Choice, Policy, State, policy_from_settings
 from memento.samples import Samples
-from memento.saved import memory_fields, recent_arrivals
+from memento.saved import foreign_classes, memory_fields, recent_arrivals
 from memento.schema import Plan, Schema
 
 __all__ = ["Memory", "Report"]
@@ -458,10 +458,14 @@ class Memory(Guarded):
         folder = local_path(path)
         origin = self._contents.origin
         known = origin is not None and origin[0] == folder.absolute()
+        arrays, documents = self.dump()
+        if classes := foreign_classes(self._policy):
+            documents["classes"] = classes
         generation = snapshot.write(
             folder,
             _KIND,
-            *self.dump(),
+            arrays,
+            documents,
             lock=lock,
             expected=origin[1] if origin is not None and known else None,
         )

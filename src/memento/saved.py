@@ -10,8 +10,9 @@ import numpy as np
 from memento import arguments, snapshot
 from memento.arrivals import Arrivals
 from memento.errors import DamagedError
+from memento.policies import Policy
 
-__all__ = ["memory_fields", "recent_arrivals"]
+__all__ = ["foreign_classes", "memory_fields", "recent_arrivals"]
 
 _COUNT = arguments.whole(0, 2**62)
 _DIGEST = arguments.optional(arguments.text("a text"))
@@ -74,3 +75,18 @@ def recent_arrivals(arrays: Mapping[str, np.ndarray], documents: Mapping[str, An
         return Arrivals.restore(snapshot.with_prefix(arrays, "recent/"), documents["recent"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DamagedError(f"recent.json describes no arrivals: {error!r}") from error
+
+
+def foreign_classes(policy: Policy) -> list[str]:
+    """Classes of a policy and its distances that are not the library's, as ``module:Class``.
+
+    They are kept with a memory so that messages can say what to import; nothing imports them.
+    """
+    classes = [type(thing) for thing in (policy, *getattr(policy, "distances", ()))]
+    return list(
+        dict.fromkeys(
+            f"{made.__module__}:{made.__qualname__}"
+            for made in classes
+            if made.__module__.partition(".")[0] not in ("memento", "__main__")
+        )
+    )

@@ -55,10 +55,16 @@ def application() -> typer.Typer:
         debug: bool = typer.Option(
             False, "--debug", help="Show the trace of an error.", envvar="MEMENTO_DEBUG"
         ),
+        modules: list[str] | None = typer.Option(  # noqa: B008 - typer is imported here only
+            None,
+            "--import",
+            metavar="MODULE[:CLASS]",
+            help="Run a module of yours first, which defines policies or distances. Repeatable.",
+        ),
     ) -> None:
-        # `main` reads --debug itself: it has to know when anything goes wrong. So the option may
-        # stand anywhere, also behind a command.
-        del version, debug
+        # `main` reads these itself: --debug has to be known when anything goes wrong, and modules
+        # before anything is loaded. So both may stand anywhere, also behind a command.
+        del version, debug, modules
 
     app.add_typer(memory.app, name="memory")
     app.add_typer(deploy.app, name="deploy")
@@ -108,8 +114,11 @@ def _run(arguments: list[str]) -> None:
     news = _show_news_of_kernels()
     try:
         with _warnings_in_a_line():
+            words, modules = _without_imports([word for word in arguments if word != "--debug"])
+            for module in modules:
+                plugins.named(module, f"--import {module}")
             command = _checking(get_command(application()))
-            command([word for word in arguments if word != "--debug"], prog_name="memento")
+            command(words, prog_name="memento")
     except MementoError as error:
         if debug:
             raise
@@ -202,6 +211,24 @@ def _debugging(arguments: list[str]) -> bool:
     import os
 
     return "--debug" in arguments or os.environ.get("MEMENTO_DEBUG", "") not in ("", "0")
+
+
+def _without_imports(words: list[str]) -> tuple[list[str], list[str]]:
+    """Words without ``--import MODULE`` wherever it stands, and the modules."""
+    rest: list[str] = []
+    modules: list[str] = []
+    left = iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            return [*rest, word, *left], modules
+        if name != "--import":
+            rest.append(word)
+        elif equals or ((value := next(left, "")) and not value.startswith("-")):
+            modules.append(value)
+        else:
+            raise SettingError("--import names no module; give MODULE or MODULE:CLASS after it")
+    return rest, modules
 
 
 def _complain(message: str) -> None:

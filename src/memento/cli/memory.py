@@ -7,8 +7,6 @@ generation under the folder's lock. So whatever fails, the folder is as it was.
 from __future__ import annotations
 
 import contextlib
-import re
-import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -22,12 +20,19 @@ from memento import snapshot
 from memento.cli import intake, settings, tables, ui
 from memento.cli import predictions as whose
 from memento.cli import status as state
+from memento.cli.folders import UnchangedError, changing, load, look
 from memento.cli.options import (
     AsJson,
+    Bandwidth,
+    BatchSize,
+    Capacity,
+    Cluster,
     Columns,
+    Config,
     Encoding,
     Folder,
     Id,
+    Ids,
     Inputs,
     Labels,
     Map,
@@ -35,20 +40,23 @@ from memento.cli.options import (
     ModelFile,
     ModelName,
     Out,
+    PolicyName,
     Predictions,
+    Probabilities,
+    Seed,
     Separator,
     Set,
     Softmax,
+    SortBy,
     Table,
+    Temperature,
     Types,
+    Values,
     Weights,
+    Witnesses,
 )
 from memento.errors import (
     DamagedError,
-    DomainError,
-    ForeignError,
-    InputError,
-    NewLabelError,
     SchemaError,
     SettingError,
     StorageError,
@@ -72,56 +80,21 @@ app = typer.Typer(
 @app.command()
 def init(
     folder: Folder,
-    capacity: Annotated[int | None, typer.Option(help="Most samples to keep.")] = None,
+    capacity: Capacity = None,
     labels: Labels = None,
-    probabilities: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Column of predicted probabilities. Repeatable."),
-    ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Column of real numbers. Repeatable."),
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="What decides who stays; default: memento.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Samples in a batch; by default 1 to 256, from the capacity.")
-    ] = None,
-    bandwidth: Annotated[float | None, typer.Option(help="Kernel width; default 0.1.")] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="Of the discard draw; 0 is deterministic; default 0.01 or less."),
-    ] = None,
-    sort_by: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="Columns that batches are formed by, first first."),
-    ] = None,
+    probabilities: Probabilities = None,
+    values: Values = None,
+    policy: PolicyName = None,
+    batch_size: BatchSize = None,
+    bandwidth: Bandwidth = None,
+    temperature: Temperature = None,
+    sort_by: SortBy = None,
     set_: Set = None,
-    seed: Annotated[int | None, typer.Option(help="Of the memory's generator; default 0.")] = None,
-    ids: Annotated[
-        str | None,
-        typer.Option("--id", metavar="NAME", help="Column that tells samples apart; default id."),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Column that says which rows belong together (a session, a customer): decisions "
-            "count them as one. Default: rows are independent.",
-        ),
-    ] = None,
-    witnesses: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Share of each insert that enters one insert late (a quarter of it never), so "
-            "that the first one after a training can be compared; default 0.",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="All of this from a TOML file instead.")
-    ] = None,
+    seed: Seed = None,
+    ids: Ids = None,
+    cluster: Cluster = None,
+    witnesses: Witnesses = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an empty memory in DIR."""
@@ -171,7 +144,7 @@ def use(folder: Folder, labels: Labels = None, set_: Set = None, as_json: AsJson
     """Go on with other settings of the policy, such as `--labels y` when classes are new."""
     if not labels and not set_:
         raise SettingError("nothing to change; give --labels NAME, or --set NAME=VALUE")
-    with _changing(folder) as memory:
+    with changing(folder) as memory:
         memory.use(settings.changed(memory.policy, labels or (), set_ or ()))
     _say(
         as_json,
@@ -229,13 +202,13 @@ def insert(
     predictor = whose.load(model, model_file, model_name)
     digests = _digests(paths)
     report, decision = Report(0, 0, 0), None
-    with _changing(folder) as memory:
+    with changing(folder) as memory:
         prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
         already = {} if again else _already(memory, unit, digests)
         rest = [path for path in paths if str(path) not in already] if unit not in already else []
         _say_already(already, rest)
         if not rest:
-            raise _UnchangedError
+            raise UnchangedError
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the insert repeats them
             fresh = intake.read_samples(memory, rest, maps, wanted, prediction, how)
@@ -299,7 +272,7 @@ def annotate(
     maps = [tables.parse_map(text) for text in map_ or ()]
     how = tables.parse_reading(types or (), separator, encoding)
     predictor = whose.load(model, model_file, model_name)
-    with _changing(folder) as memory:
+    with changing(folder) as memory:
         _need_samples(memory, folder)
         prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
         reference = memory.reference is not None
@@ -344,7 +317,7 @@ def label(
     """
     maps = [tables.parse_map(text) for text in map_ or ()]
     how = tables.parse_reading(types or (), separator, encoding)
-    with _changing(folder) as memory:
+    with changing(folder) as memory:
         name = id_ or memory.ids
         given = intake.read_table(
             file, maps, intake.listed(columns), name, how.like(memory.samples)
@@ -360,7 +333,7 @@ def label(
                 )
             found = memory.label(given[name], given.select(labels))
         if not found:
-            raise _UnchangedError
+            raise UnchangedError
         reconsider(memory, _trigger(memory))
     _say_labelled(as_json, folder, given, labels, found)
 
@@ -387,7 +360,7 @@ def status(
     Retraining is due when what came in last differs from what came before, in a way that matters;
     see `insert`. --threshold decides by how much coverage rose since the last training.
     """
-    memory = _load(folder)
+    memory = look(folder) if threshold is None else load(folder)
     facts: dict[str, Any] = {
         "folder": str(folder),
         "generation": snapshot.generation_of(folder),
@@ -417,7 +390,7 @@ def trained(
     With --model, predictions are made again first, by the model that was trained.
     """
     predictor = whose.load(model, model_file, None)
-    with _changing(folder) as memory:
+    with changing(folder) as memory:
         _need_samples(memory, folder)
         prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
         if prediction is None:
@@ -448,7 +421,7 @@ def sample(
         if value < least:
             raise SettingError(f"{option} is {value}; give at least {least}")
     tables.check_ending(out)
-    samples = _exported(_load(folder), folder, weights)
+    samples = _exported(look(folder), folder, weights)
     drawn = np.random.default_rng(seed).permutation(samples.size)[:size]
     _write(as_json, out, samples.take(np.sort(drawn)))
 
@@ -468,8 +441,8 @@ def merge(
     """
     if other.resolve() == folder.resolve():
         raise SettingError(f"{other} is DIR itself; name another memory")
-    with _changing(folder) as memory:
-        second = _load(other)
+    with changing(folder) as memory:
+        second = load(other)
         both = [name for name in second.units if name in memory.units]
         if both and not again:
             raise SettingError(
@@ -506,7 +479,7 @@ def export(
 ) -> None:
     """Write what is held to a file: its columns, and `weight` where the policy can state it."""
     tables.check_ending(out)
-    memory = _load(folder)
+    memory = look(folder)
     if not reference:
         samples = _exported(memory, folder, weights)
     elif memory.reference is None:
@@ -519,7 +492,7 @@ def export(
 @app.command()
 def check(folder: Folder, as_json: AsJson = False) -> None:
     """Verify the digests of all files and that the content is consistent."""
-    memory = _load(folder)
+    memory = look(folder)
     problems = list(state.problems(memory))
     if problems:
         raise DamagedError(f"{folder}: {problems[0]}; restore the folder from a copy")
@@ -529,77 +502,6 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
         {"folder": str(folder), "ok": True, "generation": generation, "size": len(memory)},
         f"{folder}: generation {generation} is complete and consistent, {len(memory):,} samples",
     )
-
-
-# --- one change of a folder ------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _changing(folder: Path) -> Iterator[Memory]:
-    """The memory of a folder under its lock; written back unless something is raised."""
-    with storage_errors("read", folder):
-        if not folder.is_dir():
-            raise StorageError(
-                f"{folder} does not exist or is no folder; make a memory with: "
-                f"memento memory init {folder}"
-            )
-        if not snapshot.exists(folder):
-            raise ForeignError(
-                f"{folder} holds no memory; make one in another folder with: memento memory init"
-            )
-    with contextlib.ExitStack() as stack:
-        # Reading and writing name the folder in their errors themselves; what happens in between
-        # (the files of samples, a model, a full disk elsewhere) is no fault of it.
-        with storage_errors("lock", folder):
-            lock = stack.enter_context(snapshot.lock_of(folder))
-        memory = _load(folder)
-        with contextlib.suppress(_UnchangedError):
-            with _remedies(folder):
-                yield memory
-            memory.save(folder, lock=lock)
-
-
-# What the library tells callers in Python to do, and how it is done here.
-_IN_PYTHON = (
-    (r"memory\.annotate\([^()]*=\.\.\.\)", "memento memory annotate DIR FILE"),
-    (r"Memory\(\.\.\., ids=\.\.\.\)", "memento memory init --id"),
-    (r"\(\.astype\(str\)\)", "(--types NAME=text)"),
-    (r"order of memory\.samples", "order of memento memory export"),
-)
-
-
-@contextlib.contextmanager
-def _remedies(folder: Path) -> Iterator[None]:
-    """New classes, with the command that admits them; what is late, which an insert has told."""
-    try:
-        with warnings.catch_warnings():
-            # Remedies in these are for Python.
-            warnings.filterwarnings("ignore", "missing columns", UserWarning)
-            warnings.filterwarnings("ignore", "column .* is not there for all", UserWarning)
-            yield
-    except NewLabelError as error:
-        classes = "" if error.classes is None else f" (or {error.column}:{error.classes})"
-        raise DomainError(
-            f"{error.found}. Admit new classes with: memento memory use {shlex.quote(str(folder))} "
-            f"--labels {error.column}{classes}"
-        ) from error
-    except InputError as error:
-        message = str(error)
-        for python, command in _IN_PYTHON:
-            message = re.sub(python, command, message)
-        error.args = (message,)
-        raise
-
-
-def _load(folder: Path) -> Memory:
-    """A stored memory, without what was said of its settings when it was made."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return Memory.load(folder)
-
-
-class _UnchangedError(Exception):
-    """Ends `_changing` without a new generation: there was nothing to do."""
 
 
 # --- units that went in before ---------------------------------------------------------------

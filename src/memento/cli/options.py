@@ -11,10 +11,16 @@ from memento.cli import tables
 
 __all__ = [
     "AsJson",
+    "Bandwidth",
+    "BatchSize",
+    "Capacity",
+    "Cluster",
     "Columns",
+    "Config",
     "Encoding",
     "Folder",
     "Id",
+    "Ids",
     "Inputs",
     "Labels",
     "Map",
@@ -22,13 +28,20 @@ __all__ = [
     "ModelFile",
     "ModelName",
     "Out",
+    "PolicyName",
     "Predictions",
+    "Probabilities",
+    "Seed",
     "Separator",
     "Set",
     "Softmax",
+    "SortBy",
     "Table",
+    "Temperature",
     "Types",
+    "Values",
     "Weights",
+    "Witnesses",
 ]
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the memory.")]
@@ -108,3 +121,57 @@ Weights = Annotated[
 ]
 Table = Annotated[str, typer.Argument(metavar="FILE", help="A Parquet, CSV, Arrow or NPZ file.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A .parquet, .arrow or .npz file.")]
+
+# Of `init` alone.
+Capacity = Annotated[int | None, typer.Option(help="Most samples to keep.")]
+Probabilities = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Column of predicted probabilities. Repeatable."),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Column of real numbers. Repeatable."),
+]
+PolicyName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What decides who stays, or module:Class of your own; default: memento.",
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Samples in a batch; by default 1 to 256, from the capacity.")
+]
+Bandwidth = Annotated[float | None, typer.Option(help="Kernel width; default 0.1.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Of the discard draw; 0 is deterministic; default 0.01 or less."),
+]
+SortBy = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...", help="Columns that batches are formed by, first first."),
+]
+Seed = Annotated[int | None, typer.Option(help="Of the memory's generator; default 0.")]
+Ids = Annotated[
+    str | None,
+    typer.Option("--id", metavar="NAME", help="Column that tells samples apart; default id."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column that says which rows belong together (a session, a customer): decisions "
+        "count them as one. Default: rows are independent.",
+    ),
+]
+Witnesses = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of each insert that enters one insert late (a quarter of it never), so "
+        "that the first one after a training can be compared; default 0.",
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="All of this from a TOML file instead.")
+]

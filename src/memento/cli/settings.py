@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memento import plugins
 from memento.arrivals import Arrivals
+from memento.distances import Distance, JensenShannon
 from memento.errors import SettingError
 from memento.files import storage_errors
 from memento.memory import Memory
-from memento.policies import Policy, named_policies, policy_from_settings
+from memento.policies import Policy, policy_class, policy_from_settings
 
 __all__ = [
     "MemorySettings",
@@ -79,7 +81,7 @@ def from_options(
     """Settings from the options of the command line.
 
     Args:
-        kind: Name of the policy, such as ``"memento"``.
+        kind: Name of the policy, such as ``"memento"``, or ``module:Class`` of one's own.
         capacity: Most samples kept.
         seed: Of the memory's generator; 0 if left out.
         ids: Column that tells samples apart; ``"id"`` if left out.
@@ -214,12 +216,13 @@ def predicted_columns(policy: Policy) -> list[str]:
 
 def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
     settings = dict(given)
-    kind = settings["kind"]
-    if kind not in named_policies:
+    kind = settings["kind"] = _imported(settings["kind"], Policy)
+    made: type[Any] = policy_class(kind, remedy="or give module:Class, which is imported")
+    if not dataclasses.is_dataclass(made):
         raise SettingError(
-            f"policy {kind!r} is unknown; known are {', '.join(sorted(named_policies))}"
+            f"policy {kind!r} is no dataclass; write @dataclass(frozen=True) over it"
         )
-    known = {field.name for field in dataclasses.fields(named_policies[kind])}  # type: ignore[arg-type]
+    known = {field.name for field in dataclasses.fields(made)}
     labels, probabilities, values = (
         _texts(settings.pop(name, []), name) for name in ("labels", "probabilities", "values")
     )
@@ -234,6 +237,9 @@ def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
         raise SettingError(
             f"policy {kind!r} compares no columns; leave {dashes}labels and so on out"
         )
+    for distance in settings.get("distances", ()):
+        if isinstance(distance, dict) and "kind" in distance:
+            distance["kind"] = _imported(distance["kind"], Distance)
     unknown = sorted(set(settings) - known - {"kind"})
     if unknown:
         raise SettingError(
@@ -242,12 +248,18 @@ def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
     return policy_from_settings(settings)
 
 
+def _imported(kind: Any, base: type[Policy | Distance]) -> Any:
+    """The kind of ``module:Class``, which is imported; any other kind as it is."""
+    if not isinstance(kind, str) or ":" not in kind:
+        return kind
+    asked = f"{base.__name__.lower()} {kind!r}"
+    return plugins.own_kind(plugins.named(kind, asked), base, asked).kind
+
+
 def _distances(
     labels: Sequence[str], values: Sequence[str], probabilities: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Settings of the usual distances, outputs first, so that batches are sorted by them first."""
-    from memento.distances import JensenShannon
-
     found = []
     for text in labels:
         name, colon, classes = text.rpartition(":")

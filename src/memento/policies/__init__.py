@@ -5,6 +5,7 @@ from memento.policies._policy import (
     Policy,
     State,
     named_policies,
+    policy_class,
     policy_from_settings,
 )
 from memento.policies.class_balanced import ClassBalancedReservoir
@@ -41,5 +42,6 @@ __all__ = [
     "State",
     "Unbounded",
     "named_policies",
+    "policy_class",
     "policy_from_settings",
 ]

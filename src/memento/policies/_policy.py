@@ -9,12 +9,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from memento import plugins
 from memento.arguments import shown
 from memento.distances import Distance, distance_from_settings, settings_of
-from memento.errors import DamagedError, SettingError
+from memento.errors import DamagedError, MementoError, SettingError
 from memento.samples import Samples
 
-__all__ = ["Choice", "Policy", "State", "named_policies", "policy_from_settings"]
+__all__ = [
+    "Choice",
+    "Policy",
+    "State",
+    "named_policies",
+    "policy_class",
+    "policy_from_settings",
+]
 
 #: Policies by the name that settings use; subclasses of `Policy` with a ``kind`` add themselves.
 named_policies: dict[str, type[Policy]] = {}
@@ -183,6 +191,25 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+_REMEDY = "Import the module that defines it, or give the policy when loading"
+
+
+def policy_class(kind: object, remedy: str = _REMEDY) -> type[Policy]:
+    """The class of policies of a kind: of the library, an imported module, or an entry point.
+
+    Args:
+        kind: Such as ``"memento"``.
+        remedy: What to do about an unknown one, for the message.
+
+    Raises:
+        SettingError: There is none; or the entry point of ``memento.policies`` cannot be loaded.
+    """
+    known = plugins.admit(plugins.POLICIES, str(kind), named_policies, Policy)
+    if not isinstance(kind, str) or kind not in named_policies:
+        raise SettingError(f"unknown policy {shown(kind)}; known are {', '.join(known)}. {remedy}")
+    return named_policies[kind]
+
+
 def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
     """The policy that `Policy.settings` described.
 
@@ -197,11 +224,7 @@ def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
     """
     arguments = settings_of("policy", settings)
     kind = arguments.pop("kind", None)
-    if not isinstance(kind, str) or kind not in named_policies:
-        raise SettingError(
-            f"unknown policy {shown(kind)}; known are {sorted(named_policies)}. Import the module "
-            "that defines it, or give the policy when loading"
-        )
+    made = policy_class(kind)
     if "distances" in arguments:
         several = arguments["distances"]
         if not isinstance(several, (list, tuple)):
@@ -209,8 +232,10 @@ def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
         arguments["distances"] = [distance_from_settings(d) for d in several]
     lists = {n: tuple(v) if isinstance(v, list) else v for n, v in arguments.items()}
     try:
-        return named_policies[kind](**lists)
-    except TypeError as error:
+        return made(**lists)
+    except MementoError:
+        raise
+    except (TypeError, ValueError) as error:  # of a policy that is not ours, too
         raise SettingError(f"settings of the policy {kind!r} do not fit: {error}") from error
 
 
