@@ -18,6 +18,8 @@ from typing import ClassVar
 import numpy as np
 
 from memento import Choice, Distance, Policy
+from memento.report.kinds import Kind, Reports
+from memento.report.sections import Listing, Report, Section
 from memento.runner.spec import Experiment
 
 
@@ -47,6 +49,19 @@ class Gap(Distance):
         return abs(first - second.T)
 
 
+def open_third(folder):
+    table = {"number": [int((folder / "third.txt").read_text())]}
+    section = Section("numbers", "Numbers", [Listing("numbers", "All.", table)])
+    return Report("third", folder, "Third", (), (section,))
+
+
+def is_third(folder):
+    return (folder / "third.txt").is_file()
+
+
+reports = Reports({"third": Kind("memento third", is_third, open_third)})
+
+
 def greet(name: str) -> None:
     print(f"hello {name}")
 
@@ -64,6 +79,8 @@ POINTS = """
 third = third_case:greet
 [memento.experiments]
 third = third_case
+[memento.reports]
+third = third_case:reports
 [memento.policies]
 oldest = third_case:Oldest
 misnamed = third_case:Oldest
@@ -105,6 +122,14 @@ def test_command_and_experiment(cli):
     assert cli("third", "world") == (0, "hello world")
     code, said = cli("run", "third")
     assert code == 0, said
+
+
+def test_report(cli, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "third.txt").write_text("4711")
+    code, said = cli("report", "there")
+    assert code == 0, said
+    assert "4711" in (tmp_path / "there" / "report.html").read_text()
 
 
 def test_policy_and_distance(cli, tmp_path):
