@@ -190,7 +190,7 @@ def test_warnings_are_lines(capsys, monkeypatch, tmp_path):
         warnings.warn("a column \x1b[2J is not there", UserWarning, stacklevel=2)
         raise memento.errors.StorageError("no")
 
-    monkeypatch.setattr(memory, "_load", load)
+    monkeypatch.setattr(memory, "look", load)
     code, _, err = call(capsys, "memory", "status", str(tmp_path))
     assert code == 2
     assert err.splitlines() == [
