@@ -27,7 +27,7 @@ CASE_ROOTS = {
 LAYERS = [
     ["errors"],
     ["arguments", "casting", "plugins"],
-    ["arrow"],
+    ["arrow", "kinds"],
     ["columns"],
     ["files", "guarded", "samples", "_kernels"],
     ["batching", "days", "missing", "settings"],

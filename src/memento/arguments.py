@@ -2,6 +2,10 @@
 
     check(policy, batch_size=whole(), temperature=number(least=0, infinite=True))
 
+Dataclasses say it where their fields stand, and `check_fields` looks there:
+
+    temperature: Annotated[float, number(least=0, infinite=True)] | None = None
+
 A check looks at the type before it compares, so that no value, of whatever type, ends in an error
 of Python or numpy.
 """
@@ -10,16 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from memento.errors import SettingError
 
 __all__ = [
+    "Column",
+    "Count",
     "Expected",
+    "Share",
     "check",
+    "check_fields",
     "flag",
     "generator",
     "instance",
@@ -70,6 +80,50 @@ def check(owner: Any, **expected: Expected) -> None:
     """Raise if an attribute of an object is not what is expected; see `require`."""
     for name, what in expected.items():
         require(name, getattr(owner, name), what)
+
+
+def check_fields(owner: Any) -> None:
+    """Raise if a field of a dataclass is not what its annotation says.
+
+    ``Annotated[int, whole()]`` says what is expected, and so do ``bool`` and a ``Literal`` of
+    texts; each may be optional (``... | None``). Other annotations, and such as cannot be read,
+    say nothing.
+
+    Example:
+        >>> @dataclass
+        ... class Period:
+        ...     units: Annotated[int, whole()]
+        >>> check_fields(Period(0))
+        Traceback (most recent call last):
+        memento.errors.SettingError: units is 0; expected a whole number above 0
+    """
+    for name, expected in _expectations(type(owner)):
+        require(name, getattr(owner, name), expected)
+
+
+@cache
+def _expectations(kind: Any) -> list[tuple[str, Expected]]:
+    hints: dict[str, Any] = {}
+    for base in kind.__mro__:
+        try:
+            hints = get_type_hints(base, include_extras=True)
+            break
+        except Exception:
+            continue
+    found = [(field.name, _of_hint(hints.get(field.name))) for field in fields(kind)]
+    return [(name, expected) for name, expected in found if expected is not None]
+
+
+def _of_hint(hint: Any) -> Expected | None:
+    if get_origin(hint) is Annotated:
+        return next((m for m in hint.__metadata__ if isinstance(m, Expected)), None)
+    options = get_args(hint)
+    if get_origin(hint) is Literal and all(isinstance(option, str) for option in options):
+        return one_of(options)
+    if NoneType in options and len(options) == 2:
+        expected = _of_hint(options[options[0] is NoneType])
+        return None if expected is None else optional(expected)
+    return flag() if hint is bool else None
 
 
 def whole(least: int = 1, most: int = _LARGEST, words: str | None = None) -> Expected:
@@ -209,3 +263,11 @@ def shown(value: Any) -> str:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+#: Name of a column.
+Column = Annotated[str, text()]
+#: A whole number above 0.
+Count = Annotated[int, whole()]
+#: A part of something, both ends included.
+Share = Annotated[float, number(0, 1, words="a share in [0, 1]")]

@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -73,10 +73,10 @@ class SampleSpace:
     """
 
     distances: Sequence[Distance] = ()
-    batch_size: int | None = None
+    batch_size: arguments.Count | None = None
     bandwidth: float | Sequence[float] = 0.1
     sort_by: Sequence[str] | None = None
-    group_by: str | None = None
+    group_by: arguments.Column | None = None
     remainder: Remainder = "even"
     missing: Missing = "warn"
     precision: Precision = "auto"
@@ -109,14 +109,7 @@ class SampleSpace:
         several_widths = self.bandwidth if isinstance(self.bandwidth, tuple) else (widths,)
         for width in several_widths:
             arguments.require("bandwidth", width, positive)
-        arguments.check(
-            self,
-            batch_size=arguments.optional(arguments.whole()),
-            group_by=arguments.optional(arguments.text()),
-            remainder=arguments.one_of(get_args(Remainder)),
-            missing=arguments.one_of(get_args(Missing)),
-            precision=arguments.one_of(get_args(Precision)),
-        )
+        arguments.check_fields(self)
 
     def _bandwidths(self) -> tuple[float, ...]:
         if isinstance(self.bandwidth, tuple):

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from memento import arguments, missing, plugins
+from memento import missing
 from memento._kernels import SMALL_TERMS, fitting
+from memento.arguments import Column, Expected, check_fields, number, shown, whole
 from memento.batching import Batches
 from memento.errors import DomainError, NewLabelError, SchemaError, SettingError
+from memento.kinds import class_of, described, made_of, settings_of
 from memento.samples import Samples
 
 __all__ = [
@@ -41,6 +43,12 @@ _ROWS = 4096
 _MOST = 1 << 24
 #: Probabilities of a sample may miss a sum of 1 by this much.
 SUM_TOLERANCE = 1e-3
+_POSITIVE = number(above=0, words='"silverman" or a positive number')
+_WIDTH = Expected(
+    _POSITIVE.words,
+    lambda width: _POSITIVE.holds(width) or (isinstance(width, str) and width == "silverman"),
+)
+_FUNCTION = Expected("a function", callable)
 
 
 #: Makers of distances by the name that settings use; subclasses with a ``kind`` add themselves.
@@ -61,6 +69,9 @@ class Distance(ABC):
         super().__init_subclass__(**keywords)
         if vars(cls).get("kind") is not None:
             named_distances[cls.kind] = cls  # type: ignore[index]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     @abstractmethod
@@ -164,12 +175,7 @@ class Distance(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What `distance_from_settings` needs to make an equal distance; plain JSON values."""
-        values = {}
-        for setting in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, setting.name)
-            value = value.item() if isinstance(value, np.generic) else value
-            values[setting.name] = list(value) if isinstance(value, tuple) else value
-        return {"kind": self.kind, **values}
+        return {"kind": self.kind, **described(self)}
 
 
 def check_finite(name: str, column: np.ndarray) -> None:
@@ -286,14 +292,10 @@ class JensenShannon(Distance):
 @dataclass(frozen=True, repr=False)
 class _OfLabels(JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-labels"
-    column: str
-    classes: int | None = None
+    column: Column
+    classes: Annotated[int, whole(most=_MOST)] | None = None
     #: Labels in ascending order, as `bind` finds them; None before it.
     known: np.ndarray | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        classes = arguments.optional(arguments.whole(most=_MOST))
-        arguments.check(self, column=arguments.text(), classes=classes)
 
     def __repr__(self) -> str:
         classes = "" if self.classes is None else f", classes={self.classes}"
@@ -396,10 +398,6 @@ class _OfLabels(JensenShannon):
     def _known(self) -> np.ndarray:
         return np.arange(self.classes or 1) if self.known is None else self.known
 
-    def settings(self) -> dict[str, Any]:
-        classes = None if self.classes is None else int(self.classes)
-        return {"kind": self.kind, "column": self.column, "classes": classes}
-
 
 # Whole numbers within so wide a range are counted rather than sorted.
 _RANGE = 1 << 16
@@ -426,10 +424,7 @@ def _distinct(labels: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True, repr=False)
 class _OfProbabilities(JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-probabilities"
-    column: str
-
-    def __post_init__(self) -> None:
-        arguments.check(self, column=arguments.text())
+    column: Column
 
     def __repr__(self) -> str:
         return f"JensenShannon.of_probabilities({self.column!r})"
@@ -507,22 +502,14 @@ class _OnGrid(JensenShannon):
 @dataclass(frozen=True, repr=False)
 class _OfValues(_OnGrid):
     kind: ClassVar[str] = "jensen-shannon-values"
-    column: str
+    column: Column
     support: tuple[float, ...] | None
-    bandwidth: str | float
-    mass: float
-    points: int
+    bandwidth: Annotated[str | float, _WIDTH]
+    mass: Annotated[float, number(most=1, above=0, words="a share in (0, 1]")]
+    points: Annotated[int, whole(3, 10_000)]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.bandwidth, str) and self.bandwidth == "silverman"):
-            expected = arguments.number(above=0, words='"silverman" or a positive number')
-            arguments.check(self, bandwidth=expected)
-        arguments.check(
-            self,
-            column=arguments.text(),
-            mass=arguments.number(most=1, above=0, words="a share in (0, 1]"),
-            points=arguments.whole(3, 10_000),
-        )
+        super().__post_init__()
         if self.support is not None:
             object.__setattr__(self, "support", _grid(self.support))
 
@@ -680,11 +667,11 @@ def _quantile(ordered: np.ndarray, level: float) -> np.ndarray:
 @dataclass(frozen=True, repr=False)
 class _OfDensities(_OnGrid):
     kind: ClassVar[str] = "jensen-shannon-densities"
-    column: str
+    column: Column
     support: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        arguments.check(self, column=arguments.text())
+        super().__post_init__()
         object.__setattr__(self, "support", _grid(self.support))
 
     def __repr__(self) -> str:
@@ -725,7 +712,7 @@ def _grid(support: Any) -> tuple[float, ...]:
     shaped = grid.ndim == 1 and len(grid) >= 3 and np.isfinite(grid).all()
     if not shaped or not np.all(np.diff(grid) > 0):
         raise SettingError(
-            f"support is {arguments.shown(support)}; expected at least 3 increasing, finite numbers"
+            f"support is {shown(support)}; expected at least 3 increasing, finite numbers"
         )
     return tuple(grid.tolist())
 
@@ -828,11 +815,8 @@ class Wasserstein(Distance):
 @dataclass(frozen=True)
 class _W1OfValues(Wasserstein):
     kind: ClassVar[str] = "wasserstein-values"
-    column: str
-    levels: int
-
-    def __post_init__(self) -> None:
-        arguments.check(self, column=arguments.text(), levels=arguments.whole(most=_MOST))
+    column: Column
+    levels: Annotated[int, whole(most=_MOST)]
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -854,11 +838,11 @@ class _W1OfValues(Wasserstein):
 @dataclass(frozen=True)
 class _W1OfCdfs(Wasserstein):
     kind: ClassVar[str] = "wasserstein-cdfs"
-    column: str
+    column: Column
     support: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        arguments.check(self, column=arguments.text())
+        super().__post_init__()
         object.__setattr__(self, "support", _grid(self.support))
 
     @property
@@ -880,11 +864,8 @@ class _W1OfCdfs(Wasserstein):
 @dataclass(frozen=True)
 class _W2OfNormals(Wasserstein):
     kind: ClassVar[str] = "wasserstein-normals"
-    mean: str
-    std: str
-
-    def __post_init__(self) -> None:
-        arguments.check(self, mean=arguments.text(), std=arguments.text())
+    mean: Column
+    std: Column
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -931,12 +912,8 @@ class Minkowski(Distance):
     """
 
     kind: ClassVar[str] = "minkowski"
-    column: str
-    p: float = 2.0
-
-    def __post_init__(self) -> None:
-        order = arguments.number(1, infinite=True, words="the order of a norm, at least 1")
-        arguments.check(self, column=arguments.text(), p=order)
+    column: Column
+    p: Annotated[float, number(1, infinite=True, words="the order of a norm, at least 1")] = 2.0
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -968,20 +945,10 @@ class Custom(Distance):
                [3., 0.]])
     """
 
-    column: str
-    summary: Callable[[np.ndarray], Any]
-    distance: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    sample_axes: int = 0
-
-    def __post_init__(self) -> None:
-        function = arguments.Expected("a function", callable)
-        arguments.check(
-            self,
-            column=arguments.text(),
-            summary=function,
-            distance=function,
-            sample_axes=arguments.whole(0, 32),
-        )
+    column: Column
+    summary: Annotated[Callable[[np.ndarray], Any], _FUNCTION]
+    distance: Annotated[Callable[[np.ndarray, np.ndarray], np.ndarray], _FUNCTION]
+    sample_axes: Annotated[int, whole(0, 32)] = 0
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -1019,17 +986,6 @@ def _blocks(
     return distances
 
 
-def settings_of(what: str, settings: Any) -> dict[str, Any]:
-    """A copy of stored settings.
-
-    Raises:
-        SettingError: They are none.
-    """
-    if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
-        raise SettingError(f"settings of a {what} are {arguments.shown(settings)}; no mapping")
-    return dict(settings)
-
-
 def distance_from_settings(settings: Mapping[str, Any]) -> Distance:
     """The distance that `Distance.settings` described.
 
@@ -1042,14 +998,7 @@ def distance_from_settings(settings: Mapping[str, Any]) -> Distance:
     """
     given = settings_of("distance", settings)
     kind = given.pop("kind", None)
-    known = plugins.admit(plugins.DISTANCES, str(kind), named_distances, Distance)
-    if not isinstance(kind, str) or kind not in named_distances:
-        raise SettingError(
-            f"unknown distance {arguments.shown(kind)}; known are {', '.join(known)}. Import the "
-            "module that defines it: a subclass of Distance with this kind adds itself"
-        )
-    lists = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
-    try:
-        return named_distances[kind](**lists)
-    except TypeError as error:
-        raise SettingError(f"settings of the distance {kind!r} do not fit: {error}") from error
+    remedy = "Import the module that defines it: a subclass of Distance with this kind adds itself"
+    made = class_of("distance", kind, named_distances, Distance, remedy)
+    distance: Distance = made_of("distance", kind, made, given)
+    return distance

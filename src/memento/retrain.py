@@ -6,17 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from memento import arguments, plugins
+from memento.arguments import Column, Count, check_fields, instance, number, whole
 from memento.arrivals import Arrivals
 from memento.coverage import Estimator, coverage_increase
 from memento.density import SampleSpace
-from memento.distances import Distance, JensenShannon, distance_from_settings, settings_of
+from memento.distances import Distance, JensenShannon, distance_from_settings
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.group import Group
+from memento.kinds import class_of, described, settings_of
 from memento.memory import Memory
 from memento.newness import (
     Comparison,
@@ -27,7 +28,7 @@ from memento.newness import (
     share_of_unseen,
     unseen_labels,
 )
-from memento.policies import Policy, policy_from_settings
+from memento.policies import policy_from_settings
 from memento.samples import Samples
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
 
 #: Triggers by the name that settings use; subclasses of `Trigger` with a ``kind`` add themselves.
 named_triggers: dict[str, type[Trigger]] = {}
+
+Space = Annotated[SampleSpace, instance(SampleSpace, "a SampleSpace, or a policy with distances")]
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,16 @@ class Trigger(ABC):
         if "kind" in vars(cls) and cls.kind is not None:
             named_triggers[cls.kind] = cls
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def settings(self) -> dict[str, Any]:
         """What `trigger` needs to make an equal one: its kind and its fields, JSON values.
 
         Fields that do not count when triggers are compared are left out.
         """
-        own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
         kind = vars(type(self)).get("kind")  # a subclass is another kind than its parent
-        return {
-            "kind": kind or type(self).__qualname__,
-            **{f.name: _plain(getattr(self, f.name)) for f in own if f.compare},
-        }
+        return {"kind": kind or type(self).__qualname__, **described(self)}
 
     def keeps(self) -> Arrivals | None:
         """Where arrivals are kept for this trigger, empty; None: it needs none."""
@@ -142,17 +144,6 @@ class Trigger(ABC):
         """The same once something was trained."""
 
 
-def _plain(value: Any) -> Any:
-    """A setting as a JSON value."""
-    if isinstance(value, Distance | Policy | Trigger):
-        return value.settings()
-    if isinstance(value, SampleSpace):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def trigger(kind: str, **settings: Any) -> Trigger:
     """The trigger of a kind, such as one that `Trigger.settings` described.
 
@@ -170,16 +161,8 @@ def trigger(kind: str, **settings: Any) -> Trigger:
         >>> trigger(**OnCount(samples=50).settings())
         OnCount(samples=50)
     """
-    found = named_triggers.get(kind) if isinstance(kind, str) else None
-    others = plugins.installed(plugins.TRIGGERS) if found is None else {}
-    if isinstance(kind, str) and kind in others:
-        found = plugins.load(others[kind])
-    if found is None:
-        known = ", ".join(sorted({*named_triggers, *others}))
-        raise SettingError(
-            f"unknown trigger {arguments.shown(kind)}; known are {known}. Import the module that "
-            "defines it"
-        )
+    remedy = "Import the module that defines it"
+    found = class_of("trigger", kind, named_triggers, Trigger, remedy)
     space = settings.get("space")
     if isinstance(space, Mapping):
         settings["space"] = _space_from(space)
@@ -212,9 +195,8 @@ def _space_from(settings: Mapping[str, Any]) -> SampleSpace:
             raise SettingError(f"space is {space!r}; expected a policy with distances")
         return space
     own = settings_of("space", settings)
-    own["distances"] = [distance_from_settings(distance) for distance in own.get("distances", [])]
-    lists: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in own.items()}
-    return SampleSpace(**lists)
+    distances = [distance_from_settings(distance) for distance in own.pop("distances", [])]
+    return SampleSpace(distances, **own)
 
 
 @dataclass(frozen=True)
@@ -244,24 +226,15 @@ class OnCoverage(Trigger):
     """
 
     kind: ClassVar[str | None] = "coverage"
-    threshold: float = 0.1
-    significance: float = 0.05
-    space: SampleSpace | None = None
+    threshold: Annotated[float, number(0, 1, words="a share from 0 to 1")] = 0.1
+    significance: Annotated[float, number(most=1, above=0, words="a value in (0, 1]")] = 0.05
+    space: Space | None = None
     estimator: Estimator = "calibrated"
-    permutations: int = 39
-    new_labels: float = 0.01
+    permutations: Annotated[int, whole(0)] = 39
+    new_labels: Annotated[float, number(most=1, above=0, words="a share in (0, 1]")] = 0.01
 
     def __post_init__(self) -> None:
-        space = arguments.instance(SampleSpace, "a SampleSpace, or a policy with distances")
-        arguments.check(
-            self,
-            threshold=arguments.number(0, 1, words="a share from 0 to 1"),
-            significance=arguments.number(most=1, above=0, words="a value in (0, 1]"),
-            space=arguments.optional(space),
-            estimator=arguments.one_of(get_args(Estimator)),
-            permutations=arguments.whole(0),
-            new_labels=arguments.number(most=1, above=0, words="a share in (0, 1]"),
-        )
+        super().__post_init__()
         if self._tests and self.permutations < (least := _least_permutations(self.significance)):
             raise SettingError(
                 f"{self.permutations} permutations cannot give a p-value of {self.significance} or "
@@ -345,23 +318,16 @@ class OnArrivals(Trigger):
     """
 
     kind: ClassVar[str | None] = "on-arrivals"
-    run_length: float = 200
+    run_length: Annotated[float, number(above=1, words="a number of units above 1")] = 200
     cluster: str | None = None
-    effect: float = 0.02
-    worse: float = 0.10
+    effect: Annotated[float, number(0, 1, words="a share from 0 to 1")] = 0.02
+    worse: Annotated[float, number(0, words="a relative increase, 0 or more")] = 0.10
     witnesses: float = 0.2
-    draws: int = 19_999
-    space: SampleSpace | None = None
+    draws: Annotated[int, whole(99)] = 19_999
+    space: Space | None = None
 
     def __post_init__(self) -> None:
-        arguments.check(
-            self,
-            run_length=arguments.number(above=1, words="a number of units above 1"),
-            effect=arguments.number(0, 1, words="a share from 0 to 1"),
-            worse=arguments.number(0, words="a relative increase, 0 or more"),
-            draws=arguments.whole(99),
-            space=arguments.optional(arguments.instance(SampleSpace, "a SampleSpace")),
-        )
+        super().__post_init__()
         self.keeps()
 
     def keeps(self) -> Arrivals:
@@ -521,15 +487,8 @@ class OnLoss(Trigger):
     """
 
     kind: ClassVar[str | None] = "loss"
-    increase: float = 0.1
-    column: str = "loss"
-
-    def __post_init__(self) -> None:
-        arguments.check(
-            self,
-            increase=arguments.number(above=0, words="a number above 0"),
-            column=arguments.text(),
-        )
+    increase: Annotated[float, number(above=0, words="a number above 0")] = 0.1
+    column: Column = "loss"
 
     def keeps(self) -> Arrivals:
         """Where arrivals are kept for this trigger, empty."""
@@ -587,10 +546,7 @@ class OnCount(Trigger):
     """
 
     kind: ClassVar[str | None] = "count"
-    samples: int
-
-    def __post_init__(self) -> None:
-        arguments.check(self, samples=arguments.whole())
+    samples: Count
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         new = situation.memory.seen - situation.seen_at
@@ -611,10 +567,7 @@ class Every(Trigger):
     """
 
     kind: ClassVar[str | None] = "every"
-    units: int = 1
-
-    def __post_init__(self) -> None:
-        arguments.check(self, units=arguments.whole())
+    units: Count = 1
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         since = situation.unit - (situation.trained_at or 0)

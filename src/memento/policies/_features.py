@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
-from memento.arguments import one_of
 from memento.distances import check_finite
 from memento.errors import SchemaError
 from memento.policies._policy import everything
 from memento.samples import Samples
 
 __all__ = [
-    "MISSING_FEATURES",
     "Missing",
     "centred",
     "check_features",
@@ -25,7 +23,6 @@ __all__ = [
 
 #: What to do while samples lack the column: refuse them, or keep a random sample.
 Missing = Literal["error", "random"]
-MISSING_FEATURES = one_of(get_args(Missing))
 
 # Rows that are converted at a time, so that no second copy of them all is needed.
 _ROWS = 1 << 14

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from memento import plugins
-from memento.arguments import shown
-from memento.distances import Distance, distance_from_settings, settings_of
-from memento.errors import DamagedError, MementoError, SettingError
+from memento.arguments import check_fields, shown
+from memento.distances import distance_from_settings
+from memento.errors import DamagedError, SettingError
+from memento.kinds import class_of, described, made_of, settings_of
 from memento.samples import Samples
 
 __all__ = [
@@ -82,6 +82,9 @@ class Policy(ABC):
         super().__init_subclass__(**keywords)
         if cls.kind is not None:
             named_policies[cls.kind] = cls
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def choose(
@@ -177,18 +180,7 @@ class Policy(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What `policy_from_settings` needs to make an equal policy; plain JSON values."""
-        return {
-            "kind": self.kind or type(self).__qualname__,
-            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},  # type: ignore[arg-type]
-        }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Distance):
-        return value.settings()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+        return {"kind": self.kind or type(self).__qualname__, **described(self)}
 
 
 _REMEDY = "Import the module that defines it, or give the policy when loading"
@@ -204,10 +196,8 @@ def policy_class(kind: object, remedy: str = _REMEDY) -> type[Policy]:
     Raises:
         SettingError: There is none; or the entry point of ``memento.policies`` cannot be loaded.
     """
-    known = plugins.admit(plugins.POLICIES, str(kind), named_policies, Policy)
-    if not isinstance(kind, str) or kind not in named_policies:
-        raise SettingError(f"unknown policy {shown(kind)}; known are {', '.join(known)}. {remedy}")
-    return named_policies[kind]
+    made: type[Policy] = class_of("policy", kind, named_policies, Policy, remedy)
+    return made
 
 
 def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
@@ -230,13 +220,8 @@ def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
         if not isinstance(several, (list, tuple)):
             raise SettingError(f"distances is {shown(several)}; expected a list")
         arguments["distances"] = [distance_from_settings(d) for d in several]
-    lists = {n: tuple(v) if isinstance(v, list) else v for n, v in arguments.items()}
-    try:
-        return made(**lists)
-    except MementoError:
-        raise
-    except (TypeError, ValueError) as error:  # of a policy that is not ours, too
-        raise SettingError(f"settings of the policy {kind!r} do not fit: {error}") from error
+    policy: Policy = made_of("policy", kind, made, arguments)
+    return policy
 
 
 def everything(held: Samples, fresh: Samples) -> np.ndarray:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, optional, text, whole
+from memento.arguments import Column, whole
 from memento.policies._columns import labels, numbers
 from memento.policies._policy import Choice, Policy, State, column_of, everything
 from memento.samples import Samples
@@ -51,11 +52,8 @@ class ClassBalancedReservoir(Policy):
     kind: ClassVar[str] = "class-balanced-reservoir"
     mark_types: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
 
-    label: str = "y"
-    bins: int | None = None
-
-    def __post_init__(self) -> None:
-        check(self, label=text(), bins=optional(whole(2)))
+    label: Column = "y"
+    bins: Annotated[int, whole(2)] | None = None
 
     def check(self, fresh: Samples) -> None:
         if self.bins is None:
@@ -64,12 +62,7 @@ class ClassBalancedReservoir(Policy):
             numbers(fresh, self.label)
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         rows = everything(held, fresh)
         counters = dict(state.counters)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, flag, text, whole
+from memento.arguments import Column, check, whole
 from memento.distances import check_probabilities
 from memento.errors import SchemaError
 from memento.policies._columns import require
@@ -53,12 +54,12 @@ class QueryByCommittee(Policy):
 
     kind: ClassVar[str] = "query-by-committee"
 
-    column: str = "committee"
+    column: Column = "committee"
     members: int = 7
     always_first: bool = False
 
     def __post_init__(self) -> None:
-        check(self, column=text(), always_first=flag())
+        super().__post_init__()
         least = 2 if self.always_first else 1
         check(self, members=whole(least, words=f"a whole number, at least {least}"))
 
@@ -72,12 +73,7 @@ class QueryByCommittee(Policy):
             check_probabilities(self.column, column.reshape(-1, column.shape[2]))
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         rows = everything(held, fresh)
         if capacity is None or len(rows) <= capacity:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
 from memento import missing
-from memento.arguments import check, number, optional, text
+from memento.arguments import Column, Share, check_fields, number
 from memento.batching import Batches, scrambled
 from memento.density import SampleSpace
 from memento.distances import Distance
@@ -84,33 +85,24 @@ class DensityReservoir(SampleSpace, Policy):
     mark_types: ClassVar[Mapping[str, str]] = {"key": "f", "log_weight": "f", "insert": "i"}
 
     distances: Sequence[Distance] = ()
-    gamma: float = 1.0
-    uniform: float = 0.7
-    floor: float = 1e-3
-    exponent: float = 1.0
-    half_life: float | None = None
-    density: str | None = None
-    identify_by: str | None = None
+    gamma: Annotated[float, number(0, words="0 or more")] = 1.0
+    uniform: Share = 0.7
+    floor: Annotated[float, number(above=0, words="a density above 0")] = 1e-3
+    exponent: Annotated[float, number(0, 1, words="a number in [0, 1]")] = 1.0
+    half_life: Annotated[float, number(above=0, words="inserts, above 0")] | None = None
+    density: Column | None = None
+    identify_by: Column | None = None
 
     def __post_init__(self) -> None:
         without = isinstance(self.distances, (list, tuple)) and not self.distances
         if self.density is None or not without:
             super().__post_init__()
+        check_fields(self)
         if self.remainder == "drop":
             raise SettingError(
                 "remainder is 'drop'; a sample outside of all batches has no density, so expected "
                 '"even" or "keep"'
             )
-        check(
-            self,
-            gamma=number(0, words="0 or more"),
-            uniform=number(0, 1, words="a share in [0, 1]"),
-            floor=number(above=0, words="a density above 0"),
-            exponent=number(0, 1, words="a number in [0, 1]"),
-            half_life=optional(number(above=0, words="inserts, above 0")),
-            density=optional(text()),
-            identify_by=optional(text()),
-        )
 
     def check(self, samples: Samples) -> None:
         if self.density is None:
@@ -132,12 +124,7 @@ class DensityReservoir(SampleSpace, Policy):
             raise DamagedError(f"the counter 'inserts' of {self!r} is missing")
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         now = int(state.counters.get("inserts", 0))
         # Forward decay (Cormode et al. 2009): instead of making all that is held lighter, make what
@@ -212,12 +199,7 @@ class DensityReservoir(SampleSpace, Policy):
         return 0.0 if self.half_life is None else math.log(2) / self.half_life
 
     def _all_weights(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> np.ndarray:
         """Weights of fresh samples, of which some may lack what a distance reads (a late label).
 
@@ -250,12 +232,7 @@ class DensityReservoir(SampleSpace, Policy):
         return weights
 
     def _fresh_weights(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> np.ndarray:
         if self.density is not None:
             rarity = np.maximum(fresh[self.density], self.floor) ** -self.gamma
@@ -285,7 +262,7 @@ class DensityReservoir(SampleSpace, Policy):
         of_rows[batches.order] = np.repeat(rarity, batches.sizes)
         return of_rows[held:]
 
-    def _keys(self, fresh: Samples, rng: np.random.Generator) -> np.ndarray:
+    def _keys(self, fresh: Samples, rng: Generator) -> np.ndarray:
         if self.identify_by is None:
             return rng.standard_exponential(fresh.size)
         return _hashed_exponential(fresh[self.identify_by])

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, optional, text, whole
+from memento.arguments import Column, Count
 from memento.policies._columns import labels
 from memento.policies._features import (
-    MISSING_FEATURES,
     Missing,
     centred,
     check_features,
@@ -80,15 +80,10 @@ class FacilityLocation(Policy):
     kind: ClassVar[str] = "facility-location"
     mark_types: ClassVar[Mapping[str, str]] = {"stands_for": "f"}
 
-    features: str = "embedding"
-    label: str | None = None
-    region: int = 2048
+    features: Column = "embedding"
+    label: Column | None = None
+    region: Count = 2048
     missing: Missing = "error"
-
-    def __post_init__(self) -> None:
-        check(
-            self, features=text(), label=optional(text()), region=whole(), missing=MISSING_FEATURES
-        )
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.features, self.missing)
@@ -96,12 +91,7 @@ class FacilityLocation(Policy):
             labels(fresh, self.label)
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         seen = int(state.counters.get("seen", 0))
         counters = {"seen": seen + fresh.size}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
 from memento.policies._policy import Choice, Policy, State, everything
 from memento.samples import Samples
@@ -31,12 +32,7 @@ class FIFO(Policy):
     kind: ClassVar[str] = "fifo"
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         return Choice(newest(held, fresh, capacity))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, number, text, whole
+from memento.arguments import Column, number, whole
 from memento.policies._features import (
-    MISSING_FEATURES,
     Missing,
     check_features,
     directions,
@@ -72,30 +72,16 @@ class GradientSampleSelection(Policy):
     kind: ClassVar[str] = "gradient-sample-selection"
     mark_types: ClassVar[Mapping[str, str]] = {"score": "f"}
 
-    gradients: str = "gradient"
-    compared: int = 10
-    threshold: float = 0.0
+    gradients: Column = "gradient"
+    compared: Annotated[int, whole(most=1_000_000)] = 10
+    threshold: Annotated[float, number(most=1, above=-1, words="a cosine in (-1, 1]")] = 0.0
     missing: Missing = "error"
-
-    def __post_init__(self) -> None:
-        check(
-            self,
-            gradients=text(),
-            compared=whole(most=1_000_000),
-            threshold=number(most=1, above=-1, words="a cosine in (-1, 1]"),
-            missing=MISSING_FEATURES,
-        )
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.gradients, self.missing)
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         seen = int(state.counters.get("seen", 0))
         counters = {"seen": seen + fresh.size}

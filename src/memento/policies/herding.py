@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, flag, optional, text
+from memento.arguments import Column
 from memento.policies._columns import labels
 from memento.policies._features import (
-    MISSING_FEATURES,
     Missing,
     centred,
     check_features,
@@ -78,19 +78,10 @@ class Herding(Policy):
     kind: ClassVar[str] = "herding"
     mark_types: ClassVar[Mapping[str, str]] = {"stands_for": "f", "pick": "i"}
 
-    features: str = "embedding"
-    label: str | None = "y"
+    features: Column = "embedding"
+    label: Column | None = "y"
     normalise: bool = True
     missing: Missing = "error"
-
-    def __post_init__(self) -> None:
-        check(
-            self,
-            features=text(),
-            label=optional(text()),
-            normalise=flag(),
-            missing=MISSING_FEATURES,
-        )
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.features, self.missing)
@@ -98,12 +89,7 @@ class Herding(Policy):
             labels(fresh, self.label)
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         seen = int(state.counters.get("seen", 0))
         counters = {"seen": seen + fresh.size}

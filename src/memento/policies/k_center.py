@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, text
+from memento.arguments import Column
 from memento.policies._features import (
-    MISSING_FEATURES,
     Missing,
     centred,
     check_features,
@@ -58,22 +58,14 @@ class KCenterGreedy(Policy):
 
     kind: ClassVar[str] = "k-center-greedy"
 
-    features: str = "embedding"
+    features: Column = "embedding"
     missing: Missing = "error"
-
-    def __post_init__(self) -> None:
-        check(self, features=text(), missing=MISSING_FEATURES)
 
     def check(self, fresh: Samples) -> None:
         check_features(fresh, self.features, self.missing)
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         seen = int(state.counters.get("seen", 0))
         counters = {"seen": seen + fresh.size}

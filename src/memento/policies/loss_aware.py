@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, one_of, text
+from memento.arguments import Column
 from memento.errors import SchemaError
 from memento.policies._columns import labels, numbers
 from memento.policies._features import random_rows
@@ -58,19 +59,10 @@ class LossAwareReservoir(Policy):
 
     kind: ClassVar[str] = "loss-aware-reservoir"
 
-    label: str = "y"
-    loss: str = "loss"
+    label: Column = "y"
+    loss: Column = "loss"
     missing: Literal["error", "equal", "random"] = "error"
     scale: Literal["counts", "published"] = "counts"
-
-    def __post_init__(self) -> None:
-        check(
-            self,
-            label=text(),
-            loss=text(),
-            missing=one_of(("error", "equal", "random")),
-            scale=one_of(("counts", "published")),
-        )
 
     def check(self, fresh: Samples) -> None:
         labels(fresh, self.label)
@@ -83,12 +75,7 @@ class LossAwareReservoir(Policy):
             numbers(fresh, self.loss)
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         seen = int(state.counters.get("seen", 0))
         counters = {"seen": seen + fresh.size}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, flag, number, optional
+from memento.arguments import number
 from memento.batching import Batches
 from memento.density import Field, SampleSpace
 from memento.policies._policy import Choice, Policy, State, everything
@@ -66,24 +67,13 @@ class Memento(SampleSpace, Policy):
     kind: ClassVar[str] = "memento"
     thins: ClassVar[bool] = True
 
-    temperature: float | None = None
+    temperature: (
+        Annotated[float, number(0, infinite=True, words="0 (always the densest) or more")] | None
+    ) = None
     fill: bool | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(
-            self,
-            temperature=optional(number(0, infinite=True, words="0 (always the densest) or more")),
-            fill=optional(flag()),
-        )
-
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         if capacity is None or held.size + fresh.size <= capacity:
             return Choice(everything(held, fresh))
@@ -104,7 +94,7 @@ class Memento(SampleSpace, Policy):
         return Choice(np.flatnonzero(stays))
 
     def _pieces(
-        self, held: int, fresh: int, size: int, rng: np.random.Generator
+        self, held: int, fresh: int, size: int, rng: Generator
     ) -> Sequence[np.ndarray | slice]:
         """Fresh rows in the parts that are offered one after the other; mostly a single one."""
         room = _MOST_BATCHES * size
@@ -113,9 +103,7 @@ class Memento(SampleSpace, Policy):
         count = -(-fresh // max(room - held, room // 2))
         return np.array_split(held + rng.permutation(fresh), count)
 
-    def _thinned(
-        self, batches: Batches, capacity: int, total: int, rng: np.random.Generator
-    ) -> np.ndarray:
+    def _thinned(self, batches: Batches, capacity: int, total: int, rng: Generator) -> np.ndarray:
         """Rows of the batches that stay, and what fills the memory up."""
         temperature, share = self.temperature, 0.0
         if temperature is None:
@@ -130,7 +118,7 @@ class Memento(SampleSpace, Policy):
         return rows
 
     def _spare(
-        self, batches: Batches, discarded: list[int], size: int, rng: np.random.Generator
+        self, batches: Batches, discarded: list[int], size: int, rng: Generator
     ) -> np.ndarray:
         """Single rows to fill up with: of the batch discarded last, then of no batch."""
         last = rng.permutation(batches.rows(discarded[-1]) if discarded else batches.order[:0])
@@ -146,7 +134,7 @@ def thin(
     sizes: np.ndarray,
     capacity: int,
     temperature: float,
-    rng: np.random.Generator,
+    rng: Generator,
     share: float = 0.0,
 ) -> tuple[np.ndarray, list[int]]:
     """Discard batches by density until at most ``capacity`` samples are left.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, flag, names, number, one_of, optional, text, whole
+from memento.arguments import Column, Count, flag, names, number
 from memento.arguments import require as require_argument
 from memento.batching import Missing, Remainder, make_batches
 from memento.distances import check_probabilities
@@ -61,25 +62,19 @@ class Metric(Policy):
 
     kind: ClassVar[str] = "metric"
 
-    column: str
+    column: Column
     measure: Measure = "value"
-    temperature: float = 0.1
-    batch_size: int | None = None
+    temperature: Annotated[
+        float, number(0, infinite=True, words="0 (always the largest metric) or more")
+    ] = 0.1
+    batch_size: Count | None = None
     sort_by: Sequence[str] = ("y", "yhat", "x")
     remainder: Remainder = "even"
     missing: Missing = "warn"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sort_by", names("sort_by", self.sort_by))
-        check(
-            self,
-            column=text(),
-            measure=one_of(get_args(Measure)),
-            temperature=number(0, infinite=True, words="0 (always the largest metric) or more"),
-            batch_size=optional(whole()),
-            remainder=one_of(get_args(Remainder)),
-            missing=one_of(get_args(Missing)),
-        )
+        super().__post_init__()
 
     @classmethod
     def of_loss(cls, column: str = "loss", *, temperature: float = 0.1, **batching: Any) -> Metric:
@@ -154,12 +149,7 @@ class Metric(Policy):
             )
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         rows = everything(held, fresh)
         if capacity is None or len(rows) <= capacity:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, number
+from memento.arguments import Share
 from memento.policies._policy import Choice, Policy, State, extend_mark, take_marks
 from memento.samples import Samples
 
@@ -47,18 +48,10 @@ class Reservoir(Policy):
     kind: ClassVar[str] = "reservoir"
     mark_types: ClassVar[Mapping[str, str]] = {"key": "f"}
 
-    forget: float = 0.0
-
-    def __post_init__(self) -> None:
-        check(self, forget=number(0, 1, words="a share in [0, 1]"))
+    forget: Share = 0.0
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         keys = extend_mark(state, "key", held, rng.random(fresh.size))
         forgotten = min(int(self.forget * held.size), fresh.size)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
 from memento.errors import SettingError
 from memento.policies._policy import Choice, Policy, State, everything
@@ -35,12 +36,7 @@ class Unbounded(Policy):
             )
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         return Choice(everything(held, fresh))
 

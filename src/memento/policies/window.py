@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
-from memento.arguments import check, number, optional, text, whole
+from memento.arguments import Column, number, whole
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.policies._policy import Choice, Policy, State, extend_mark, take_marks
 from memento.policies.reservoir import smallest
@@ -53,18 +54,10 @@ class DailyWindow(Policy):
     kind: ClassVar[str] = "daily-window"
     mark_types: ClassVar[Mapping[str, str]] = {"key": "f", "day": "i"}
 
-    days: int = 14
-    decay: float = 0.9
-    day: str | None = None
-
-    def __post_init__(self) -> None:
-        check(
-            self,
-            # Longer windows are none: shares of so old days are 0.
-            days=whole(most=100_000),
-            decay=number(most=1, above=0, words="a share in (0, 1]"),
-            day=optional(text()),
-        )
+    # Longer windows are none: shares of so old days are 0.
+    days: Annotated[int, whole(most=100_000)] = 14
+    decay: Annotated[float, number(most=1, above=0, words="a share in (0, 1]")] = 0.9
+    day: Column | None = None
 
     def quotas(self, capacity: int) -> np.ndarray:
         """``(days,)`` int64: most samples of each day back, the latest first.
@@ -104,12 +97,7 @@ class DailyWindow(Policy):
             )
 
     def choose(
-        self,
-        held: Samples,
-        fresh: Samples,
-        capacity: int | None,
-        state: State,
-        rng: np.random.Generator,
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
         fresh_days = self._days(fresh, state)
         days = extend_mark(state, "day", held, fresh_days)
