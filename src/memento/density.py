@@ -20,6 +20,7 @@ import numpy as np
 
 from memento import arguments
 from memento._kernels import SMALL_BATCHES, SMALL_TERMS, fitting
+from memento._kernels.plain import collapse, draw
 from memento.batching import (
     Batches,
     Missing,
@@ -482,7 +483,7 @@ class Field:
 
     def draw(self, alive: np.ndarray, temperature: float, drawn: float) -> int:
         """One batch among those alive, by softmax(density / temperature); it is not removed."""
-        batch: int = fitting("drawing", self.size, SMALL_BATCHES).draw(
+        return draw(
             [term.values for term in self.terms],
             [term.own_groups() for term in self.terms],
             alive,
@@ -490,7 +491,6 @@ class Field:
             temperature,
             drawn,
         )
-        return batch
 
     def remove(self, batch: int) -> None:
         """Take the kernel of one batch out of all sums."""
@@ -567,7 +567,7 @@ def _is_fast(first: np.ndarray, second: np.ndarray, precision: Precision) -> boo
 def _collapse(summaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which of the distinct summaries each batch has, and these, in order of appearance."""
     flat = np.ascontiguousarray(summaries.reshape(len(summaries), -1), dtype=np.float64)
-    groups, firsts, _ = fitting("summaries", len(flat)).collapse(flat)
+    groups, firsts = collapse(flat)
     return groups, summaries[firsts]
 
 

@@ -369,21 +369,18 @@ class _OfLabels(JensenShannon):
         if self.classes is None and self.known is None:
             return self.bind(batches.parts).summarise(batches)
         summaries = fitting("summaries", len(batches.order))
-        counts = np.zeros((len(batches), len(self._known())))
+        classes = len(self._known())
         first, second = (self._codes(half) for half in batches.halves(self.column))
-        if not any(len(half) and half.min() < 0 for half in (first, second)):
-            summaries.label_frequencies(first, second, batches.order, batches.offsets, counts)
-            return counts
-        codes = np.concatenate([first, second])
-        weights = (codes >= 0).astype(np.float64)
-        codes = np.maximum(codes, 0)
-        summaries.label_frequencies(
-            codes, codes[:0], batches.order, batches.offsets, counts, weights
-        )
-        return counts
+        missing = any(len(half) and half.max() == classes for half in (first, second))
+        shares = np.zeros((len(batches), classes + missing))
+        summaries.label_frequencies(first, second, batches.order, batches.offsets, shares)
+        if not missing:
+            return shares
+        counts = np.rint(shares[:, :classes] * batches.sizes[:, None])
+        return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
     def _codes(self, labels: np.ndarray) -> np.ndarray:
-        """Labels as numbers from 0, -1 for what is missing."""
+        """Labels as numbers from 0; what is missing has the number behind the last."""
         if labels.dtype.kind == "b":
             labels = labels.view(np.uint8)
         known = self._known()
@@ -392,7 +389,7 @@ class _OfLabels(JensenShannon):
         if counted and labels.dtype.kind in "iu":
             return labels
         codes = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-        codes[known[codes] != labels] = -1
+        codes[known[codes] != labels] = len(known)
         return codes
 
     def _known(self) -> np.ndarray:

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from memento._kernels import drawing
+from memento._kernels import drawing, plain
 from memento._kernels import jensen_shannon as kernels
 
 UNCOMPILED = numba.config.DISABLE_JIT
@@ -39,6 +39,13 @@ def matrix_of(packed):
     return rows
 
 
+def discard(kernels, sums, groups, temperature, us, rows=None, excess=None, share=0.0):
+    n = len(sums[0]) if groups[0] is None else len(groups[0])
+    rows = np.ones(n, np.int64) if rows is None else rows
+    excess = n if excess is None else excess
+    return drawing.discard(kernels, sums, groups, SCALE, temperature, us, rows, excess, share)
+
+
 def slow_discard(matrices, temperature, us):
     """Matrices are (n, n), over batches; every sum is made anew at every step."""
     alive = np.arange(len(matrices[0]))
@@ -66,7 +73,7 @@ def test_discard_is_the_slow_loop(temperature, form):
     us = np.random.default_rng(1).random(GO)
     expected = slow_discard([first, second[np.ix_(groups[1], groups[1])]], temperature, us)
     given = {"packed": packs, "matrix": [first, second], "mixed": [packs[0], second]}[form]
-    gone = drawing.discard(given, sums, groups, SCALE, temperature, us)
+    gone = discard(given, sums, groups, temperature, us)
     assert gone.tolist() == expected
     left = np.setdiff1d(np.arange(SIZE), gone)
     np.testing.assert_allclose(
@@ -85,10 +92,10 @@ def test_it_ends_when_enough_samples_have_gone(form):
     us = np.random.default_rng(1).random(SIZE)
     rows = np.random.default_rng(2).integers(1, 9, SIZE)
     most = [total.copy() for total in sums]
-    all_gone = drawing.discard(kernels, most, groups, SCALE, 0.01, us)
+    all_gone = discard(kernels, most, groups, 0.01, us)
     for excess in (0, 1, int(rows.sum()) // 3, int(rows.sum())):
         given = [total.copy() for total in sums]
-        gone = drawing.discard(kernels, given, groups, SCALE, 0.01, us, rows, excess)
+        gone = discard(kernels, given, groups, 0.01, us, rows, excess)
         running = np.cumsum(rows[all_gone])
         count = int(np.searchsorted(running, excess)) + 1 if excess else 0
         assert gone.tolist() == all_gone[:count].tolist()
@@ -110,7 +117,7 @@ def test_temperature_follows_what_is_left(form):
         place = int(np.searchsorted(running, u * running[-1], side="right"))
         expected.append(alive[place])
         alive = np.delete(alive, place)
-    gone = drawing.discard(kernels, sums, groups, SCALE, 0.01, us, share=0.1)
+    gone = discard(kernels, sums, groups, 0.01, us, share=0.1)
     assert gone.tolist() == expected
 
 
@@ -118,10 +125,10 @@ def test_draw_is_one_step_of_it():
     packs, sums, groups = packed_case(seed=2)
     second = matrix_of(packs[1])
     us = np.random.default_rng(3).random(10)
-    expected = drawing.discard(packs, [s.copy() for s in sums], groups, SCALE, 0.01, us)
+    expected = discard(packs, [s.copy() for s in sums], groups, 0.01, us)
     alive = np.ones(SIZE, bool)
     for step, u in enumerate(us):
-        i = drawing.draw(sums, groups, alive, SIZE - step, 0.01, u)
+        i = plain.draw(sums, groups, alive, SIZE - step, 0.01, u)
         assert i == expected[step]
         alive[i] = False
         kernels.subtract_row(packs[0], i, SCALE, 1.0, sums[0])
@@ -132,19 +139,18 @@ def test_draw_is_one_step_of_it():
 def test_all_may_go_and_none_twice(temperature):
     n = 12
     packs, sums, groups = packed_case(n)
-    gone = drawing.discard(packs, sums, groups, SCALE, temperature, np.full(n, 0.999_999))
+    gone = discard(packs, sums, groups, temperature, np.full(n, 0.999_999))
     assert sorted(gone.tolist()) == list(range(n))
 
 
 def test_ties_go_from_the_end():
     """Equal summaries are one group; sums that differ by rounding count as equal."""
     sums = np.array([2.0, 2.0 + 1e-12, 2.0 - 1e-12, 1.0])
-    assert drawing.draw([sums], [None], np.ones(4, bool), 4, 0.0, 0.0) == 2
-    gone = drawing.discard(
+    assert plain.draw([sums], [None], np.ones(4, bool), 4, 0.0, 0.0) == 2
+    gone = discard(
         [kernels.pack(np.eye(2))],
         [np.array([3.0, 2.0])],
         [np.array([0, 1, 0, 1, 0], np.int32)],
-        SCALE,
         0.0,
         np.zeros(5),
     )
@@ -158,7 +164,7 @@ def test_probabilities_are_the_softmax():
     temperature, m = 0.1, 4
     steps = 400 if UNCOMPILED else 20_000
     us = (np.arange(steps) + 0.5) / steps
-    drawn = [drawing.draw([sums], [None], alive, m, temperature, u) for u in us]
+    drawn = [plain.draw([sums], [None], alive, m, temperature, u) for u in us]
     weights = np.exp(sums / m / np.sqrt(2 * np.pi) / temperature) * alive
     np.testing.assert_allclose(
         np.bincount(drawn, minlength=5) / steps, weights / weights.sum(), atol=1.5 / steps
@@ -169,9 +175,9 @@ def test_extremes_of_u_stay_inside():
     sums = np.array([1.0, 1.0, 9.0, 1.0])
     alive = np.array([False, True, True, False])
     for temperature in (1e-6, 0.01, 10.0, np.inf):
-        assert drawing.draw([sums], [None], alive, 2, temperature, 0.0) in (1, 2)
+        assert plain.draw([sums], [None], alive, 2, temperature, 0.0) in (1, 2)
         for last in (np.nextafter(1.0, 0.0), 1.0):  # 1.0: as if rounding had lost the last share
-            assert drawing.draw([sums], [None], alive, 2, temperature, last) == 2
+            assert plain.draw([sums], [None], alive, 2, temperature, last) == 2
 
 
 def test_many_tiles_give_the_same_as_few():
@@ -184,6 +190,6 @@ def test_many_tiles_give_the_same_as_few():
     sums = kernels.kernel_sums(packed, SCALE, np.ones(n))
     us = rng.random(n // 2)
     full = matrix_of(packed._replace(radii=np.zeros(0)))
-    expected = drawing.discard([full], [full.sum(axis=1)], [None], SCALE, 0.01, us)
-    gone = drawing.discard([packed], [sums], [None], SCALE, 0.01, us)
+    expected = discard([full], [full.sum(axis=1)], [None], 0.01, us)
+    gone = discard([packed], [sums], [None], 0.01, us)
     np.testing.assert_array_equal(gone, expected)

@@ -5,30 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from memento._kernels import summaries
+from memento._kernels import plain, summaries
 
 rng = np.random.default_rng(0)
 HELD, FRESH = 23, 31
 OFFSETS = np.array([0, 7, 7, 30, 50])
 ROWS = rng.permutation(HELD + FRESH)[:50]
-WEIGHTS = rng.random(HELD + FRESH)
 
 
 @pytest.mark.parametrize("types", [("f8", "f8"), ("f4", "f8")])
 @pytest.mark.parametrize("k", [1, 5, 21])
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_mean_rows(types, k, weights):
+def test_mean_rows(types, k):
     a = (rng.random((HELD, k)) * 9).astype(types[0])
     b = (rng.random((FRESH, k)) * 9).astype(types[1])
     joined = np.concatenate([a, b]).astype(np.float64)
     expected = np.zeros((4, k))
     for i in (0, 2, 3):
         rows = ROWS[OFFSETS[i] : OFFSETS[i + 1]]
-        expected[i] = np.average(
-            joined[rows], axis=0, weights=None if weights is None else weights[rows]
-        )
+        expected[i] = joined[rows].mean(axis=0)
     out = np.full((4, k), np.nan)
-    summaries.mean_rows(a, b, ROWS, OFFSETS, out, weights)
+    summaries.mean_rows(a, b, ROWS, OFFSETS, out)
     np.testing.assert_allclose(out, expected, rtol=1e-14)
 
 
@@ -41,32 +37,18 @@ def test_one_part_may_be_empty(held):
 
 
 @pytest.mark.parametrize("types", [("i8", "i8"), ("u1", "i8")])
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_label_frequencies(types, weights):
+def test_label_frequencies(types):
     a = rng.integers(0, 4, HELD).astype(types[0])
     b = rng.integers(0, 4, FRESH).astype(types[1])
     joined = np.concatenate([a, b]).astype(np.int64)
-    used = np.ones(HELD + FRESH) if weights is None else weights
     expected = np.zeros((4, 5))
     for i in (0, 2, 3):
         for row in ROWS[OFFSETS[i] : OFFSETS[i + 1]]:
-            expected[i, joined[row]] += used[row]
+            expected[i, joined[row]] += 1
         expected[i] /= expected[i].sum()
     out = np.full((4, 5), np.nan)
-    summaries.label_frequencies(a, b, ROWS, OFFSETS, out, weights)
+    summaries.label_frequencies(a, b, ROWS, OFFSETS, out)
     np.testing.assert_allclose(out, expected, rtol=1e-14)
-
-
-def test_a_batch_without_weight_is_zero():
-    out = np.full((1, 2), np.nan)
-    nothing = np.zeros(2)
-    offsets = np.array([0, 2])
-    rows = np.array([0, 1])
-    summaries.mean_rows(np.ones((2, 2)), np.ones((0, 2)), rows, offsets, out, nothing)
-    assert out.tolist() == [[0.0, 0.0]]
-    labels = np.array([0, 1])
-    summaries.label_frequencies(labels, labels[:0], rows, offsets, out, nothing)
-    assert out.tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize("n", [0, 1, 60])
@@ -75,7 +57,6 @@ def test_collapse_numbers_rows_by_first_appearance(n):
     rows = distinct[rng.integers(0, len(distinct), n)]
     seen: dict[bytes, int] = {}
     expected = [seen.setdefault(row.tobytes(), len(seen)) for row in rows]
-    groups, representatives, counts = summaries.collapse(rows)
+    groups, firsts = plain.collapse(rows)
     assert groups.tolist() == expected
-    assert representatives.tolist() == [expected.index(g) for g in range(len(seen))]
-    assert counts.tolist() == [expected.count(g) for g in range(len(seen))]
+    assert firsts.tolist() == [expected.index(g) for g in range(len(seen))]

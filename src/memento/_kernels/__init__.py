@@ -7,7 +7,7 @@ longer than all the rest. Small inputs do without: see `fitting`.
     plain           small inputs in numpy, as some of the following do them
     jensen_shannon  sums of kernels over Jensen-Shannon distances
     sorting         lexicographic order of rows, position and value of the largest entry
-    summaries       batches as one row each, equal rows counted once
+    summaries       batches as one row each
     drawing         which batch is discarded next
     replacement     which held sample a new one replaces
     balancing       which held sample a new one replaces, for balanced labels

@@ -181,47 +181,6 @@ def _cooled(values, m, temperature, share):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _draw(sums, groups, plain, alive, m, temperature, u):  # type: ignore[no-untyped-def]
-    n = alive.shape[0]
-    ceiling = np.empty(n)
-    for i in range(n):
-        ceiling[i] = np.inf if alive[i] else -np.inf
-    values = np.empty(n)
-    _smallest_sums(sums, groups, plain, ceiling, values)
-    shares = np.empty(n, np.float32)
-    totals = np.empty((n + TILE - 1) // TILE)
-    return _pick(values, m, temperature, u, shares, totals)
-
-
-def draw(
-    sums: Sequence[Floats],
-    groups: Sequence[Groups | None],
-    alive: npt.NDArray[np.bool_],
-    m: int,
-    temperature: float,
-    u: float,
-) -> int:
-    """Return the batch to discard next: one step, where only the caller can make kernel rows.
-
-    Args:
-        sums: per distance, float64 (groups,) kernel sums.
-        groups: per distance, int32 (n,) group of each batch, or None if batch i is group i.
-        alive: bool (n,), at least one True.
-        m: how many are alive.
-        temperature: 0 to inf.
-        u: uniform in [0, 1); not used at temperature 0.
-    """
-    none = np.empty(0, np.int32)
-    plain = np.array([group is None for group in groups])
-    given = tuple(none if group is None else group for group in groups)
-    return int(_draw(tuple(sums), given, plain, alive, m, float(temperature), u))
-
-
-# ----------------------------------------------------------------------------------------------
-# The whole loop
-
-
-@kernel()
 def _drop_places(ceiling, origin, groups):  # type: ignore[no-untyped-def]
     """Move what is alive to the front of all arrays; return how many."""
     kept = 0
@@ -353,8 +312,8 @@ def discard(
     scale: float,
     temperature: float,
     us: Floats,
-    rows: npt.NDArray[np.int64] | None = None,
-    excess: int | None = None,
+    rows: npt.NDArray[np.int64],
+    excess: int,
     share: float = 0.0,
 ) -> npt.NDArray[np.int64]:
     """Discard batches one by one and return them in the order in which they went.
@@ -368,11 +327,10 @@ def discard(
         scale: 1 / (2 h^2), for packed summaries.
         temperature: 0 to inf.
         us: one uniform in [0, 1) for each batch to discard, at most n; not used at temperature 0.
-        rows: int64 (n,), samples in each batch; 1 if left out.
-        excess: no more batches go once this many samples have; if left out, as many as ``us`` has.
+        rows: int64 (n,), samples in each batch.
+        excess: no more batches go once this many samples have.
         share: of the mean density that the temperature is at most; 0: it stays as given.
     """
-    n = len(sums[0]) if groups[0] is None else len(groups[0])
     places = [
         np.arange(len(total), dtype=np.int32) if group is None else group.copy()
         for total, group in zip(sums, groups, strict=True)
@@ -405,8 +363,8 @@ def discard(
         float(temperature),
         float(share),
         us,
-        np.ones(n, np.int64) if rows is None else rows,
-        n if excess is None else excess,
+        rows,
+        excess,
         out,
     )
     for total, current, name, size in zip(sums, running, names, sizes, strict=True):

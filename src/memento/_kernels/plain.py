@@ -169,21 +169,15 @@ def mean_rows(
     rows: Rows,
     offsets: Rows,
     out: Floats,
-    weights: Floats | None = None,
 ) -> None:
     """As ``summaries.mean_rows``."""
     values = np.empty((len(rows), a.shape[1]))
     gather_rows(a, b, rows, values)
-    share = np.ones(len(rows)) if weights is None else weights[rows]
     out[:] = 0.0
-    filled = np.flatnonzero(np.diff(offsets))
+    sizes = np.diff(offsets)
+    filled = np.flatnonzero(sizes)
     if len(filled):
-        starts = offsets[filled]
-        total = np.add.reduceat(share, starts)
-        sums = np.add.reduceat(values if weights is None else values * share[:, None], starts)
-        out[filled] = np.divide(
-            sums, total[:, None], out=np.zeros_like(sums), where=total[:, None] > 0
-        )
+        out[filled] = np.add.reduceat(values, offsets[filled]) / sizes[filled, None]
 
 
 def label_frequencies(
@@ -192,27 +186,32 @@ def label_frequencies(
     rows: Rows,
     offsets: Rows,
     out: Floats,
-    weights: Floats | None = None,
 ) -> None:
     """As ``summaries.label_frequencies``."""
     labels = np.empty(len(rows), np.int64)
     gather_rows(a, b, rows, labels)
     n, classes = out.shape
-    share = None if weights is None else weights[rows]
-    labels += np.repeat(np.arange(n) * classes, np.diff(offsets))
-    counts = np.bincount(labels, share, minlength=n * classes).reshape(n, classes)
-    total = counts.sum(axis=1, keepdims=True) if weights is not None else np.diff(offsets)[:, None]
-    out[:] = counts / np.where(total > 0, total, 1)
+    sizes = np.diff(offsets)
+    labels += np.repeat(np.arange(n) * classes, sizes)
+    counts = np.bincount(labels, minlength=n * classes).reshape(n, classes)
+    out[:] = counts / np.maximum(sizes, 1)[:, None]
 
 
-def collapse(rows: Floats) -> tuple[npt.NDArray[np.int32], Rows, Rows]:
-    """As ``summaries.collapse``."""
+def collapse(rows: Floats) -> tuple[npt.NDArray[np.int32], Rows]:
+    """Which rows are the same, byte for byte (so 0.0 and -0.0 differ).
+
+    Args:
+        rows: (n, k).
+
+    Returns:
+        (n,) the group of each row, numbered in the order of their first rows; and (groups,) these.
+    """
     numbers: dict[bytes, int] = {}
     groups = np.array(
         [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows], dtype=np.int32
     )
-    _, representatives, counts = np.unique(groups, return_index=True, return_counts=True)
-    return groups, representatives.astype(np.int64), counts.astype(np.int64)
+    _, firsts = np.unique(groups, return_index=True)
+    return groups, firsts.astype(np.int64)
 
 
 def exact_matrix(first: Floats, second: Floats, weights: Floats | None, out: Floats) -> None:
@@ -256,7 +255,16 @@ def draw(
     temperature: float,
     u: float,
 ) -> int:
-    """As ``drawing.draw``."""
+    """The batch to discard next: one step, where only the caller can make kernel rows.
+
+    Args:
+        sums: Per distance, (groups,) kernel sums.
+        groups: Per distance, (n,) group of each batch, or None if batch i is group i.
+        alive: (n,), at least one True.
+        m: How many are alive.
+        temperature: 0 to inf.
+        u: Uniform in [0, 1); not used at temperature 0.
+    """
     return _pick(_smallest_sums(sums, groups, alive), m, temperature, u)
 
 
@@ -298,20 +306,18 @@ def discard(
     scale: float,
     temperature: float,
     us: Floats,
-    rows: Rows | None = None,
-    excess: int | None = None,
+    rows: Rows,
+    excess: int,
     share: float = 0.0,
 ) -> Rows:
     """As ``drawing.discard``, for matrices of kernel values."""
     del scale  # worked into the matrices
-    n = len(sums[0]) if groups[0] is None else len(groups[0])
-    sizes = np.ones(n, np.int64) if rows is None else rows
-    left = n if excess is None else excess
+    n = len(rows)
     alive = np.ones(n, dtype=bool)
     gone: list[int] = []
     limit, places = temperature, n
     due = share > 0
-    while len(gone) < len(us) and left > 0:
+    while len(gone) < len(us) and excess > 0:
         m = n - len(gone)
         values = _smallest_sums(sums, groups, alive)
         if due:  # whenever so many have gone that the density left is another
@@ -321,7 +327,7 @@ def discard(
         alive[i] = False
         if (places - m + 1) * 64 >= places and m > 1:
             places, due = m - 1, share > 0
-        left -= int(sizes[i])
+        excess -= int(rows[i])
         gone.append(i)
         for kernel, total, group in zip(kernels, sums, groups, strict=True):
             total -= kernel[i if group is None else group[i]]

@@ -1,4 +1,4 @@
-"""Batches as one row each, and equal rows counted once.
+"""Batches as one row each.
 
 Samples come in two parts, held ones ``a`` and fresh ones ``b``, and are never joined for this: row
 ``r`` is ``a[r]`` for ``r < len(a)``, else ``b[r - len(a)]``. ``rows`` lists row numbers in batch
@@ -89,38 +89,12 @@ def _mean_rows(a, b, rows, offsets, step, out):  # type: ignore[no-untyped-def]
             out[i, c] = total[c] / count
 
 
-@kernel()
-def _weighted_mean_rows(a, b, rows, offsets, weights, step, out):  # type: ignore[no-untyped-def]
-    """As above, with weights (n + m, 1)."""
-    held = a.shape[0]
-    last = rows.shape[0] - 1
-    total = np.zeros(out.shape[1])
-    for i in range(offsets.shape[0] - 1):
-        total[:] = 0.0
-        weight = 0.0
-        for place in range(offsets[i], offsets[i + 1]):
-            _request_row(a, b, rows[min(place + _AHEAD, last)], step)
-            _request(weights, rows[min(place + _AHEAD, last)], 0)
-            r = rows[place]
-            w = weights[r, 0]
-            weight += w
-            if r < held:
-                for c in range(total.shape[0]):
-                    total[c] += w * a[r, c]
-            else:
-                for c in range(total.shape[0]):
-                    total[c] += w * b[r - held, c]
-        for c in range(total.shape[0]):
-            out[i, c] = total[c] / weight if weight > 0.0 else 0.0
-
-
 def mean_rows(
     a: npt.NDArray[Any],
     b: npt.NDArray[Any],
     rows: Rows,
     offsets: Rows,
     out: Floats,
-    weights: Floats | None = None,
 ) -> None:
     """Fill out with the mean row of each batch, accumulated in float64.
 
@@ -129,14 +103,9 @@ def mean_rows(
         b: (m, k), likewise.
         rows: int64, row numbers 0 ... n + m - 1 in batch order.
         offsets: int64 (batches + 1,), where batches begin and end in ``rows``.
-        out: float64 (batches, k); an empty batch, or one without weight, gives zeros.
-        weights: float64 (n + m,), one for every pooled row, or None.
+        out: float64 (batches, k); an empty batch gives zeros.
     """
-    step = max(1, _LINE // a.dtype.itemsize)
-    if weights is None:
-        _mean_rows(a, b, rows, offsets, step, out)
-    else:
-        _weighted_mean_rows(a, b, rows, offsets, weights.reshape(-1, 1), step, out)
+    _mean_rows(a, b, rows, offsets, max(1, _LINE // a.dtype.itemsize), out)
 
 
 @kernel()
@@ -155,29 +124,12 @@ def _label_frequencies(a, b, rows, offsets, out):  # type: ignore[no-untyped-def
             out[i, c] /= count
 
 
-@kernel()
-def _weighted_label_frequencies(a, b, rows, offsets, weights, out):  # type: ignore[no-untyped-def]
-    held = a.shape[0]
-    for i in range(offsets.shape[0] - 1):
-        for c in range(out.shape[1]):
-            out[i, c] = 0.0
-        total = 0.0
-        for place in range(offsets[i], offsets[i + 1]):
-            r = rows[place]
-            label = np.int64(a[r]) if r < held else np.int64(b[r - held])
-            out[i, label] += weights[r]
-            total += weights[r]
-        for c in range(out.shape[1]):
-            out[i, c] = out[i, c] / total if total > 0.0 else 0.0
-
-
 def label_frequencies(
     a: npt.NDArray[Any],
     b: npt.NDArray[Any],
     rows: Rows,
     offsets: Rows,
     out: Floats,
-    weights: Floats | None = None,
 ) -> None:
     """Fill out with the share of each label in each batch.
 
@@ -187,72 +139,6 @@ def label_frequencies(
         b: (m,), likewise.
         rows: int64, row numbers 0 ... n + m - 1 in batch order.
         offsets: int64 (batches + 1,), where batches begin and end in ``rows``.
-        out: float64 (batches, k); an empty batch, or one without weight, gives zeros.
-        weights: float64 (n + m,), one for every pooled row, or None.
+        out: float64 (batches, k); an empty batch gives zeros.
     """
-    if weights is None:
-        _label_frequencies(a, b, rows, offsets, out)
-    else:
-        _weighted_label_frequencies(a, b, rows, offsets, weights, out)
-
-
-_PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbouring numbers
-_TURN = np.uint64(29)
-
-
-@kernel()
-def _collapse(words, table, groups, representatives, counts):  # type: ignore[no-untyped-def]
-    """Number equal rows of words (n, k) uint64; return how many differ.
-
-    The table, a power of two above 2 n, holds -1.
-    """
-    found = 0
-    last = np.int64(table.shape[0] - 1)
-    for i in range(words.shape[0]):
-        code = np.uint64(0)
-        for c in range(words.shape[1]):
-            code = (code ^ words[i, c]) * _PRIME
-            code ^= code >> _TURN
-        place = np.int64(code >> np.uint64(1)) & last
-        while True:
-            group = table[place]
-            if group < 0:
-                table[place] = found
-                group = found
-                representatives[found] = i
-                counts[found] = 0
-                found += 1
-                break
-            other = representatives[group]
-            c = 0
-            while c < words.shape[1] and words[i, c] == words[other, c]:
-                c += 1
-            if c == words.shape[1]:
-                break
-            place = (place + 1) & last
-        groups[i] = group
-        counts[group] += 1
-    return found
-
-
-def collapse(rows: Floats) -> tuple[npt.NDArray[np.int32], Rows, Rows]:
-    """Return which rows are the same, byte for byte (so 0.0 and -0.0 differ).
-
-    Args:
-        rows: float64 (n, k).
-
-    Returns:
-        groups: int32 (n,), the group of each row; groups are numbered in the order of their first
-            rows.
-        representatives: int64 (groups,), the first row of each group.
-        counts: int64 (groups,), its number of rows.
-    """
-    words = np.ascontiguousarray(rows).view(np.uint64)
-    n = len(words)
-    table = np.full(1 << (2 * n).bit_length(), -1, np.int32)
-    groups = np.empty(n, np.int32)
-    representatives = np.empty(n, np.int64)
-    counts = np.empty(n, np.int64)
-    with np.errstate(over="ignore"):  # the hash wraps around, which uncompiled code would report
-        found = _collapse(words, table, groups, representatives, counts)
-    return groups, representatives[:found].copy(), counts[:found].copy()
+    _label_frequencies(a, b, rows, offsets, out)
