@@ -86,27 +86,6 @@ def test_forest(tmp_path, monkeypatch):
     figures.forest(tmp_path / "b.png", {n: [] for n in table})
 
 
-def test_scores_by_day(tmp_path, monkeypatch):
-    found = axes_of(monkeypatch)
-    table = {
-        "day": ["1", "1", "2", "2"],
-        "arm": ["memento", "random"] * 2,
-        "value": [0.3, 0.1, 0.4, 0.2],
-        "low": [0.2, 0.0, 0.3, 0.1],
-        "high": [0.4, 0.2, 0.5, 0.3],
-    }
-    figures.scores_by_day(tmp_path / "a.png", table, ylabel="nats")
-    axis = found[0].axes[0]
-    for k, container in enumerate(axis.containers):
-        assert container.lines[0].get_ydata().tolist() == table["value"][k::2]
-        assert [round(x) for x in container.lines[0].get_xdata()] == [0, 1]
-    first, second = (c.lines[0].get_xdata() for c in axis.containers)
-    assert (first < second).all()  # beside each other
-    plain = {n: table[n] for n in ("day", "arm", "value")}
-    figures.scores_by_day(tmp_path / "b.png", plain, ylabel="nats")
-    figures.scores_by_day(tmp_path / "c.png", {n: [] for n in plain}, ylabel="nats")
-
-
 def test_without_matplotlib(tmp_path, monkeypatch):
     plain = builtins.__import__
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from memento import arguments
-from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
+from memento.arguments import Column, Count, Expected, check_fields, number, require, whole
+from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError
 from memento.learner import known_labels, labels_of, numbers_of
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
@@ -29,10 +30,13 @@ _FLOORS = (1e-4, 1e-3, 1e-2, 0.02, 0.04, 0.08, 0.16)
 # The largest number below 1.
 _BELOW_1 = math.nextafter(1, 0)
 
+_HELD_OUT = "a share of the samples, in (0, 1)"
+_FUNCTION = Expected("a function", callable)
 # What ``classes`` is for numbers.
-_NOTHING = arguments.Expected("None for numbers", lambda value: value is None)
+_NOTHING = Expected("None for numbers", lambda value: value is None)
 
 
+@dataclass(eq=False, repr=False)
 class TorchLearner:
     """A network that learns the probabilities of classes, as a learner of the daily loop.
 
@@ -91,69 +95,31 @@ class TorchLearner:
         ((2000, 2), True)
     """
 
-    def __init__(
-        self,
-        classes: int | None = None,
-        model: Callable[[int, int], torch.nn.Module] | None = None,
-        *,
-        loss: str = "log",
-        inputs: str = "x",
-        label: str = "y",
-        group: str | None = None,
-        epochs: int = 60,
-        patience: int = 6,
-        min_delta: float = 2e-4,
-        batch_size: int = 1024,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.0,
-        averaging: float = 0.99,
-        held_out: float = 0.2,
-        calibrate: bool = True,
-        warm_start: bool = False,
-        threads: int = 1,
-        seed: int = 0,
-    ) -> None:
+    classes: int | None = None
+    model: Annotated[Callable[[int, int], Any], _FUNCTION] | None = None
+    _: KW_ONLY
+    loss: Literal["log", "squared", "absolute"] = "log"
+    inputs: Column = "x"
+    label: Column = "y"
+    group: Column | None = None
+    epochs: Count = 60
+    patience: int = 6
+    min_delta: float = 2e-4
+    batch_size: Count = 1024
+    learning_rate: Annotated[float, number(above=0, words="a number above 0")] = 2e-3
+    weight_decay: Annotated[float, number(0, words="0 or more")] = 0.0
+    averaging: Annotated[float, number(0, _BELOW_1, words="a number in [0, 1)")] = 0.99
+    held_out: Annotated[float, number(most=_BELOW_1, above=0, words=_HELD_OUT)] = 0.2
+    calibrate: bool = True
+    warm_start: bool = False
+    threads: Count = 1
+    seed: Annotated[int, whole(0)] = 0
+
+    def __post_init__(self) -> None:
         _import_torch("TorchLearner")
-        share = "a share of the samples, in (0, 1)"
-        for name, value, expected in (
-            ("loss", loss, arguments.one_of(("log", "squared", "absolute"))),
-            ("classes", classes, arguments.whole(2) if loss == "log" else _NOTHING),
-            ("inputs", inputs, arguments.text()),
-            ("label", label, arguments.text()),
-            ("group", group, arguments.optional(arguments.text())),
-            ("epochs", epochs, arguments.whole()),
-            ("batch_size", batch_size, arguments.whole()),
-            ("learning_rate", learning_rate, arguments.number(above=0, words="a number above 0")),
-            ("weight_decay", weight_decay, arguments.number(0, words="0 or more")),
-            ("averaging", averaging, arguments.number(0, _BELOW_1, words="a number in [0, 1)")),
-            ("held_out", held_out, arguments.number(most=_BELOW_1, above=0, words=share)),
-            ("calibrate", calibrate, arguments.flag()),
-            ("warm_start", warm_start, arguments.flag()),
-            ("threads", threads, arguments.whole()),
-            ("seed", seed, arguments.whole(0)),
-        ):
-            arguments.require(name, value, expected)
-        if model is not None and not callable(model):
-            raise SettingError(f"model is {arguments.shown(model)}; expected a function, or None")
-        EarlyStop(patience, min_delta)  # says what is wrong with them
-        self.classes = classes
-        self.loss = loss
-        self.model = model or _perceptron
-        self.inputs = inputs
-        self.label = label
-        self.group = group
-        self.epochs = epochs
-        self.patience = patience
-        self.min_delta = min_delta
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.averaging = averaging
-        self.held_out = held_out
-        self.calibrate = calibrate
-        self.warm_start = warm_start
-        self.threads = threads
-        self.seed = seed
+        check_fields(self)
+        require("classes", self.classes, whole(2) if self.loss == "log" else _NOTHING)
+        EarlyStop(self.patience, self.min_delta)  # says what is wrong with them
         self._network: torch.nn.Module | None = None
         self._fitted: dict[str, np.ndarray] = {}
 
@@ -409,7 +375,7 @@ class TorchLearner:
     def _build(self, shape: tuple[int, ...]) -> torch.nn.Module:
         """A new network, tried on one row of zeros."""
         torch = _import_torch("TorchLearner")
-        network = self.model(math.prod(shape), self._outputs)
+        network = (self.model or _perceptron)(math.prod(shape), self._outputs)
         network.eval()
         try:
             with torch.no_grad():

@@ -11,7 +11,7 @@ from typing import Any
 from memento.report import drawing
 from memento.report.tables import Columns
 
-__all__ = ["arms", "distributions", "forest", "scores_by_day", "time_series"]
+__all__ = ["arms", "distributions", "forest", "time_series"]
 
 
 def distributions(
@@ -151,48 +151,6 @@ def forest(
     axes[0][0].set_yticks(list(places.values()), [f"{a} - {b}" for a, b in places])
     figure.supxlabel("hollow: the interval holds 0", fontsize=8, color="#555555")
     drawing.save(figure, path, title)
-
-
-def scores_by_day(path: Path, table: Columns, *, ylabel: str, title: str = "") -> None:
-    """A score of each arm on each day, as points beside each other.
-
-    Args:
-        path: PNG file to write.
-        table: A row per arm and day: ``day``, ``arm``, ``value``; optional ``low`` and ``high``.
-        ylabel: What the values are, with their unit.
-        title: Of the figure.
-    """
-    days, arms = (list(dict.fromkeys(map(str, table[c]))) for c in ("day", "arm"))
-    figure, axis = drawing.pyplot().subplots(
-        figsize=(min(12.0, 3 + 0.5 * max(len(days), 6)), 3.8), layout="constrained"
-    )
-    axis.axhline(0, color="#bbbbbb", linewidth=1)
-    for place in range(1, len(days), 2):  # every other day shaded, so that arms of a day group
-        axis.axvspan(place - 0.5, place + 0.5, color="#f5f5f5", zorder=0)
-    width = 0.7 / max(1, len(arms))
-    for i, (arm, colour) in enumerate(drawing.coloured(dict.fromkeys(arms), skip=2)):
-        rows = [k for k, name in enumerate(table["arm"]) if str(name) == arm]
-        shift = (i - (len(arms) - 1) / 2) * width
-        x = [days.index(str(table["day"][k])) + shift for k in rows]
-        y = [float(table["value"][k]) for k in rows]
-        bars = [drawing.error_bars(table, "", k) for k in rows] if "low" in table else []
-        axis.errorbar(
-            x,
-            y,
-            yerr=[[b[side][0] for b in bars] for side in (0, 1)] if bars else None,
-            color=colour,
-            marker=drawing.MARKERS[i % len(drawing.MARKERS)],
-            linestyle="none",
-            markersize=5.5,
-            linewidth=1.2,
-            label=arm,
-        )
-    axis.set(title=title, ylabel=ylabel, xlim=(-0.6, max(len(days), 1) - 0.4))
-    drawing.label_days(axis, days)
-    if arms:
-        handles, labels = axis.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
-    drawing.save(figure, path)
 
 
 def _date(day: Any) -> dt.date:

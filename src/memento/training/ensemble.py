@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from memento import arguments
+from memento.arguments import Column, Count, check_fields, names, number, require, whole
 from memento.batching import make_batches
 from memento.errors import ModelError, SchemaError, SettingError
 from memento.learner import Checkpointable, Learner
@@ -30,6 +31,7 @@ Committee = Literal["none", "members", "mean"]
 _ROWS = 1 << 14  # samples that are compared with prototypes at a time
 
 
+@dataclass(eq=False, repr=False)
 class Ensemble:
     """A learner that remembers the last models of another learner.
 
@@ -65,49 +67,28 @@ class Ensemble:
                [0.25 , 0.75 ]])
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        members: int = 7,
-        *,
-        committee: Committee = "none",
-        keep_first: bool = False,
-        sketch: int = 2048,
-        inputs: Sequence[str] = ("x",),
-        prototypes: int = 128,
-        bandwidth: float = 0.1,
-        label: str = "y_bin",
-        prediction: str = "yhat",
-    ) -> None:
-        arguments.require("keep_first", keep_first, arguments.flag())
-        least = 2 if keep_first else 1
-        for name, value, expected in (
-            ("members", members, arguments.whole(least)),
-            ("sketch", sketch, arguments.whole(0)),
-            ("prototypes", prototypes, arguments.whole()),
-            ("committee", committee, arguments.one_of(get_args(Committee))),
-            ("bandwidth", bandwidth, arguments.number(most=1, above=0, words="a number in (0, 1]")),
-            ("label", label, arguments.text()),
-            ("prediction", prediction, arguments.text()),
-        ):
-            arguments.require(name, value, expected)
-        inputs = arguments.names("inputs", inputs)
-        if not isinstance(learner, Checkpointable):
+    learner: Learner
+    members: int = 7
+    _: KW_ONLY
+    committee: Committee = "none"
+    keep_first: bool = False
+    sketch: Annotated[int, whole(0)] = 2048
+    inputs: Sequence[str] = ("x",)
+    prototypes: Count = 128
+    bandwidth: Annotated[float, number(most=1, above=0, words="a number in (0, 1]")] = 0.1
+    label: Column = "y_bin"
+    prediction: Column = "yhat"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        require("members", self.members, whole(2 if self.keep_first else 1))
+        self.inputs = names("inputs", self.inputs)
+        if not isinstance(self.learner, Checkpointable):
             raise SettingError(
-                f"{type(learner).__name__} has no state() and restore(), so its earlier models "
-                "cannot be asked; give it both"
+                f"{type(self.learner).__name__} has no state() and restore(), so its earlier "
+                "models cannot be asked; give it both"
             )
-        self.learner = learner
-        self.members = members
-        self.committee = committee
-        self.keep_first = keep_first
-        self.sketch = sketch
-        self.inputs = tuple(inputs)
-        self.prototypes = prototypes
-        self.bandwidth = float(bandwidth)
-        self.label = label
-        self.prediction = prediction
-        self._checkpoints: Checkpointable = learner
+        self._checkpoints: Checkpointable = self.learner
         self._models: list[dict[str, np.ndarray]] = []  # oldest first
         self._sketches: list[Samples] = []
         self._seen: list[np.ndarray] = []  # (prototypes, classes), as the newest model sees them
@@ -175,8 +156,8 @@ class Ensemble:
             ModelError: None was trained yet.
         """
         self._require_models()
-        for number in range(len(self._models)):
-            yield self._annotated_by(number, samples)
+        for which in range(len(self._models)):
+            yield self._annotated_by(which, samples)
 
     def oracle(self, samples: Samples) -> dict[str, np.ndarray]:
         """Columns of, for each sample, the model that gives its label the highest probability.
@@ -199,12 +180,12 @@ class Ensemble:
         best = np.full(samples.size, -math.inf)
         member = np.zeros(samples.size, np.int64)
         chosen: dict[str, np.ndarray] = {}
-        for number in reversed(range(len(self._models))):
-            found = self._annotated_by(number, samples)
+        for which in reversed(range(len(self._models))):
+            found = self._annotated_by(which, samples)
             chance = self._probabilities(found)[rows, labels].astype(np.float64)
             better = chance > best
             _copy(found, chosen, better, samples.size)
-            best[better], member[better] = chance[better], number
+            best[better], member[better] = chance[better], which
         return {**chosen, "member": member}
 
     def matched(self, samples: Samples) -> dict[str, np.ndarray]:
@@ -230,10 +211,10 @@ class Ensemble:
         """
         member = self.match(samples)
         chosen: dict[str, np.ndarray] = {}
-        for number in range(len(self._models)):
-            mine = member == number
-            if mine.any() or (number == 0 and not samples.size):
-                found = self._annotated_by(number, samples.take(mine))
+        for which in range(len(self._models)):
+            mine = member == which
+            if mine.any() or (which == 0 and not samples.size):
+                found = self._annotated_by(which, samples.take(mine))
                 for name, column in found.items():
                     values = np.asarray(column)
                     if name not in chosen:
@@ -254,11 +235,11 @@ class Ensemble:
             piece = samples.rows(start, start + _ROWS)
             p = np.sqrt(self._probabilities(self.learner.annotate(piece)), dtype=np.float32)
             best = np.full(len(p), -math.inf, np.float32)
-            for number in reversed(range(len(roots))):
-                found = _density(p, roots[number], self.bandwidth)
+            for which in reversed(range(len(roots))):
+                found = _density(p, roots[which], self.bandwidth)
                 better = found > best
                 best[better] = found[better]
-                member[start : start + len(p)][better] = number
+                member[start : start + len(p)][better] = which
         return member
 
     def state(self) -> dict[str, np.ndarray]:
@@ -319,11 +300,11 @@ class Ensemble:
         if not self._models:
             raise ModelError("the ensemble has no model before its first fit; call fit first")
 
-    def _annotated_by(self, number: int, samples: Samples) -> Mapping[str, Any]:
+    def _annotated_by(self, which: int, samples: Samples) -> Mapping[str, Any]:
         """Columns of one model; the newest is in charge again afterwards."""
-        if number == len(self._models) - 1:
+        if which == len(self._models) - 1:
             return self.learner.annotate(samples)
-        self._checkpoints.restore(self._models[number])
+        self._checkpoints.restore(self._models[which])
         try:
             return self.learner.annotate(samples)
         finally:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
-from memento.arguments import number, require, text
+from memento.arguments import Column, check_fields, number
 from memento.errors import SchemaError, SettingError
 from memento.learner import Checkpointable, Learner
 from memento.samples import Samples
@@ -21,6 +22,7 @@ from memento.samples import Samples
 __all__ = ["JustTrainTwice"]
 
 
+@dataclass(eq=False, repr=False)
 class JustTrainTwice:
     """A learner that trains another one twice; samples it got wrong count more the second time.
 
@@ -53,28 +55,21 @@ class JustTrainTwice:
         (array([0.4, 0.6]), 0.25)
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        factor: float,
-        *,
-        label: str = "y_bin",
-        prediction: str = "yhat",
-    ) -> None:
-        require("factor", factor, number(1, words="a finite number of at least 1"))
-        require("label", label, text())
-        require("prediction", prediction, text())
-        if not isinstance(learner, Checkpointable):
+    learner: Learner
+    factor: Annotated[float, number(1, words="a finite number of at least 1")]
+    _: KW_ONLY
+    label: Column = "y_bin"
+    prediction: Column = "yhat"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not isinstance(self.learner, Checkpointable):
             raise SettingError(
-                f"{type(learner).__name__} has no state() and restore(), so it cannot start twice "
-                "from the same weights; give it both"
+                f"{type(self.learner).__name__} has no state() and restore(), so it cannot start "
+                "twice from the same weights; give it both"
             )
-        self.learner = learner
-        self.factor = float(factor)
-        self.label = label
-        self.prediction = prediction
         self.wrong = math.nan
-        self._checkpoints: Checkpointable = learner
+        self._checkpoints: Checkpointable = self.learner
 
     @property
     def trained(self) -> bool:
