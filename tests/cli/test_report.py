@@ -1,24 +1,17 @@
-"""`memento report`: which page it writes for which folder, and what it refuses."""
+"""`memento report`: the page of results of `memento run`, and what it refuses."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+from pathlib import Path
 
 import pytest
 
-import small_results as small
-
 pytest.importorskip("matplotlib")
-pytest.importorskip("polars")
 
 from memento.cli.main import main
 from memento.report.page import GENERATOR
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory):
-    return small.prepared(tmp_path_factory)
 
 
 @pytest.fixture
@@ -26,6 +19,7 @@ def call(capsys):
     """Run the command in this process; returns exit code, output and error stream."""
 
     def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()  # what came before
         code = 0
         try:
             main(["report", *map(str, words)])
@@ -45,10 +39,19 @@ def content(folder):
     }
 
 
-@pytest.mark.slow
-def test_results_of_run(call, made, tmp_path):
+PAGE = Path(__file__).parents[1] / "runner" / "counting.py"
+
+
+def run(root, *names, group="counting"):
+    """Results of small experiments; exit codes do not matter."""
+    with contextlib.suppress(SystemExit):
+        main(["run", group, *names, "-j", "0", "--experiments", str(PAGE), "--results", str(root)])
+
+
+def test_results_of_run(call, tmp_path):
     root = tmp_path / "results"
-    shutil.copytree(made / "results", root)
+    run(root, "sum")
+    run(root, "raises", group="trouble")
     before = content(root)
     code, out, err = call(root, "--json")
     assert code == 0, err
@@ -57,89 +60,28 @@ def test_results_of_run(call, made, tmp_path):
     assert all(after[name] == data for name, data in before.items())
     found = json.loads(out)
     assert (found["kind"], found["out"]) == ("results", str(root / "report.html"))
-    names = [section["name"] for section in found["sections"]]
-    assert "tiny-table-batch-size" in names
-    (section,) = [s for s in found["sections"] if s["name"] == "tiny-table-batch-size"]
-    origins = {row["origin"] for row in section["figures"][0]["rows"]}
-    assert origins == {"ours", "paper"}
+    (section,) = found["sections"]
     tables = {table["name"]: table["rows"] for table in section["tables"]}
-    arms = {row["arm"]: row for row in tables["tiny-table-batch-size-daily"]}
-    assert arms["memento-batch=half"]["paper tail"] == 0.761
-    assert arms["memento-batch=half"]["tail"] != 0.761
-    page = (root / "report.html").read_text()
-    assert "real days of Puffer" in page
-    assert "broken on purpose" in page
-    assert "tiny-table-jtt" in err
+    counts = {row["group"]: (row["done"], row["failed"]) for row in tables["experiments"]}
+    assert counts == {"counting": (5, 0), "trouble": (0, 1)}
+    (failed,) = tables["open"]
+    assert failed["experiment"] == "trouble/raises"
+    assert "no luck" in failed["what to do"]
+    assert "no luck" in (root / "report.html").read_text()
     assert call(root)[0] == 0  # a page of ours is replaced
 
 
-def test_pages_of_other_commands_are_left_alone(call, tmp_path):
-    folder = small.demo(tmp_path / "demo")
-    before = content(folder)
-    code, out, err = call(folder)
-    assert (code, out) == (0, ""), err
-    assert (folder / "report.html").read_bytes() == before["report.html"]
-    page = folder / "comparison.html"
-    assert GENERATOR in page.read_text()
-    assert set(content(folder)) - set(before) == {"comparison.html"}
+def test_pages_of_others_are_left_alone(call, tmp_path):
+    root = tmp_path / "results"
+    run(root, "base")
+    page = root / "report.html"
     page.write_text("my own notes")
-    code, _, err = call(folder)
+    code, _, err = call(root)
     assert code == 2
-    assert "comparison.html was not written by memento report" in err
+    assert "report.html was not written by memento report" in err
     assert page.read_text() == "my own notes"
-    assert call(folder, "--out", page)[0] == 0  # named: meant
+    assert call(root, "--out", page)[0] == 0  # named: meant
     assert GENERATOR in page.read_text()
-
-
-def test_data_centre(call, tmp_path):
-    folder = small.datacenter(tmp_path / "replayed")
-    code, out, err = call(folder, "--out", tmp_path / "page.html", "--json")
-    assert code == 0, err
-    assert not (folder / "report.html").exists()
-    found = json.loads(out)
-    assert found["missing"].keys() == {"incremental"}
-    assert (tmp_path / "page.html").read_text().count("data:image/png") == 6
-
-
-@pytest.mark.slow
-def test_one_replay(call, made, tmp_path):
-    shutil.copytree(made / "replayed", tmp_path / "replayed")
-    code, out, err = call(tmp_path / "replayed", "--json")
-    assert code == 0, err
-    assert json.loads(out)["kind"] == "replay"
-    assert (tmp_path / "replayed" / "report.html").stat().st_size > 50_000
-
-
-def test_a_deployment_before_its_first_day(call, tmp_path):
-    pytest.importorskip("torch")
-    from memento_puffer.deployment.deploy import Deployment
-    from memento_puffer.deployment.deploy_settings import DeploymentSettings
-
-    Deployment.create(tmp_path / "state", DeploymentSettings(capacity=1000))
-    code, out, err = call(tmp_path / "state", "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    assert (found["kind"], found["sections"]) == ("deployment", [])
-    assert "memento puffer deploy run" in found["missing"]["deployment"]
-
-
-@pytest.mark.slow
-def test_a_deployment(call, tmp_path):
-    pytest.importorskip("torch")
-    import deployment_days as helpers
-
-    from memento_puffer.deployment.deploy import Deployment
-
-    state = tmp_path / "state"
-    deployment = Deployment.create(state, helpers.settings())
-    deployment.run(helpers.Days(0, 1), today=helpers.day(1), start=helpers.day(0))
-    code, out, err = call(state, "--json")
-    assert code == 0, err
-    (section,) = json.loads(out)["sections"]
-    (summary,) = [t["rows"] for t in section["tables"] if t["name"] == "deployment-summary"]
-    assert {row["days"] for row in summary} == {2}
-    assert all(1 <= row["retrained"] <= 2 for row in summary)
-    Deployment(state)  # a page in its folder does not disturb it
 
 
 @pytest.mark.parametrize(
@@ -148,14 +90,14 @@ def test_a_deployment(call, tmp_path):
         (("nowhere",), "nowhere does not exist; give a folder of results"),
         (("empty",), "empty is empty; expected a folder made by memento run"),
         (("strange",), "holds no results that are known"),
-        (("demo", "--out", "page.pdf"), "ends with .html"),
-        (("demo", "--out", "no/page.html"), "there is no folder no; make it first"),
-        (("demo", "--out", "folder.html"), "is a folder"),
+        (("results", "--out", "page.pdf"), "ends with .html"),
+        (("results", "--out", "no/page.html"), "there is no folder no; make it first"),
+        (("results", "--out", "folder.html"), "is a folder"),
     ],
 )
 def test_what_is_refused(call, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    small.demo(tmp_path / "demo")
+    run(tmp_path / "results", "sum")
     (tmp_path / "empty").mkdir()
     (tmp_path / "folder.html").mkdir()
     (tmp_path / "strange").mkdir()
@@ -166,19 +108,3 @@ def test_what_is_refused(call, tmp_path, monkeypatch, words, message):
     assert message in err
     assert "unexpected" not in err
     assert content(tmp_path) == before
-
-
-@pytest.mark.slow
-def test_a_damaged_table_leaves_the_page_of_before(call, made, tmp_path):
-    root = tmp_path / "results"
-    shutil.copytree(made / "results", root)
-    (root / "report.html").write_text(f"<html><head>{GENERATOR}</head></html>")
-    before = (root / "report.html").read_bytes()
-    path = root / "puffer-replay/tiny-figure-freeze/output-1/densities.parquet"
-    path.write_bytes(path.read_bytes()[:-40])
-    code, out, err = call(root, "--json")
-    assert (code, out) == (2, "")
-    assert "densities.parquet differs from what was written" in err
-    assert "memento run puffer-replay tiny-figure-freeze --force" in err
-    assert (root / "report.html").read_bytes() == before
-    assert not list(root.glob(".*.tmp"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+import json
 
-import small_results as small
+import pytest
+import small_scenarios as small
+
 from read_reports import everything_is_drawn, listing
 
 pytest.importorskip("matplotlib")
 
+from memento.cli.main import main
 from memento.errors import DamagedError, SchemaError
 from memento.report import folders
 from memento_datacenter.report.scenarios import of_datacenter, published
@@ -54,3 +58,12 @@ def test_damaged_folders(tmp_path):
     (place / "held.csv").unlink()
     with pytest.raises(DamagedError, match=r"held.csv cannot be read.*memento datacenter replay"):
         of_datacenter(place)
+
+
+def test_the_command(tmp_path, capsys):
+    folder = small.datacenter(tmp_path / "replayed")
+    with contextlib.suppress(SystemExit):
+        main(["report", str(folder), "--out", str(tmp_path / "page.html"), "--json"])
+    assert not (folder / "report.html").exists()
+    assert json.loads(capsys.readouterr().out)["missing"].keys() == {"incremental"}
+    assert (tmp_path / "page.html").read_text().count("data:image/png") == 6
