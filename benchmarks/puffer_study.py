@@ -31,7 +31,8 @@ from memento_puffer.data.features import Features
 from memento_puffer.predictor.ttp_training import Training
 from memento_puffer.quality.qoe import quality
 from memento_puffer.streaming.traces import Population, Shift
-from memento_puffer.studies.closed_loop import ARMS, ArmResult, ClosedLoop, Outcome, summary
+from memento_puffer.studies.arms import CONTROLLED
+from memento_puffer.studies.closed_loop import ArmResult, ClosedLoop, Outcome, summary
 
 SCENARIOS = ("none", "drift", "new-access", "halved")
 
@@ -104,7 +105,7 @@ def run(
     judges: int,
     workers: int,
     seed: int,
-    arms: Sequence[str] = tuple(ARMS),
+    arms: Sequence[str] = CONTROLLED,
 ) -> dict[str, object]:
     """One scenario, all arms."""
     loop = ClosedLoop(
@@ -263,7 +264,9 @@ def main() -> None:
     parser.add_argument("--judges", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", default="0", help="such as 0-2 or 0,3")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), help="with static and random")
+    parser.add_argument(
+        "--arms", nargs="+", default=list(CONTROLLED), help="with static and random"
+    )
     arguments = parser.parse_args()
     done: dict[str, list[dict]] = {}
     for seed in run_numbers(arguments.seeds):

@@ -345,7 +345,9 @@ def replay_seconds(
     """A day of a replay with a full memory and a new model."""
     from dataclasses import asdict, replace
 
-    from memento_puffer.studies.replay import AFFORDABLE, Replay, arm
+    from memento_puffer.predictor.ttp_training import AFFORDABLE
+    from memento_puffer.studies.replay import Replay
+    from memento_puffer.studies.replay_settings import arm
 
     training = asdict(AFFORDABLE if training_counts else replace(AFFORDABLE, epochs=1))
     given = {"capacity": capacity, "interval": 1, "training": training}

@@ -79,6 +79,8 @@ class Moment:
 Judge = Callable[[Moment], Mapping[str, float]]
 #: Gives None to accept a trained model, or in one sentence why not.
 Gate = Callable[[Moment], str | None]
+#: Gives JSON values by name.
+Note = Callable[["Memory | Group"], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def run(
     gate: Gate | None = None,
     weighted: bool = True,
     freeze_after: int | None = None,
+    note: Note | None = None,
     checkpoint: str | Path | None = None,
     on_train: Callable[[Step, Learner], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -183,6 +186,7 @@ def run(
             finds everything else as if there had been no training.
         weighted: Whether to train with `Memory.weights`, where the policy states them.
         freeze_after: Leave memory and model alone after so many units, and only evaluate.
+        note: From the memory after each unit that came to what the step's notes are to say of it.
         checkpoint: Folder to save everything to after each step, and to go on from: a run that was
             stopped anywhere gives the same steps as one that was not. Needs a learner with
             ``state`` and ``restore``.
@@ -229,6 +233,7 @@ def run(
     if gate is not None:
         way_back(learner)  # fails now if it would later
     loop = _Loop(memory, learner, trigger, judges, gate, weighted, freeze_after, rng)
+    loop.note = note
     loop.saved = checkpoint is not None
     folder = None if checkpoint is None else local_path(checkpoint, "checkpoint")
     if folder is not None and not isinstance(learner, Checkpointable):
@@ -384,6 +389,7 @@ class _Loop:
         self.trained_at: int | None = None
         self.seen_at = 0
         self.steps: list[Step] = []
+        self.note: Note | None = None
         #: Whether the run has a checkpoint: only then a learner is asked for its state.
         self.saved = False
 
@@ -435,6 +441,7 @@ class _Loop:
         **others: Any,
     ) -> Step:
         if day is not None:
+            day.notes |= {} if self.note is None else self.note(self.memory)
             others |= {
                 "scores": day.scores,
                 "notes": _stored("notes", day.notes),

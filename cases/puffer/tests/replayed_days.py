@@ -21,7 +21,10 @@ import polars as pl
 
 from memento_puffer.data.features import STEP, Features
 from memento_puffer.predictor.ttp import Network
-from memento_puffer.studies.replay import AFFORDABLE, Replay, arm, first_network
+from memento_puffer.predictor.ttp_training import AFFORDABLE
+from memento_puffer.studies.days import first_network
+from memento_puffer.studies.replay import Replay
+from memento_puffer.studies.replay_settings import arm
 
 TRAINING = asdict(
     replace(
@@ -70,10 +73,9 @@ def base(horizon: int = 0) -> Network:
 
 def record_of(folder: Path) -> dict[str, bytes]:
     """What a replay left, byte for byte, but for times and the count of writes."""
-    found = {path.name: path.read_bytes() for path in sorted((folder / "days").iterdir())}
     manifest = json.loads((folder / "state" / "manifest.json").read_text())
     state = folder / "state" / f"generation-{manifest['generation']:06d}"
-    found |= {f"state/{path.name}": path.read_bytes() for path in sorted(state.iterdir())}
+    found = {f"state/{path.name}": path.read_bytes() for path in sorted(state.iterdir())}
     found["replay.json"] = (folder / "replay.json").read_bytes()
     return found
 
@@ -88,7 +90,7 @@ ARMS: dict[str, dict[str, Any]] = {
 def writes(folder: Path) -> bool:
     """Whether a replay is in the midst of writing down a day or its state."""
     states = list(folder.glob("state/generation-*")) + list(folder.glob("state/.*"))
-    return len(states) > 1 or any(folder.glob("days/.*.tmp"))
+    return len(states) > 1 or any(folder.glob(".times.json*"))
 
 
 def kill(folder: Path, kills: int, seconds: float) -> dict[str, int]:

@@ -94,7 +94,7 @@ def _make(root: Path) -> None:
          "--results", str(root / "results")]
     )  # fmt: skip
     calls.append(
-        ["puffer", "replay", "2024-01-01..2024-01-05", "--from", str(stored), "--arm", "random",
+        ["puffer", "replay", "2024-01-01..2024-01-05", "--from", str(stored), "--arm", "forgetting",
          "--arm", "fifo", "--out", str(root / "replayed"), "--epochs", "2", "--interval", "1",
          "--batch-size", "16"]
     )  # fmt: skip

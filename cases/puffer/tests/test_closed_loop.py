@@ -18,7 +18,8 @@ from memento_puffer.predictor.ttp_training import TrainingSettings
 from memento_puffer.quality import aggregates
 from memento_puffer.streaming.traces import Population, Traces
 from memento_puffer.studies import closed_loop
-from memento_puffer.studies.closed_loop import ARMS, ArmResult, ClosedLoop, Outcome, summary
+from memento_puffer.studies.arms import ARMS, CONTROLLED
+from memento_puffer.studies.closed_loop import ArmResult, ClosedLoop, Outcome, summary
 
 LOOP = ClosedLoop(
     population=Population(seed=3),
@@ -199,7 +200,9 @@ def test_real_paths_instead_of_a_population(tmp_path):
 
 def test_the_folder_is_of_one_comparison(folder, sizes):
     other = dataclasses.replace(LOOP, seed=4)
-    with pytest.raises(ForeignError, match="with seed = 3, this one has 4"):
+    with pytest.raises(
+        ForeignError, match='the comparison there has seed "3", not "4"; use the same'
+    ):
         other.prepare(folder, workers=1)
     dataclasses.replace(LOOP, capacity=600).compare(folder, (), workers=1)
 
@@ -225,18 +228,19 @@ def test_settings_that_cannot_be(settings, message):
 
 
 def test_unknown_arms_and_no_workers(folder, sizes):
-    with pytest.raises(SettingError, match="unknown arm 'best'; expected one of static, random,"):
+    with pytest.raises(SettingError, match="no arm 'best'; there are static, random,"):
         LOOP.compare(folder, ("best",), workers=1)
     with pytest.raises(SettingError, match="0 workers; give at least one process"):
         LOOP.compare(folder, ("static",), workers=0)
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", CONTROLLED)
 def test_every_arm_fits_a_memory(name):
-    arm = LOOP.arm(name)
-    assert len(Memory(1500, arm.policy)) == 0
-    assert arm.frozen == (name == "static")
-    assert arm.weighted != (name == "density-reservoir-unweighted")
+    memory = LOOP.memory(name)
+    assert isinstance(memory, Memory)
+    assert memory.capacity == (3600 if name == "random-triple" else 1200)
+    assert ARMS[name].frozen == (name == "static")
+    assert ARMS[name].weighted != (name == "density-reservoir-unweighted")
 
 
 # ------------------------------------------------------------------------------------------ summary

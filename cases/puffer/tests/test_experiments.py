@@ -17,7 +17,9 @@ from memento.runner.registry import Registry
 from memento.runner.settings import Overrides
 from memento.runner.spec import Run
 from memento_puffer.data.features import Features
+from memento_puffer.studies import day_bodies
 from memento_puffer.studies import experiments as page
+from memento_puffer.studies.contents import arms_of
 from memento_puffer.studies.experiments import (
     CONTENTS,
     LARGE,
@@ -25,11 +27,10 @@ from memento_puffer.studies.experiments import (
     REDUCED,
     STUDIES,
     Period,
-    arms_of,
     declared,
     experiments,
 )
-from memento_puffer.studies.replay import TRIGGERS, arm, fixed
+from memento_puffer.studies.replay_settings import TRIGGERS, arm, fixed
 
 FAST = {"epochs": 2, "scratch_epochs": 3, "held_out": 0.0, "patience": None}
 SMALL = {"capacity": 128, "interval": 2, "batch_size": 16, "training": FAST}
@@ -166,7 +167,7 @@ def test_sweeps_are_those_of_the_paper():
     assert values("table-bandwidth", r"memento-h=(.*)") == [
         0.001, 0.01, 0.05, 0.08, 0.125, 0.2, 0.5, 1, 10,
     ]  # fmt: skip
-    assert values("table-jtt", r"random-jtt=(.*)") == [2, 5, 10, 20, 50, 100]
+    assert values("table-jtt", r"forgetting-jtt=(.*)") == [2, 5, 10, 20, 50, 100]
     assert values("table-other-metrics", r"loss-T=(.*)") == [
         1e-4, 1e-3, 0.01, 0.1, 1, 10, 100, 1000,
     ]  # fmt: skip
@@ -199,7 +200,7 @@ def overridden(pattern, **values):
     overrides = Overrides(((f"puffer-replay/{pattern}", values),), source="run.toml")
     found = overrides.apply(declared_ones)
     return found, overrides.unreached(
-        found, [k for k in found if k.endswith(("1+memento", "1+random"))]
+        found, [k for k in found if k.endswith(("1+memento", "1+forgetting"))]
     )
 
 
@@ -211,7 +212,7 @@ def test_every_keyword_of_a_replay_can_be_set():
     # Random memories have no temperature: said, since nothing would change.
     assert notes == [
         'run.toml: parameters."puffer-replay/sim-1+*".temperature changes nothing for '
-        "puffer-replay/sim-1+random"
+        "puffer-replay/sim-1+forgetting"
     ]
 
 
@@ -308,7 +309,7 @@ def test_simulated_days_are_stored_with_who_stalled(places):
 def test_simulation_goes_on_after_its_last_day(places, tmp_path, monkeypatch):
     folder, checkpoint = tmp_path / "out", tmp_path / "checkpoint"
     folder.mkdir()
-    original, made = page.features_of_simulated, []
+    original, made = day_bodies.features_of_simulated, []
 
     def stopping(simulation, number, viewers):
         if len(made) == 2:
@@ -317,7 +318,7 @@ def test_simulation_goes_on_after_its_last_day(places, tmp_path, monkeypatch):
         return original(simulation, number, viewers)
 
     given = {"first": "2024-01-01", "days": 3, "viewers": 2, "shifts": [], "seed": 4}
-    monkeypatch.setattr(page, "features_of_simulated", stopping)
+    monkeypatch.setattr(day_bodies, "features_of_simulated", stopping)
     with pytest.raises(KeyboardInterrupt):
         page.simulate_period(Run(folder, checkpoint), **given)
     made.clear()
@@ -329,7 +330,7 @@ def test_simulation_goes_on_after_its_last_day(places, tmp_path, monkeypatch):
 def test_static_model_is_of_the_first_day_which_is_not_replayed(places):
     steps = rows(places.root / "puffer-replay/sim-1+memento/output/steps.parquet")
     assert steps["name"].tolist() == ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"]
-    network = page.static_network(places.root / PERIOD[1] / "output", 1)
+    network = day_bodies.static_network(places.root / PERIOD[1] / "output", 1)
     assert network.inputs == 62
     scores = rows(places.root / "puffer-replay/sim-1+memento/output/scores.parquet")
     assert set(scores["predictor"]) == {"own", "static", "oracle", "matched"}
@@ -339,7 +340,7 @@ def test_compare_puts_replays_side_by_side(places):
     needs = ("puffer-replay/sim-1+memento", "puffer-replay/sim-1+daily")
     folder = places.run(
         "puffer-replay/table-test", "compare", needs,
-        arms=["memento", "daily"], against=["daily", "static"],
+        periods=["sim-1"], arms=["memento", "daily"], against=["daily", "static"],
     )  # fmt: skip
     found = rows(folder / "improvement.csv")
     assert set(found["period"]) == {"sim-1", "all"}
@@ -364,7 +365,10 @@ def test_compare_puts_replays_side_by_side(places):
     assert decisions["trained"][decisions["arm"] == "daily"].all()
     assert rows(folder / "levels.parquet")["value"].size
     assert rows(folder / "insert.parquet")["mean"].min() > 0
-    folder = places.run("puffer-replay/figure-test", "gather_densities", needs[:1])
+    folder = places.run(
+        "puffer-replay/figure-test", "gather_densities", needs[:1],
+        periods=["sim-1"], arm="memento",
+    )  # fmt: skip
     assert set(rows(folder / "densities.parquet")["of"]) == {"memory", "day"}
 
 
@@ -374,7 +378,13 @@ def test_selection_study(places):
         samples=400, capacity=128, batch_size=16, training=FAST,
     )  # fmt: skip
     found = rows(folder / "selection.parquet")
-    assert set(found["policy"]) == {"memento", "memento-T0", "density-reservoir", "loss", "random"}
+    assert set(found["policy"]) == {
+        "memento",
+        "memento-T0",
+        "density-reservoir",
+        "loss",
+        "forgetting",
+    }
     assert found["batch"].max() + 1 == 400 // 16
 
 
@@ -420,7 +430,9 @@ def test_a_real_day_becomes_features_and_its_model(places, tmp_path):
     from memento_puffer.data.release import write_simulated_day
 
     source = places.root / "puffer-download/2021-10-17/output"
-    write_simulated_day(source / "2021-10-17", "2021-10-17", page._simulation((), 5), 0, sessions=4)
+    write_simulated_day(
+        source / "2021-10-17", "2021-10-17", day_bodies.simulation_of((), 5), 0, sessions=4
+    )
     (source / "models/2021-10-17").mkdir(parents=True)
     (source / "models/2021-10-17/py-0.pt").write_bytes(b"a model")
     need = ("puffer-download/2021-10-17",)

@@ -24,22 +24,22 @@ from memento.policies import FIFO, DailyWindow, QueryByCommittee, named_policies
 from memento.retrain import Every, OnCount, OnCoverage, OnLoss, Situation
 from memento.samples import Samples
 from memento_puffer.data.features import Features
-from memento_puffer.predictor.scores import quantiles, score
+from memento_puffer.predictor.scores import QUANTILES, quantiles, score
 from memento_puffer.predictor.training_sets import learner_for, training_set
 from memento_puffer.predictor.ttp_training import TtpLearner
 from memento_puffer.studies import replay as module
-from memento_puffer.studies.replay import (
-    ARMS,
+from memento_puffer.studies.arms import ARMS, FORMER, REPLAYED, named
+from memento_puffer.studies.days import LazyDay, columns_of
+from memento_puffer.studies.improvements import improvements
+from memento_puffer.studies.replay import Replay
+from memento_puffer.studies.replay_settings import (
     TRIGGERS,
     OnAllowedDays,
-    Replay,
     ReplaySettings,
     arm,
-    columns_of,
     fixed,
-    improvements,
-    selection_study,
 )
+from memento_puffer.studies.selection import selection_study
 
 SCRIPT = Path(__file__).with_name("replayed_days.py")
 
@@ -98,7 +98,7 @@ def test_everything_of_a_day_is_recorded(tmp_path, base, days):
     assert set(scores["predictor"]) == {"own", "oracle", "matched", "static", "published"}
     own = scores.take(scores["predictor"] == "own")
     assert set(own["variable"]) == {"y", "p", "logscore", "err", "err_abs", "err_sqr"}
-    metrics = {"mean", "std", "rms", "count", *(f"q{q:g}" for q in module.QUANTILES)}
+    metrics = {"mean", "std", "rms", "count", *(f"q{q:g}" for q in QUANTILES)}
     assert set(own["metric"]) == metrics
     # The published model is the static one here, so its rows are the same.
     static, same = (scores.take(scores["predictor"] == n) for n in ("static", "published"))
@@ -124,7 +124,7 @@ def test_everything_of_a_day_is_recorded(tmp_path, base, days):
     for step in steps:
         assert held["held"][held["day"] == step.name].sum() == step.held
         assert tables["ages"]["held"][tables["ages"]["day"] == step.name].sum() == step.held
-    assert {"insert", "train", "evaluate", "day"} <= set(tables["times"]["what"])
+    assert {"annotate", "insert", "decide", "train", "judge"} == set(tables["times"]["what"])
     assert (tables["times"]["seconds"] >= 0).all()
 
 
@@ -153,7 +153,7 @@ def test_the_oracle_is_never_worse_and_improvements_are_differences(tmp_path, ba
     assert table["days"].tolist() == [4, 4, 4]
 
 
-@pytest.mark.parametrize("name", sorted(ARMS))
+@pytest.mark.parametrize("name", sorted(REPLAYED))
 def test_every_arm_runs_with_every_combination(name, tmp_path, base, days):
     """Just Train Twice, oracle and matchmaker go with every memory."""
     asked = {"members": 3, "jtt": 4.0, **fixed(name)}
@@ -305,11 +305,11 @@ def test_no_more_than_two_days_are_in_memory():
 
         return read
 
-    days = [module._Day(reader(0), None)]
+    days = [LazyDay(reader(0), None)]
     for number in range(
         4
     ):  # as the loop goes: the next day comes, this one is inserted, that judged
-        days.append(module._Day(reader(number + 1), days[-1]))
+        days.append(LazyDay(reader(number + 1), days[-1]))
         for used in (number, number + 1):
             assert Samples.borrow(days[used])["x"].tolist() == [used] * 3
         assert sum(bool(day._columns) for day in days) <= 2
@@ -336,6 +336,16 @@ def test_a_folder_of_another_replay_is_refused(change, word, tmp_path, base, day
     other = arm("memento", helpers.GIVEN, batch_size=16)
     with pytest.raises(ForeignError, match=r"has policy\.batch_size 8, not 16; use"):
         Replay(tmp_path, other, part, base).run()
+
+
+def test_a_replay_of_another_version_is_refused_with_what_to_do(tmp_path, base, days):
+    """Until 0.1.0 days were recorded in files of their own, and `random` meant forgetting."""
+    (tmp_path / "days").mkdir()
+    old = {"format": "memento-replay", "base": None, **settings("forgetting").document()}
+    (tmp_path / "replay.json").write_text(json.dumps(old))
+    for use in (Replay.run, Replay.tables):
+        with pytest.raises(ForeignError, match=r"of another version .* choose another folder"):
+            use(Replay(tmp_path, settings("random"), days, base))
 
 
 def test_strangers_and_company_are_refused(tmp_path, base, days):
@@ -372,12 +382,27 @@ def test_killed_at_random_moments(tmp_path):
 
 
 def test_settings_as_json_and_back():
-    for name in ARMS:
+    for name in REPLAYED:
         one = arm(name, {"capacity": 500, "threshold": 0.3, "densities": [4]}, batch_size=16)
         assert ReplaySettings.of_document(json.loads(json.dumps(one.document()))) == one
 
 
+def test_one_name_for_each_memory():
+    """Two memories were called random; former names mean what they meant."""
+    assert (arm("random").policy.forget, arm("forgetting").policy.forget) == (0, 0.1)
+    assert arm("reservoir") == arm("random")
+    assert arm("daily-window") == arm("daily") == arm("window")
+    assert not set(FORMER) & set(ARMS)
+    with pytest.raises(SettingError, match="no arm 'static'; there are random, memento,"):
+        named("static")  # a replay judges the static model anyhow
+    with pytest.raises(SettingError, match="no arm 'mementos'; there are static, random,"):
+        named("mementos", ARMS)
+
+
 def test_arms_are_what_they_are_called():
+    assert arm("random-triple", {"capacity": 100}).capacity == 300
+    assert not arm("density-reservoir-unweighted").weighted
+    assert arm("memento-defaults", None, batch_size=9).policy.batch_size is None
     assert arm("daily", {"interval": 7}).interval == 1  # the default, as if it were not given
     assert arm("class-balanced").policy.label == "y_bin"
     assert (
@@ -461,7 +486,7 @@ def test_coverage_is_measured_on_days_without_training():
     decision = trigger.decide(Situation(memory, 3, 2), rng)
     assert not decision.due
     expected = coverage_increase(memory.samples, memory.reference, space, permutations=0)
-    assert trigger.notes["coverage_calibrated"] == float(expected) > 0.5
+    assert decision.figures["coverage_calibrated"] == float(expected) > 0.5
     assert trigger.decide(Situation(memory, 5, 2), rng).due
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("typer")
 from memento.cli.main import main
 from memento_puffer.cli.replay import replay
 from memento_puffer.predictor.ttp import Ttp
-from memento_puffer.studies.replay import ARMS
+from memento_puffer.studies.arms import REPLAYED
 
 SCRIPT = Path(helpers.__file__)
 
@@ -76,7 +76,7 @@ def test_the_same_command_goes_on_with_more_days(capsys, stored, tmp_path):
     straight = run(DAYS, tmp_path / "straight")[1]
     assert code == 0
     assert grown["improvement"] == straight["improvement"]
-    for arm in ("memento", "random", "daily"):
+    for arm in ("memento", "forgetting", "daily"):
         assert helpers.record_of(tmp_path / "grown" / arm) == helpers.record_of(
             tmp_path / "straight" / arm
         )
@@ -118,7 +118,7 @@ def test_wrong_use_is_said_before_anything_is_replayed(words, said, capsys, stor
 
 def test_all_arms_are_named_in_the_help():
     options = typing.get_type_hints(replay, include_extras=True)["arms"].__metadata__
-    for name in ARMS:
+    for name in REPLAYED:
         assert re.search(rf"\b{name}\b(?!-)", options[0].help), name
 
 
@@ -162,10 +162,10 @@ def test_published_models_are_judged(capsys, stored, tmp_path):
 def test_stalled_streams_of_days_and_of_features(capsys, stored, tmp_path):
     """Days say which streams stalled; features may not know, which shows before any replay."""
     from memento_puffer.data.release import write_simulated_day
-    from memento_puffer.studies import experiments
+    from memento_puffer.studies.day_bodies import simulation_of
 
     days, names = tmp_path / "days", ["2024-01-01", "2024-01-02"]
-    simulation = experiments._simulation((("halved_capacity", 0),), 5)
+    simulation = simulation_of((("halved_capacity", 0),), 5)
     for number, name in enumerate(names):
         write_simulated_day(days / name, name, simulation, number, sessions=3)
     words = ("--arm", "random", "--arm", "stalled", "--no-daily", "--interval", 1, "--epochs", 1)

@@ -55,7 +55,7 @@ def test_every_arm_of_a_sweep_has_its_place(topic):
     assert len(set(numbers)) == len(numbers)
     others = {arm for arm, at in zip(arms, known, strict=True) if at is None}
     rules = ("count", "period=2", "period=7", "always", "never")
-    assert others <= {"memento", "random", *(f"memento-{rule}" for rule in rules)}
+    assert others <= {"memento", "forgetting", *(f"memento-{rule}" for rule in rules)}
 
 
 def test_places():
@@ -64,7 +64,7 @@ def test_places():
     assert place("table-temperature", "memento-T0") == ("memento", 0.0)
     assert place("table-other-metrics", "labels-T=0.001") == ("labels", 0.001)
     assert place("table-decisions", "memento-calibrated=0.1") == ("calibrated", 0.1)
-    assert place("table-jtt", "random-jtt=50", "oracle") == ("random, oracle", 50.0)
+    assert place("table-jtt", "forgetting-jtt=50", "oracle") == ("forgetting, oracle", 50.0)
     assert place("table-bandwidth", "memento-h=wide") is None
 
 
@@ -90,10 +90,13 @@ def test_only_all_periods_together_and_this_reference():
 
 
 def test_a_sweep_has_rows_of_both_origins():
-    arms = ["memento", "memento-jtt=2", "memento-jtt=5", "random", "daily"]
+    arms = ["memento", "memento-jtt=2", "memento-jtt=5", "forgetting", "daily"]
     table = improvement_of(arms, predictors=("own", "oracle", "matched"))
     found = sweep("table-jtt", table)
-    assert set(found["series"].tolist()) == {"memento", "memento, oracle"}  # random has one number
+    assert set(found["series"].tolist()) == {
+        "memento",
+        "memento, oracle",
+    }  # the other has one
     ours = (found["origin"] == "ours") & (found["series"] == "memento") & (found["score"] == "tail")
     assert found["x"][ours].tolist() == [1.0, 2.0, 5.0]
     assert found["error"][ours].tolist() == [0.5] * 3
@@ -109,7 +112,7 @@ def test_arms_side_by_side_leave_the_reference_out():
     ours = found["label"][found["origin"] == "ours"].tolist()
     assert ours[::2] == ["committee", "committee, oracle", "memento", "memento, oracle"]
     theirs = found["label"][found["origin"] == "paper"].tolist()
-    assert set(theirs) == {"memento", "memento, oracle", "random"}
+    assert set(theirs) == {"memento", "memento, oracle", "forgetting"}
 
 
 def test_arms_without_a_common_day_are_not_drawn():
@@ -185,7 +188,7 @@ def test_daily_values_by_arm_and_score():
 def test_improvements_are_those_of_the_case():
     """The same numbers as the experiments write, from scores of days that differ by arm."""
     from memento.samples import Samples
-    from memento_puffer.studies import replay
+    from memento_puffer.studies import improvements as case
 
     rng = np.random.default_rng(4)
     scores = {}
@@ -206,7 +209,7 @@ def test_improvements_are_those_of_the_case():
     found = improvements(levels, ("daily", "static", "published"))
     assert set(found["against"].tolist()) == {"daily", "static"}
     for reference in ("daily", "static"):
-        expected = replay.improvements(scores, reference)
+        expected = case.improvements(scores, reference)
         for i in range(expected.size):
             at = (found["against"] == reference) & (found["arm"] == expected["arm"][i])
             at &= found["predictor"] == expected["predictor"][i]

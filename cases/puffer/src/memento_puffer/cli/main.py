@@ -465,9 +465,14 @@ def _training(
 ) -> TrainingSettings:
     from dataclasses import replace
 
-    from memento_puffer.predictor.ttp_training import ARTEFACT, PUFFER, TrainingSettings
+    from memento_puffer.predictor import ttp_training as kinds
 
-    known = {"memento": TrainingSettings(), "artefact": ARTEFACT, "puffer": PUFFER}
+    known = {
+        "quick": kinds.AFFORDABLE,
+        "memento": kinds.TrainingSettings(),
+        "artefact": kinds.ARTEFACT,
+        "puffer": kinds.PUFFER,
+    }
     if name not in known:
         raise SettingError(f"--as {name}; give one of {', '.join(known)}")
     chosen = known[name]
@@ -479,20 +484,18 @@ def _training(
 
 
 def _policy(name: str, predictions: bool) -> Policy:
-    from memento.policies import DailyWindow, Reservoir
-    from memento_puffer.studies.closed_loop import density_reservoir, memento
+    from memento_puffer.studies import arms
 
-    known: dict[str, Any] = {
-        "window": lambda: DailyWindow(days=14, decay=0.9),
-        "random": Reservoir,
-        "memento": lambda: memento(256),
-        "density-reservoir": lambda: density_reservoir(256),
-    }
-    if name not in known:
-        raise SettingError(f"--select {name}; give one of {', '.join(known)}")
+    try:
+        name = arms.named(name, _SELECTING)
+    except SettingError as error:
+        raise SettingError(f"--select: {error}") from error
     if name in ("memento", "density-reservoir") and not predictions:
         raise SettingError(f"--select {name} compares predictions; give a predictor with --start")
-    return known[name]()
+    return arms.policy_of(name)
+
+
+_SELECTING = ("daily", "random", "memento", "density-reservoir")
 
 
 def _stored(days: str, source: Path, skip_missing: bool) -> list[Any]:

@@ -22,64 +22,74 @@ if TYPE_CHECKING:
     from memento_puffer.data.schema import Day
     from memento_puffer.predictor.ttp import Network
     from memento_puffer.predictor.ttp_training import TrainingSettings
-    from memento_puffer.studies.replay import Published, ReplaySettings
+    from memento_puffer.studies.days import Published
+    from memento_puffer.studies.replay_settings import ReplaySettings
 
 __all__ = ["replay"]
 
 DAILY = "daily"
+_ARMS = ("memento", "forgetting")
 _STATIC = "memento-static-model"
 
 
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm",
+        help="memento, memento-T0, memento-defaults, density-reservoir, "
+        "density-reservoir-unweighted, density-reservoir-defaults, random, random-triple, "
+        "forgetting, daily, fifo, euclidean, euclidean-inputs, loss, confidence, labels, stalled, "
+        "loss-aware, class-balanced, herding, k-center, facility-location, gradient, unbounded, "
+        "committee. Repeatable. Default: memento and forgetting.",
+    ),
+]
+Daily = Annotated[
+    bool, typer.Option(help="Also Fugu's scheme: trained daily on a random sample of 14 days.")
+]
+Start = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Static model, which trainings start from. Default: trained on the first of DAYS, "
+        "which is then not replayed.",
+    ),
+]
+Models = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Models by day, as DIR/2022-03-01/py-0.pt: judged, too."),
+]
+When = Annotated[
+    str,
+    typer.Option(
+        help="When on these days: always, coverage, coverage-calibrated, loss, count, period, "
+        "never (after the first)."
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(metavar="DIR", help="Receives state, tables; goes on from what is there.")
+]
+As = Annotated[
+    str, typer.Option("--as", help="quick, memento, artefact or puffer: how networks are trained.")
+]
+
+
 def replay(
-    days: Annotated[
-        str, typer.Argument(metavar="DAYS", help="2021-10-17, or 2021-10-17..2021-10-23.")
-    ],
+    days: Annotated[str, typer.Argument(help="2021-10-17, or 2021-10-17..2021-10-23.")],
     source: Annotated[
         Path,
         typer.Option("--from", metavar="DIR", help="Days, or what `memento puffer features` made."),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Receives state, tables; goes on from what is there."),
-    ],
-    arms: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--arm",
-            help="memento, memento-T0, density-reservoir, random, daily, reservoir, fifo, "
-            "euclidean, euclidean-inputs, loss, confidence, labels, stalled, loss-aware, "
-            "class-balanced, herding, k-center, facility-location, gradient, unbounded, "
-            "committee. Repeatable. Default: memento and random.",
-        ),
-    ] = None,
-    daily: Annotated[
-        bool,
-        typer.Option(help="Also Fugu's scheme: trained daily on a random sample of 14 days."),
-    ] = True,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Static model, which trainings start from. Default: trained on the first of DAYS, "
-            "which is then not replayed.",
-        ),
-    ] = None,
-    published: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Models by day, as DIR/2022-03-01/py-0.pt: judged, too."),
-    ] = None,
+    out: Out,
+    arms: Arms = None,
+    daily: Daily = True,
+    start: Start = None,
+    published: Models = None,
     horizon: Annotated[int, typer.Option(help="Which of the five networks, from 0.")] = 0,
     capacity: Annotated[
         int | None, typer.Option(help="Samples in memory. Default: a third of the first day.")
     ] = None,
     interval: Annotated[int, typer.Option(help="Trainings on every so many-th day only.")] = 7,
-    trigger: Annotated[
-        str,
-        typer.Option(
-            help="When on these days: always, coverage, coverage-calibrated, loss, count, period, "
-            "never (after the first)."
-        ),
-    ] = "always",
+    trigger: When = "always",
     threshold: Annotated[
         float, typer.Option(help="Coverage or loss increase, samples, or days, by the trigger.")
     ] = 0.1,
@@ -87,27 +97,23 @@ def replay(
         float, typer.Option(help="Just Train Twice: factor of wrong samples; 1: none.")
     ] = 1.0,
     members: Annotated[
-        int,
-        typer.Option(help="Remember so many models: adds oracle and matchmaker; 1: none."),
+        int, typer.Option(help="Remember so many models: adds oracle and matchmaker; 1: none.")
     ] = 1,
     freeze_after: Annotated[
         int | None, typer.Option(help="Days after which memory and model stay as they are.")
     ] = None,
     predict_first: Annotated[
         bool,
-        typer.Option(
-            "--predict-first", help="Let the static model predict until the first training."
-        ),
+        typer.Option("--predict-first", help="Let the static model predict until a training."),
     ] = False,
     batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = 256,
     temperature: Annotated[
         float | None, typer.Option(help="Of the policy, where it has one; default: the arm's.")
     ] = None,
-    bandwidth: Annotated[float | None, typer.Option(help="Likewise.")] = None,
-    settings: Annotated[
-        str,
-        typer.Option("--as", help="quick, memento, artefact or puffer: how networks are trained."),
-    ] = "quick",
+    bandwidth: Annotated[
+        float | None, typer.Option(help="Of its kernel, where it has one; default: the arm's.")
+    ] = None,
+    settings: As = "quick",
     epochs: Annotated[int | None, typer.Option(help="At most; default: as --as says.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: as --as says.")] = None,
     skip_missing: Annotated[
@@ -123,10 +129,8 @@ def replay(
     the same samples, in nats; tail is the 1st percentile. Above 0 is better.
     """
     from memento_puffer.cli import main as puffer
-    from memento_puffer.studies import replay as case
 
-    names = list(dict.fromkeys([*(arms or ["memento", "random"]), *([DAILY] if daily else [])]))
-    training = _training(settings, epochs, learning_rate)
+    training = puffer._training(settings, epochs, learning_rate, 0)
     stored = _days(days, source, skip_missing, out / "features")
     models = _published(published, horizon, list(stored)) if published is not None else None
     network, first = _static(start, horizon, stored, training, out, seed)
@@ -146,15 +150,48 @@ def replay(
         "seed": seed,
     }
     fields = {"batch_size": batch_size, "temperature": temperature, "bandwidth": bandwidth}
-    chosen: dict[str, ReplaySettings] = {}
-    for name in names:
-        known = case.fixed(name)
-        if name in (arms or ()):  # days of training are those of the other arms; all else is meant
+    chosen = _chosen(arms, daily, given, fields, training)
+    tables = _replayed(chosen, stored, out, network, models)
+    references = [name for name in (DAILY, "static") if name != DAILY or daily]
+    references += ["published"] if models is not None else []
+    _compare(out, chosen, tables, references, capacity if as_json else None)
+
+
+def _chosen(
+    arms: Sequence[str] | None,
+    daily: bool,
+    given: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    training: TrainingSettings,
+) -> dict[str, ReplaySettings]:
+    """Settings of each arm, by its name of today."""
+    from memento_puffer.studies.arms import named
+    from memento_puffer.studies.replay_settings import arm, fixed
+
+    asked = [named(name) for name in arms or ()]
+    found = {}
+    for name in dict.fromkeys([*(asked or _ARMS), *([DAILY] if daily else [])]):
+        known = fixed(name)
+        if name in asked:  # days of training are those of the other arms; all else is meant
             known = {key: known[key] for key in ("interval", "trigger") if key in known}
-        own = {**given, **known}
-        chosen[name] = replace(case.arm(name, own, **fields), training=training)
-    needing = {n: one for n, one in chosen.items() if "stalled" in case.extra_columns(one.policy)}
-    stalls = _with_stalls(stored, next(iter(needing))) if needing else {}
+        found[name] = replace(arm(name, {**given, **known}, **fields), training=training)
+    return found
+
+
+def _replayed(
+    chosen: Mapping[str, ReplaySettings],
+    stored: Mapping[str, _Stored],
+    out: Path,
+    network: Network,
+    models: Published | None,
+) -> dict[str, dict[str, Samples]]:
+    """Replay all arms; the tables of each."""
+    from memento_puffer.studies.days import extra_columns
+    from memento_puffer.studies.replay import Replay
+
+    needing = [n for n, one in chosen.items() if "stalled" in extra_columns(one.policy)]
+    stalls = _with_stalls(stored, needing[0]) if needing else {}
+    plain = {name: day.features for name, day in stored.items()}
     tables: dict[str, dict[str, Samples]] = {}
     with ui.Progress() as bar:
         for name, one in chosen.items():
@@ -163,21 +200,31 @@ def replay(
             def tell(done: int, total: int, day: str, name: str = name, task: Any = task) -> None:
                 bar.update(task, description=f"{name}: {day}"[:22], completed=done)
 
-            given_days = {n: found.features for n, found in stored.items()}
-            own_days = stalls if name in needing else given_days
-            made = case.Replay(out / name, one, own_days, network, models)
+            made = Replay(out / name, one, stalls if name in needing else plain, network, models)
             made.run(tell)
             tables[name] = made.tables()
             bar.update(task, description=name, completed=len(stored))
+    return tables
+
+
+def _compare(
+    out: Path,
+    chosen: Mapping[str, ReplaySettings],
+    tables: Mapping[str, Mapping[str, Samples]],
+    references: Sequence[str],
+    capacity: int | None,
+) -> None:
+    """Write and show what came out; with a capacity as JSON, too."""
+    from memento_puffer.cli import main as puffer
+    from memento_puffer.studies.improvements import improvements
+
     scores = {name: found["scores"] for name, found in tables.items()}
-    references = [DAILY] if daily else []
-    references += ["static"] + (["published"] if models is not None else [])
-    compared = {name: case.improvements(scores, name) for name in references}
+    compared = {name: improvements(scores, name) for name in references}
     _write(out, tables, compared)
     for name, table in compared.items():
         rows = [r for r in puffer._rows(table) if r["days"] and r["arm"] != name]
         puffer._show(
-            (f"against {name}", "by", "days", "tail", "median", "mean"),
+            (f"against {name}", "by", "days", *_GAINS),
             [[r["arm"], r["predictor"], r["days"], *(_gain(r, n) for n in _GAINS)] for r in rows],
         )
     puffer._show(
@@ -185,7 +232,7 @@ def replay(
         [[name, t["steps"].size, *_trainings(t["steps"])] for name, t in tables.items()],
     )
     _note_untrained(chosen, tables)
-    if as_json:
+    if capacity is not None:
         ui.print_json(
             {
                 "out": str(out),
@@ -197,23 +244,6 @@ def replay(
 
 
 _GAINS = ("tail", "median", "mean")
-
-
-def _training(name: str, epochs: int | None, learning_rate: float | None) -> TrainingSettings:
-    from memento_puffer.cli import main as puffer
-    from memento_puffer.studies.replay import AFFORDABLE
-
-    known = ("quick", "memento", "artefact", "puffer")
-    if name not in known:
-        raise SettingError(f"--as {name}; give one of {', '.join(known)}")
-    if name != "quick":
-        return puffer._training(name, epochs, learning_rate, 0)
-    changes: dict[str, Any] = {}
-    if epochs is not None:
-        changes = {"epochs": epochs, "scratch_epochs": epochs}
-    if learning_rate is not None:
-        changes["learning_rate"] = learning_rate
-    return replace(AFFORDABLE, **changes)
 
 
 @dataclass(frozen=True)
@@ -254,7 +284,7 @@ def _with_stalls(stored: Mapping[str, _Stored], arm: str) -> dict[str, Callable[
     Raises:
         SchemaError: Features were made without it; said before anything is replayed.
     """
-    from memento_puffer.studies.replay import with_stalls
+    from memento_puffer.studies.days import with_stalls
 
     def analysed(one: _Stored, day: Day) -> Features:
         return with_stalls(one.features(), day)
@@ -280,7 +310,7 @@ def _published(folder: Path, horizon: int, days: Sequence[str]) -> Published:
     Raises:
         StorageError: There is no such folder, or it has none.
     """
-    from memento_puffer.studies.replay import published_models
+    from memento_puffer.studies.days import published_models
 
     if not folder.is_dir():
         raise StorageError(f"--published {folder}: no such folder; check the path")
@@ -303,7 +333,7 @@ def _static(
     """The static model; where it is trained here, the first day leaves the days to replay."""
     from memento import snapshot
     from memento_puffer.predictor.ttp import Network, read_py
-    from memento_puffer.studies.replay import first_network
+    from memento_puffer.studies.days import first_network
 
     if start is not None:
         return read_py(start / f"py-{horizon}.pt"), None

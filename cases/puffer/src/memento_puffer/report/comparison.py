@@ -76,7 +76,7 @@ def place(topic: str, arm: str, predictor: str = "own") -> tuple[str, float] | N
         ('memento, oracle', 1.0)
     """
     ending = "" if predictor == "own" else f", {predictor}"
-    if topic == "table-jtt" and arm in ("memento", "random"):
+    if topic == "table-jtt" and arm in ("memento", "forgetting"):
         return arm + ending, 1.0
     if topic == "table-temperature" and arm == "memento-T0":
         return "memento" + ending, 0.0

@@ -12,7 +12,6 @@ Everything is kept in a folder, and what is there is not computed again.
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,107 +23,41 @@ from typing import Any
 import numpy as np
 
 from memento import snapshot
-from memento.distances import JensenShannon
-from memento.errors import ForeignError, SettingError
-from memento.files import atomic_write, storage_errors
+from memento.errors import SettingError
+from memento.files import storage_errors
 from memento.loop import Step, run
 from memento.memory import Memory
-from memento.policies import DailyWindow, DensityReservoir, Memento, Policy, Reservoir
-from memento.retrain import Every, Never, OnCoverage, Trigger
+from memento.retrain import Every, OnCoverage, Trigger
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.data.release import features_of_blocks
 from memento_puffer.predictor.scores import score
 from memento_puffer.predictor.transmission import CLASSES
 from memento_puffer.predictor.ttp import Network, Ttp
-from memento_puffer.predictor.ttp_training import Training, TrainingSettings, TtpLearner
+from memento_puffer.predictor.ttp_training import (
+    AFFORDABLE,
+    Training,
+    TrainingSettings,
+    TtpLearner,
+)
 from memento_puffer.quality import aggregates
 from memento_puffer.quality.qoe import SLOW_RATE
 from memento_puffer.streaming.abr import BBA, BOLA, CHUNK_SECONDS, MPC, Fugu, RobustMPC
 from memento_puffer.streaming.paths import TracePaths
 from memento_puffer.streaming.simulator import Block, Scheme, Simulation
 from memento_puffer.streaming.traces import Population, Traces
+from memento_puffer.studies.arms import ARMS, CONTROLLED, named, policy_of
+from memento_puffer.studies.claims import claim
 
 __all__ = [
-    "ARMS",
-    "Arm",
     "ArmResult",
     "ClosedLoop",
     "Outcome",
-    "density_reservoir",
-    "memento",
     "summary",
 ]
 
 Report = Callable[[str, int, int], None]
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A way to choose samples, and when to retrain on them.
-
-    Attributes:
-        policy: Of its memories.
-        trigger: When its networks are retrained.
-        weighted: Whether training uses the weights that the policy states.
-        frozen: Whether it stays with the network of the first day, whatever comes.
-        share: Its memory's capacity, in capacities of the comparison; above 0.
-        temperature: Logits of its networks are divided by this when they predict; above 0. More
-            than 1 says less certain things: it gives up some of the median for the tail.
-    """
-
-    policy: Policy
-    trigger: Trigger
-    weighted: bool = True
-    frozen: bool = False
-    share: float = 1.0
-    temperature: float = 1.0
-
-
-def memento(batch_size: int, temperature: float = 0.01) -> Memento:
-    """The memory of the paper."""
-    return Memento(**_space(batch_size), temperature=temperature, remainder="drop")
-
-
-def density_reservoir(batch_size: int) -> DensityReservoir:
-    """The density reservoir, with batches as in the paper."""
-    return DensityReservoir(**_space(batch_size), remainder="keep")
-
-
-def _space(batch_size: int) -> dict[str, Any]:
-    """How samples of the predictor are compared."""
-    return {
-        "distances": [
-            JensenShannon.of_probabilities("yhat"),
-            JensenShannon.of_labels("y_bin", CLASSES),
-        ],
-        "batch_size": batch_size,
-        "bandwidth": 0.1,
-        "sort_by": ("y", "yhat", "x"),
-    }
-
-
-#: Arms by name, from the size of a batch and the trigger of those that wait for coverage.
-ARMS: dict[str, Callable[[int, Trigger], Arm]] = {
-    "static": lambda b, when: Arm(Reservoir(), Never(), frozen=True),
-    "random": lambda b, when: Arm(Reservoir(), Every(1)),
-    "memento": lambda b, when: Arm(memento(b), when),
-    "density-reservoir": lambda b, when: Arm(density_reservoir(b), when),
-    "memento-T0": lambda b, when: Arm(memento(b, temperature=0.0), when),
-    "density-reservoir-unweighted": lambda b, when: Arm(density_reservoir(b), when, weighted=False),
-    # Fugu's own scheme, and the one that the Memento paper compares with.
-    "daily-window": lambda b, when: Arm(DailyWindow(days=14, decay=0.9), Every(1)),
-    "forgetting": lambda b, when: Arm(Reservoir(forget=0.1), Every(1)),
-    # Controls of whatever selects: more samples at random, and networks that are less certain.
-    "random-triple": lambda b, when: Arm(Reservoir(), Every(1), share=3.0),
-    "random-softened": lambda b, when: Arm(Reservoir(), Every(1), temperature=1.5),
-    # What the library does for those who name nothing but the distances.
-    "memento-defaults": lambda b, when: Arm(Memento(_space(b)["distances"]), when),
-    "density-reservoir-defaults": lambda b, when: Arm(
-        DensityReservoir(_space(b)["distances"]), when
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -247,11 +180,7 @@ class ClosedLoop:
     batch_size: int = 64
     trigger: Trigger = field(default_factory=lambda: OnCoverage(0.05, new_labels=1.0))
     horizons: int = HORIZONS
-    training: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(
-            epochs=60, scratch_epochs=200, learning_rate=1e-3, patience=8, moments="estimate"
-        )
-    )
+    training: TrainingSettings = AFFORDABLE
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -265,18 +194,23 @@ class ClosedLoop:
                 f"traces of {len(self.traces)} days; {self.days} days of telemetry and one under "
                 "control need one more than days"
             )
-        for name in ARMS:  # what is wrong with numbers shows before anything is computed
-            Memory(self.capacity, self.arm(name).policy)
+        for name in CONTROLLED:  # what is wrong with numbers shows before anything is computed
+            self.memory(name)
 
-    def arm(self, name: str) -> Arm:
-        """One of `ARMS` with these settings.
+    def memory(self, name: str, horizon: int = 0) -> Memory:
+        """The memory of an arm, empty.
+
+        Args:
+            name: One of `memento_puffer.studies.arms.CONTROLLED`.
+            horizon: Of the network that is trained on it.
 
         Raises:
             SettingError: There is none of this name.
         """
-        if name not in ARMS:
-            raise SettingError(f"unknown arm {name!r}; expected one of {', '.join(ARMS)}")
-        return ARMS[name](self.batch_size, self.trigger)
+        name = named(name, CONTROLLED)
+        capacity = round(ARMS[name].share * self.capacity)
+        seed = np.random.default_rng([self.seed, horizon])
+        return Memory(capacity, policy_of(name, batch_size=self.batch_size), seed=seed)
 
     def simulation(
         self, schemes: Sequence[Scheme], day: int, *, paired: bool = False
@@ -352,9 +286,7 @@ class ClosedLoop:
             SettingError: An unknown arm.
             StorageError: The days are not there; call ``prepare`` first.
         """
-        folder, names = Path(folder), list(arms)
-        for name in names:
-            self.arm(name)
+        folder, names = Path(folder), [named(name, CONTROLLED) for name in arms]
         self._claim(folder)
         jobs: list[Job] = [
             (_run_arm, (self, name, h, folder)) for name in names for h in range(self.horizons)
@@ -411,20 +343,9 @@ class ClosedLoop:
 
     def _claim(self, folder: Path) -> None:
         """Write what the folder is of, or check it."""
-        place, own = folder / "closed_loop.json", self._description()
         with storage_errors("make the folder", folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if place.exists():
-                found = json.loads(place.read_text())
-                differing = [k for k in own if found.get(k) != own[k]]
-                if differing:
-                    key = differing[0]
-                    raise ForeignError(
-                        f"{folder}: a comparison with {key} = {found.get(key)}, this one has "
-                        f"{own[key]}; use the same settings, or another folder"
-                    )
-            else:
-                atomic_write(place, json.dumps(own, indent=1).encode())
+        claim(folder / "closed_loop.json", self._description(), "comparison")
 
     def _description(self) -> dict[str, str]:
         """What the days depend on."""
@@ -436,6 +357,7 @@ class ClosedLoop:
                 digest.update(traces.seconds.tobytes() + traces.rate.tobytes())
             source = f"traces {digest.hexdigest()[:16]}"
         return {
+            "format": "memento-closed-loop",
             "source": source,
             "days": str(self.days),
             "viewers": str(self.viewers),
@@ -487,22 +409,18 @@ def _run_arm(
     loop: ClosedLoop, name: str, horizon: int, folder: Path
 ) -> tuple[list[Step], Network, np.ndarray, np.ndarray]:
     """One arm at one horizon: steps, the last network, and what the memory holds."""
-    arm, base = loop.arm(name), _base_network(folder, horizon)
+    arm, base = ARMS[name], _base_network(folder, horizon)
     settings = replace(loop.training, seed=loop.training.seed + loop.seed, start="base")
-    learner = _Softened(base, settings, arm.temperature)
+    learner = _Softened(base, settings, arm.softened)
     # In use from the first day on: it predicted what that day's samples are selected by.
     learner.restore(base.arrays())
-    memory = Memory(
-        round(arm.share * loop.capacity),
-        arm.policy,
-        seed=np.random.default_rng([loop.seed, horizon]),
-    )
+    memory = loop.memory(name, horizon)
     steps = list(
         run(
             _days(folder, loop.days, horizon),
             memory,
             learner,
-            arm.trigger,
+            loop.trigger if arm.waits else Every(1),
             weighted=arm.weighted,
             freeze_after=0 if arm.frozen else None,
             checkpoint=folder / "arms" / f"{name}-{loop.capacity}-{loop.batch_size}" / str(horizon),
@@ -513,7 +431,7 @@ def _run_arm(
     held = memory.samples["y_bin"] if len(memory) else np.empty(0, np.int64)
     return (
         steps,
-        learner.network.softened(arm.temperature),
+        learner.network.softened(arm.softened),
         ages,
         np.bincount(held, minlength=CLASSES),
     )

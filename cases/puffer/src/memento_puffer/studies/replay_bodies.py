@@ -1,0 +1,272 @@
+"""Bodies of experiments that replay days, and that put replays side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memento.errors import DamagedError
+from memento.runner.spec import Run, checked, located
+from memento.samples import Samples
+from memento_puffer.data.features import Features
+from memento_puffer.data.schema import polars
+from memento_puffer.predictor.ttp import Network, read_py
+from memento_puffer.studies.contents import GROUP, replay_name
+from memento_puffer.studies.day_bodies import at_least, static_network, stored_days, training_of
+from memento_puffer.studies.days import published_models
+from memento_puffer.studies.improvements import improvements
+from memento_puffer.studies.replay import Replay
+from memento_puffer.studies.replay_settings import ReplaySettings
+from memento_puffer.studies.replay_settings import arm as settings_of
+from memento_puffer.studies.selection import selection_study
+
+__all__ = ["compare", "gather_densities", "replay", "study_selection"]
+
+
+def _replay_settings(
+    *,
+    arm: str,
+    temperature: float | None,
+    bandwidth: float | None,
+    batch_size: int,
+    base: str | None,
+    **given: Any,
+) -> ReplaySettings:
+    """The settings that parameters of the body `replay` stand for."""
+    given["densities"] = list(given["densities"])
+    given["training"] = dict(given["training"])
+    return settings_of(
+        arm,
+        {**given, "coverage_batch": batch_size},
+        temperature=temperature,
+        bandwidth=bandwidth,
+        batch_size=batch_size,
+    )
+
+
+def _check_replay(**parameters: Any) -> Iterator[str]:
+    settings = _replay_settings(**parameters)
+    own = settings.policy.settings()
+    yield from (name for name in ("temperature", "bandwidth") if name not in own)
+    if settings.trigger in ("always", "never"):
+        yield "threshold"
+
+
+@checked(_check_replay)
+def replay(
+    run: Run,
+    *,
+    arm: str,
+    capacity: int,
+    interval: int,
+    batch_size: int,
+    training: Mapping[str, Any],
+    temperature: float | None = None,
+    bandwidth: float | None = None,
+    horizon: int = 0,
+    trigger: str = "always",
+    threshold: float = 0.1,
+    jtt: float = 1.0,
+    members: int = 1,
+    freeze_after: int | None = None,
+    densities: Sequence[int] = (),
+    seed: int = 0,
+    base: str | None = None,
+) -> None:
+    """Replay one arm over a period; goes on after its last day.
+
+    Parameters are those of `ReplaySettings`, and ``arm``, see `memento_puffer.studies.arms`;
+    ``temperature`` and ``bandwidth`` of its policy, where that has them (None for the arm's);
+    ``batch_size`` of its policy and for coverage; ``base``, the folder of the static model of real
+    days. The run needs stored days, and the static model of simulated ones.
+    """
+    given = {**locals()}
+    del given["run"]
+    settings = _replay_settings(**given)
+    days, network, published = _replayed(run, horizon, base)
+    made = Replay(run.checkpoint / "replay", settings, days, network, published)
+    made.run(run.report)
+    for name, table in made.tables().items():
+        if table.size:
+            run.write(f"{name}.parquet", table)
+
+
+def _replayed(run: Run, horizon: int, base: str | None) -> tuple[dict[str, Path], Network, Any]:
+    """Days, static model and published models of a period."""
+    days = stored_days(run.needs)
+    if base is not None:
+        models = {
+            path.parent.name: path.parent.parent
+            for folder in run.needs.values()
+            for path in folder.glob(f"models/*/py-{horizon}.pt")
+        }
+
+        def published(day: str) -> Network | None:
+            return published_models(models[day], horizon)(day) if day in models else None
+
+        return days, read_py(located(base) / f"py-{horizon}.pt"), published
+    folder = next(f for key, f in run.needs.items() if key.endswith("-static"))
+    days.pop(next(iter(days)))  # the static model has seen it
+    return days, static_network(folder, horizon), None
+
+
+_STUDIED = ("memento", "memento-T0", "density-reservoir", "loss", "forgetting")
+
+
+def _check_selection(
+    *,
+    samples: int,
+    capacity: int,
+    batch_size: int,
+    training: Mapping[str, Any],
+    base: str | None,
+    seed: int,
+) -> None:
+    at_least(1, samples=samples)
+    for name in _STUDIED:
+        given = {"capacity": capacity, "training": dict(training), "seed": seed}
+        settings_of(name, given, batch_size=batch_size)
+
+
+@checked(_check_selection)
+def study_selection(
+    run: Run,
+    *,
+    samples: int,
+    capacity: int,
+    batch_size: int,
+    training: Mapping[str, Any],
+    base: str | None = None,
+    seed: int = 0,
+) -> None:
+    """What density and loss keep of the first samples of a period."""
+    days, network, _ = _replayed(run, 0, base)
+    parts: list[Samples] = []
+    for name, place in days.items():
+        run.report(sum(p.size for p in parts), samples, name)
+        columns = Features.read(place).columns(0, sentinels="clamp")
+        part = Samples.borrow({n: columns[n] for n in ("x", "y", "y_bin")})
+        parts.append(part.rows(0, samples - sum(p.size for p in parts)))
+        if sum(p.size for p in parts) >= samples:
+            break
+    chosen = {
+        name: settings_of(name, {"capacity": capacity}, batch_size=batch_size).policy
+        for name in _STUDIED
+    }
+    found = selection_study(
+        Samples.concat(parts),
+        network,
+        chosen,
+        capacity,
+        batch_size=batch_size,
+        training=training_of(training),
+        seed=seed,
+    )
+    run.write("selection.parquet", found)
+
+
+# ---------------------------------------------------------------------- bodies: tables and figures
+
+
+def compare(
+    run: Run, *, periods: Sequence[str], arms: Sequence[str], against: Sequence[str]
+) -> None:
+    """Put replays of periods side by side.
+
+    Writes ``improvement`` (by period and over all days of all periods: tail, median and mean of the
+    log scores against each reference, with standard errors over days), ``levels`` (each day's
+    quantiles of the log score), ``decisions`` (trainings, and coverage, by day) and ``insert``
+    (seconds of an insert).
+    """
+    improved: dict[str, list[Any]] = {}
+    everything: dict[str, list[Samples]] = {name: [] for name in arms}
+    for period in periods:
+        scores = {name: _table(run, period, name, "scores") for name in arms}
+        for name, table in scores.items():
+            # One name for each day of each period, so that all of them can be put together.
+            day = np.char.add(f"{period} ", table["day"].astype(str))
+            everything[name].append(table.with_columns(day=day))
+        _add_improvements(improved, period, scores, against)
+    whole = {name: Samples.concat(parts) for name, parts in everything.items() if parts}
+    _add_improvements(improved, "all", whole, against)
+    run.write("improvement.csv", improved)
+    levels, decisions, inserts = _side_by_side(run, periods, arms)
+    for name, rows in (("levels", levels), ("decisions", decisions), ("insert", inserts)):
+        run.write(f"{name}.parquet", rows)
+
+
+def _add_improvements(
+    rows: dict[str, list[Any]], period: str, scores: Mapping[str, Samples], against: Sequence[str]
+) -> None:
+    for reference in against:
+        found = improvements(scores, reference)
+        rows.setdefault("period", []).extend([period] * found.size)
+        rows.setdefault("against", []).extend([reference] * found.size)
+        for name in found:
+            rows.setdefault(name, []).extend(found[name].tolist())
+
+
+def _side_by_side(
+    run: Run, periods: Sequence[str], arms: Sequence[str]
+) -> tuple[dict[str, list[Any]], dict[str, list[Any]], dict[str, list[Any]]]:
+    wanted = ("q0.001", "q0.01", "q0.1", "q0.5", "mean")
+    levels: dict[str, list[Any]] = {
+        n: [] for n in ("period", "arm", "predictor", "day", "metric", "value")
+    }
+    decisions: dict[str, list[Any]] = {
+        **{n: [] for n in ("period", "arm", "day", "trained", "value", "threshold", "p_value")},
+        **{n: [] for n in ("coverage_plain", "coverage_calibrated")},
+    }
+    inserts: dict[str, list[Any]] = {n: [] for n in ("period", "arm", "days", "mean", "std")}
+    for period in periods:
+        for name in arms:
+            scores = _table(run, period, name, "scores")
+            chosen = (scores["variable"] == "logscore") & np.isin(scores["metric"], wanted)
+            part = scores.take(chosen)
+            steps = _table(run, period, name, "steps")
+            for target, table in ((levels, part), (decisions, steps)):
+                target["period"] += [period] * table.size
+                target["arm"] += [name] * table.size
+            for column in ("predictor", "day", "metric", "value"):
+                levels[column] += part[column].tolist()
+            decisions["day"] += steps["name"].tolist()
+            for column in [*decisions][3:]:
+                decisions[column] += steps[column].tolist()
+            times = _table(run, period, name, "times")
+            seconds = times["seconds"][times["what"] == "insert"]
+            row = (period, name, len(seconds), _mean(seconds), _std(seconds))
+            for column, value in zip(inserts, row, strict=True):
+                inserts[column].append(value)
+    return levels, decisions, inserts
+
+
+def gather_densities(run: Run, *, periods: Sequence[str], arm: str) -> None:
+    """Densities of a frozen arm's memories and of the days after, of all periods."""
+    rows: dict[str, list[Any]] = {}
+    for period in periods:
+        table = _table(run, period, arm, "densities")
+        rows.setdefault("period", []).extend([period] * table.size)
+        for name in table:
+            rows.setdefault(name, []).extend(table[name].tolist())
+    run.write("densities.parquet", rows)
+
+
+def _table(run: Run, period: str, arm: str, name: str) -> Samples:
+    """A table of the replay of an arm over a period."""
+    pl = polars("reading tables of results")
+    path = run.needs[f"{GROUP}/{replay_name(period, arm)}"] / f"{name}.parquet"
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing; run the experiment it belongs to again")
+    return Samples(pl.read_parquet(path))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _std(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
