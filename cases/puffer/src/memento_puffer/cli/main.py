@@ -383,15 +383,15 @@ def train(
     select: Annotated[
         str,
         typer.Option(
-            help="window: Fugu's, 14 days of which recent ones weigh more; or random, memento, "
+            help="daily: Fugu's, 14 days of which recent ones weigh more; or random, memento, "
             "density-reservoir (the last two compare predictions, and need --start)."
         ),
-    ] = "window",
+    ] = "daily",
     capacity: Annotated[
         int, typer.Option(help="Samples to train on, of each horizon.")
     ] = 1_000_000,
     settings: Annotated[
-        str, typer.Option("--as", help="memento, artefact or puffer: how networks are trained.")
+        str, typer.Option("--as", help="quick, memento, artefact or puffer: how to train.")
     ] = "memento",
     epochs: Annotated[int | None, typer.Option(help="At most; default: as --as says.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: as --as says.")] = None,
