@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-
 import small_results as small
+
 from read_reports import everything_is_drawn, listing
 
 pytest.importorskip("matplotlib")
