@@ -283,13 +283,11 @@ def test_the_published_record(data_folder, tmp_path):
 
 
 def test_kinds(made_up):
-    for name, kind in (("datacenter", "datacenter"), ("demo", "demo")):
-        assert folders.kind_of(made_up / name) == kind
+    assert folders.kind_of(made_up / "demo") == "demo"
 
 
 @pytest.fixture
 def made_up(tmp_path):
-    small.datacenter(tmp_path / "datacenter")
     small.demo(tmp_path / "demo")
     return tmp_path
 
