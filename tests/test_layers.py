@@ -42,6 +42,7 @@ LAYERS = [
     ["group"],
     ["learner", "retrain"],
     ["observe"],
+    ["step"],
     ["loop", "training"],
     ["study"],
     ["testing"],

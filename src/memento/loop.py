@@ -1,36 +1,30 @@
-"""The day of a model that learns continually: the only place that owns the order of things.
+"""A stream through the loop: a step for each unit (a day, say), evaluated on the next, saved.
 
-For every unit of the stream (a day, say): annotate what came in with the current model, judge that,
-keep aside what a trigger compares later units with, insert the rest, decide, train if due, ask the
-gate, annotate everything held again, judge the new model, evaluate on the next unit, save.
+What happens within a step stands in `memento.step`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from memento import arguments, missing, snapshot
+from memento import arguments, snapshot
 from memento.arrivals import Arrivals
 from memento.errors import DamagedError, ForeignError, MementoError, SchemaError, SettingError
 from memento.files import local_path
 from memento.group import Group
-from memento.learner import Checkpointable, Learner, digest_of_state, way_back
+from memento.learner import Checkpointable, Learner, way_back
 from memento.memory import Memory
-from memento.observe import enter
-from memento.retrain import Decision, OnArrivals, Situation, Trigger
+from memento.retrain import Decision, OnArrivals, Trigger
 from memento.samples import Samples
 from memento.scores import log_scores
+from memento.step import Gate, Judge, Moment, Note, Step, Stepper, When, about, stored
 
 __all__ = ["Gate", "Judge", "Moment", "Step", "When", "log_scores", "read_steps", "run", "table"]
 
@@ -38,114 +32,7 @@ _KIND = "memento-loop"
 _PLACES = {"trained_at": arguments.optional(arguments.whole(0)), "seen_at": arguments.whole(0)}
 _log = logging.getLogger(__name__)
 
-#: On what a step is judged, and by which model: before what came is trained on, by the model until
-#: then; after that, by the model then; or on the next unit, by the model of the step.
-When = Literal["before", "after", "next"]
 Scores = Callable[[Samples], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What a judge or a gate may look at.
-
-    Attributes:
-        when: ``"before"``, ``"after"`` or ``"next"`` for a judge, ``"gate"`` for a gate.
-        unit: Number of the step's unit.
-        name: Name of the unit that ``samples`` are of: the step's own, or for ``"next"`` the one
-            after it.
-        learner: As it is now; for a gate with the model in question.
-        memory: As it is now; for ``"before"`` without what came, for a gate with its predictions by
-            the former model. It is not to be changed.
-        served: What came, predicted by the model until then, for ``"after"`` and a gate; None
-            before the first model.
-        notes: Anything to remember with the step by name, JSON values: fill it in.
-    """
-
-    when: Literal["before", "after", "next", "gate"]
-    unit: int
-    name: str
-    learner: Learner
-    memory: Memory | Group
-    served: Samples | None
-    notes: dict[str, Any]
-    _annotated: Callable[[], Samples] = field(repr=False)
-
-    @cached_property
-    def samples(self) -> Samples:
-        """The unit's samples, predicted by the learner when they are first asked for."""
-        return self._annotated()
-
-
-Judge = Callable[[Moment], Mapping[str, float]]
-#: Gives None to accept a trained model, or in one sentence why not.
-Gate = Callable[[Moment], str | None]
-#: Gives JSON values by name.
-Note = Callable[["Memory | Group"], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What happened with one unit of the stream.
-
-    Attributes:
-        unit: Number of the unit, from 0.
-        name: Its name.
-        offered: Samples that came.
-        kept: How many of them were kept.
-        held: Samples in the memory afterwards.
-        decision: Whether to retrain, and why.
-        trained: Whether the model was trained.
-        frozen: Whether memory and model were left alone.
-        evaluated_on: Name of the next unit; None if there is none (yet), it is missing, or there is
-            no model.
-        scores: What judges said, by default of the model after this step on the next unit.
-        restored: Whether this is a record of an earlier run.
-        refused: Why the gate refused the model that was trained; None if it did not.
-        missing: Whether the unit did not come.
-        late: Whether it came after later ones, having been missing before.
-        notes: What judges and gate noted.
-        seconds: What the stages took, by the clock: ``annotate``, ``insert``, ``decide``,
-            ``train`` (with the predictions of everything held) and ``judge``; those that ran. Not
-            kept in a checkpoint, which does not depend on where a run stopped.
-    """
-
-    unit: int
-    name: str
-    offered: int
-    kept: int
-    held: int
-    decision: Decision
-    trained: bool
-    frozen: bool = False
-    evaluated_on: str | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
-    restored: bool = field(default=False, compare=False)
-    refused: str | None = None
-    missing: bool = False
-    late: bool = False
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
-
-    def row(self) -> dict[str, Any]:
-        """This step as one flat row; scores are named ``score_...``, figures ``figure_...``.
-
-        ``refused``, ``missing`` and ``late`` stand there where they say something; seconds and
-        notes do not.
-        """
-        row = asdict(self)
-        decision, scores = row.pop("decision"), row.pop("scores")
-        figures = decision.pop("figures")
-        for name in ("restored", "notes", "seconds"):
-            del row[name]
-        for name in ("refused", "missing", "late"):
-            if not row[name]:
-                del row[name]
-        return {
-            **row,
-            **decision,
-            **{f"figure_{name}": value for name, value in figures.items()},
-            **{f"score_{name}": value for name, value in scores.items()},
-        }
 
 
 def run(
@@ -232,9 +119,10 @@ def run(
     judges = _judges(scores, judge)
     if gate is not None:
         way_back(learner)  # fails now if it would later
-    loop = _Loop(memory, learner, trigger, judges, gate, weighted, freeze_after, rng)
+    loop = _Loop(memory, learner, trigger, judges, gate, weighted=weighted, rng=rng)
+    loop.freeze_after = freeze_after
     loop.note = note
-    loop.saved = checkpoint is not None
+    loop.named = checkpoint is not None
     folder = None if checkpoint is None else local_path(checkpoint, "checkpoint")
     if folder is not None and not isinstance(learner, Checkpointable):
         raise SettingError(
@@ -260,15 +148,15 @@ def run(
                 yield step
                 continue
         else:
-            with _about(unit, name):
-                step = loop.advance(unit, name, data)
+            with about(unit, name):
+                step = loop.advance(unit, name, data, late=loop.was_missing(name))
             loop.steps.append(step)
             if step.trained and on_train is not None:
                 on_train(step, learner)
         # Here the step is new, or the last one of an earlier run on a stream that may have grown.
         failure = None
         if following is not None:
-            failure = loop.evaluate(unit, following)
+            failure = loop.judge_on(unit, following)
         if unit >= done or loop.steps[unit] is not step:
             step = loop.steps[unit]
             if on_step is not None:
@@ -290,16 +178,6 @@ def _check_same(folder: Path | None, unit: int, before: str, now: str | None) ->
             f"{folder}: unit {unit} was {before!r}, in this stream {found}; use the same stream, "
             "or another checkpoint folder"
         )
-
-
-@contextmanager
-def _about(unit: int, name: str) -> Iterator[None]:
-    """Add to errors which unit they are about."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"This was about unit {unit} of the stream, {name!r}.")
-        raise
 
 
 def _pairs(stream: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -354,185 +232,35 @@ def _judges(scores: Scores | None, judge: Judge | Mapping[When, Judge] | None) -
     return judges
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    before = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - before
+class _Loop(Stepper):
+    """The state of a run between two steps, and the steps so far."""
 
-
-class _Loop:
-    """The state of a run between two steps."""
-
-    def __init__(
-        self,
-        memory: Memory | Group,
-        learner: Learner,
-        trigger: Trigger,
-        judges: Mapping[When, Judge],
-        gate: Gate | None,
-        weighted: bool,
-        freeze_after: int | None,
-        rng: int | np.random.Generator,
-    ) -> None:
-        self.memory: Any = memory  # what is used of it, a Group has as well
-        self.learner = learner
-        self.trigger = trigger
-        self.judges = judges
-        self.gate = gate
-        self.rng = arguments.generator(rng, "rng")
-        self.weighted = weighted
-        self.freeze_after = freeze_after
-        self.arrivals: Arrivals | None = trigger.keeps()
-        self.trained_at: int | None = None
-        self.seen_at = 0
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
         self.steps: list[Step] = []
-        self.note: Note | None = None
-        #: Whether the run has a checkpoint: only then a learner is asked for its state.
-        self.saved = False
 
-    def advance(self, unit: int, name: str, data: Any) -> Step:
-        """Annotate, judge, insert, decide, train, judge."""
-        late = any(step.missing and step.name == name for step in self.steps)
-        if data is None:
-            decision = Decision(False, "the unit is missing")
-            return self._step(unit, name, 0, decision, missing=True)
-        fresh = Samples.borrow_identified(self.memory.ids, data, {})
-        day = _Day(self, unit, name, fresh)
-        if self.freeze_after is not None and unit >= self.freeze_after:
-            decision = Decision(False, f"frozen after {self.freeze_after} units")
-            if not late:
-                day.judge("before")
-                day.judge("after")
-            return self._step(unit, name, fresh.size, decision, day, frozen=True, late=late)
-        annotated = day.served
-        if late:
-            with _timed(day.seconds, "insert"):
-                kept = self.memory.insert(annotated).kept
-            decision = Decision(False, "the unit came late: it is held, and nothing is decided")
-            return self._step(unit, name, fresh.size, decision, day, kept=kept, late=True)
-        day.judge("before")
-        with _timed(day.seconds, "insert"):
-            kept = enter(self.memory, annotated, self.arrivals, self.rng).kept
-        with _timed(day.seconds, "decide"):
-            decision = self._decide(unit)
-        refused = None
-        if decision.due:
-            with _timed(day.seconds, "train"):
-                refused = self._train(unit, day)
-        trained = decision.due and refused is None
-        day.judge("after", again=trained)
-        return self._step(
-            unit, name, fresh.size, decision, day, kept=kept, trained=trained, refused=refused
-        )
+    def was_missing(self, name: str) -> bool:
+        """Whether a unit of this name was missing before."""
+        return any(step.missing and step.name == name for step in self.steps)
 
-    def _step(
-        self,
-        unit: int,
-        name: str,
-        offered: int,
-        decision: Decision,
-        day: _Day | None = None,
-        *,
-        kept: int = 0,
-        trained: bool = False,
-        **others: Any,
-    ) -> Step:
-        if day is not None:
-            day.notes |= {} if self.note is None else self.note(self.memory)
-            others |= {
-                "scores": day.scores,
-                "notes": _stored("notes", day.notes),
-                "seconds": day.seconds,
-            }
-        held = len(self.memory)
-        return Step(unit, name, offered, kept, held, decision, trained, **others)
-
-    def _decide(self, unit: int) -> Decision:
-        label = getattr(self.learner, "label", "y")
-        situation = Situation(
-            self.memory, unit, self.trained_at, self.seen_at, self.arrivals, label
-        )
-        decision = _without_numpy(self.trigger.decide(situation, self.rng))
-        if decision.due and not len(self.memory):
-            decision = replace(decision, due=False, reason="the memory is empty")
-        named = hasattr(self.learner, "label")
-        if decision.due and not _labelled(self.memory, label, named):
-            decision = replace(decision, due=False, reason="no sample held has its label yet")
-        return decision
-
-    def evaluate(self, unit: int, following: tuple[str, Any]) -> Exception | None:
+    def judge_on(self, unit: int, following: tuple[str, Any]) -> Exception | None:
         """Give a step the scores of the current model on the next unit.
 
         Returns:
             What went wrong: it must not cost this step, which is done but for its scores.
         """
-        step, (name, data) = self.steps[unit], following
-        late = any(earlier.missing and earlier.name == name for earlier in self.steps)
-        if not self.learner.trained or data is None or late:
+        name, data = following
+        if not self.learner.trained or data is None or self.was_missing(name):
             return None
         try:
-            with _about(unit + 1, name):
-                fresh = Samples.borrow_identified(self.memory.ids, data, {})
-                day = _Day(self, unit, name, fresh, step)
-                day.judge("next", again=True)
-                notes = _stored("notes", day.notes)
+            self.steps[unit] = self.evaluate(self.steps[unit], name, data)
         except Exception as error:
             return error
-        self.steps[unit] = replace(
-            step, evaluated_on=name, scores=day.scores, notes=notes, seconds=day.seconds
-        )
-        return None
-
-    def annotated(self, samples: Samples) -> Samples:
-        if not self.learner.trained:
-            return samples
-        columns = Samples.borrow(self.learner.annotate(samples))
-        if len(columns) and columns.size != samples.size:
-            raise SchemaError(
-                f"{type(self.learner).__name__}.annotate gave {columns.size:,} rows for "
-                f"{samples.size:,} samples; expected one row a sample"
-            )
-        return samples.with_columns(columns)
-
-    def _train(self, unit: int, day: _Day) -> str | None:
-        """Train; why the gate refused what came out, or None."""
-        weights = self.memory.weights if self.weighted else None
-        if self.gate is None:
-            self.learner.fit(self.memory.samples, weights)
-        else:
-            go_back = way_back(self.learner)
-            try:
-                self.learner.fit(self.memory.samples, weights)
-                refused = self.gate(day.moment("gate"))
-                if refused is not None and not isinstance(refused, str):
-                    raise SettingError(
-                        f"the gate gave {refused!r}; expected None, or a text that says why the "
-                        "model is refused"
-                    )
-            except BaseException:
-                go_back()
-                raise
-            if refused is not None:
-                go_back()
-                return refused or "refused"
-        # Predictions of an older model are worth nothing now: all are made again. The reference is
-        # what is held now, so it is annotated with it.
-        self.memory.annotate(self.learner.annotate(self.memory.samples))
-        self.memory.mark_trained()
-        if self.arrivals is not None:
-            self.arrivals.trained(self.annotated)
-        self.memory.model = None
-        if self.saved and isinstance(self.learner, Checkpointable):
-            self.memory.model = digest_of_state(self.learner.state())
-        self.trained_at, self.seen_at = unit, self.memory.seen
         return None
 
     def _settings(self) -> dict[str, Any]:
         return {
-            "trigger": _stored("trigger", self.trigger.settings()),
+            "trigger": stored("trigger", self.trigger.settings()),
             "weighted": self.weighted,
             "freeze_after": self.freeze_after,
             "judged": sorted(self.judges),
@@ -599,72 +327,6 @@ class _Loop:
         self.steps = _steps_of(loop)
 
 
-class _Day:
-    """One unit as a step sees it: its samples, and what judges said.
-
-    Args:
-        loop: Its learner predicts.
-        unit: Number of the step's unit.
-        name: Of the unit that the samples are of.
-        fresh: The samples, without predictions.
-        step: What was said of the step before, if it is judged on the next unit.
-    """
-
-    def __init__(
-        self, loop: _Loop, unit: int, name: str, fresh: Samples, step: Step | None = None
-    ) -> None:
-        self._loop, self._unit, self._name, self._fresh = loop, unit, name, fresh
-        self._modelled = loop.learner.trained
-        self.scores: dict[str, float] = {} if step is None else dict(step.scores)
-        self.notes: dict[str, Any] = {} if step is None else dict(step.notes)
-        self.seconds: dict[str, float] = {} if step is None else dict(step.seconds)
-
-    @cached_property
-    def served(self) -> Samples:
-        """The samples, predicted by the model that was there when they came."""
-        with _timed(self.seconds, "annotate"):
-            return self._annotated()
-
-    def moment(
-        self, when: Literal["before", "after", "next", "gate"], *, again: bool = True
-    ) -> Moment:
-        """What a judge or a gate sees now.
-
-        Args:
-            when: Of the judge, or the gate.
-            again: Whether the model has changed since the samples were predicted.
-        """
-        loop, served = self._loop, None
-        if self._modelled and when in ("after", "gate"):
-            served = self.served
-        annotated = self._annotated if again else lambda: self.served
-        return Moment(
-            when, self._unit, self._name, loop.learner, loop.memory, served, self.notes, annotated
-        )
-
-    def judge(self, when: When, *, again: bool = False) -> None:
-        """Ask who judges then, if anybody does and there is a model; `again` as for `moment`."""
-        loop = self._loop
-        if when not in loop.judges or not loop.learner.trained:
-            return
-        moment = self.moment(when, again=again)
-        with _timed(self.seconds, "judge"):
-            found = loop.judges[when](moment)
-            scores = {name: float(value) for name, value in found.items()}
-        twice = sorted(set(scores) & set(self.scores))
-        if twice:
-            raise SettingError(f"two judges give the score {twice[0]!r}; name them apart")
-        self.scores |= scores
-
-    def _annotated(self) -> Samples:
-        return self._loop.annotated(self._fresh)
-
-
-def _stored(name: str, value: Any) -> Any:
-    """As a checkpoint gives it back."""
-    return json.loads(snapshot.json_of(name, value))
-
-
 def _steps_of(document: Mapping[str, Any]) -> list[Step]:
     return [
         Step(**{**row, "decision": Decision(**row["decision"]), "restored": True})
@@ -694,24 +356,6 @@ def read_steps(folder: str | Path) -> list[Step]:
         raise DamagedError(
             f"{place} describes no run: {error!r}; restore it from a copy"
         ) from error
-
-
-def _without_numpy(decision: Decision) -> Decision:
-    """With numbers that JSON knows, whatever a trigger computed with."""
-    numbers = (decision.value, decision.threshold, decision.noise, decision.p_value)
-    figures = {name: float(value) for name, value in decision.figures.items()}
-    value, threshold, noise, p_value = map(float, numbers)
-    return Decision(bool(decision.due), decision.reason, value, threshold, noise, p_value, figures)
-
-
-def _labelled(memory: Memory | Group, label: str, named: bool) -> bool:
-    """Whether any sample has its label; also where nobody says which column that is."""
-    samples = memory.samples
-    if label not in samples and named and memory.ids in samples:
-        return False  # labels may come for these
-    if label not in samples:
-        return True
-    return not missing.lacking(samples[label]).all()
 
 
 def table(steps: Sequence[Step]) -> Samples:

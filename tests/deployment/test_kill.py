@@ -1,7 +1,4 @@
-"""A job killed at any moment, and run again, comes to what an undisturbed one comes to.
-
-Run as a script, this file is the server: it imports everything once and forks real processes.
-"""
+"""A stranger's model, deployed by the command over ten days: with real processes, some killed."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -17,35 +13,51 @@ from pathlib import Path
 
 import pytest
 
-DAYS, KILLS = 10, 12
+from deployment import stranger
+
+ROLLBACK = 8  # the day after which a person goes back
+SECOND = '\n[variants.second]\ncapacity = 200\npolicy = "density-reservoir"\n'
 
 
-def _command(*words: str) -> int:
-    """Exit code of a command in a process of its own."""
-    from memento.cli.main import main
-
-    child = os.fork()
-    if not child:
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), 1)
-            os.dup2(nothing.fileno(), 2)
-            code = 0
-            try:
-                main(list(words))
-            except SystemExit as done:
-                code = int(done.code or 0)
-            finally:
-                os._exit(code)
-    return child
+def _process(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "memento", "deploy", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _wait(child: int, seconds: float | None = None) -> int | None:
-    """Its exit code; None if it was killed after some time."""
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+def _call(*words: object) -> str:
+    process = _process(*words)
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error[-3000:]
+    return out
+
+
+def _done(state: Path) -> list[int]:
+    """When what a variant holds was last replaced."""
+    return [
+        path.stat().st_mtime_ns
+        for path in sorted((state / "variants").glob("**/manifest.json"))
+        if path.is_file()
+    ]
+
+
+def _run_killed(state: Path, rng: random.Random, most: int) -> int:
+    """Run, and kill so many runs a moment after they have got on; returns how many were killed."""
+    kills = 0
+    while kills < most:
+        process, before = _process("run", state), _done(state)
+        while process.poll() is None and _done(state) == before:
+            time.sleep(0.002)
+        try:
+            process.wait(rng.random() * 0.15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += 1
+        _, error = process.communicate()
+        assert process.returncode in (0, -9), error
+        if process.returncode == 0:
+            return kills
+    _call("run", state)
+    return kills
 
 
 def _content(state: Path) -> dict[str, str]:
@@ -63,51 +75,33 @@ def _content(state: Path) -> dict[str, str]:
     return content
 
 
-def serve(folder: Path) -> dict[str, object]:
-    """Kill and repeat; returns what differs."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    import stranger
-
-    from memento.cli import deploy  # noqa: F401 - loaded once
-    from memento.cli.main import main  # noqa: F401
-
-    config = stranger.CONFIG + '\n[variants.second]\ncapacity = 200\npolicy = "density-reservoir"\n'
-    file = stranger.prepare(folder, "stranger_killed", config=config)
-    for state in ("straight", "killed"):
-        assert _wait(_command("deploy", "init", str(folder / state), "--config", str(file))) == 0
-    for day in range(1, DAYS + 1):
-        if day != stranger.MISSING:
-            stranger.write_day(folder / "days", day)
-    start = time.monotonic()
-    assert _wait(_command("deploy", "run", str(folder / "straight"))) == 0
-    whole = time.monotonic() - start
-    rng, kills, problems = random.Random(5), 0, []
-    for attempt in range(KILLS):
-        seconds = rng.random() * whole * min(1.0, 0.15 + attempt / KILLS)
-        kills += _wait(_command("deploy", "run", str(folder / "killed")), seconds) is None
-        if _wait(_command("deploy", "status", str(folder / "killed"), "--json")) != 0:
-            problems.append(f"status after kill {attempt}")
-    assert _wait(_command("deploy", "run", str(folder / "killed"))) == 0
-    straight, killed = _content(folder / "straight"), _content(folder / "killed")
-    differing = sorted(n for n in {*straight, *killed} if straight.get(n) != killed.get(n))
-    assert _wait(_command("deploy", "run", str(folder / "killed"))) == 0
-    if _content(folder / "killed") != killed:
-        problems.append("a run with nothing to do changed something")
-    return {"kills": kills, "differing": differing, "problems": problems}
-
-
 @pytest.mark.slow
-def test_a_killed_job_goes_on(tmp_path):
+def test_ten_days_of_a_killed_job_are_those_of_one_left_alone(tmp_path):
+    """One day is missing, one model is refused, and one day a person goes back."""
     pytest.importorskip("skops")
-    done = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["kills"] > 3
-    assert not found["problems"]
-    assert not found["differing"]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(serve(Path(sys.argv[1]))))
+    file = stranger.prepare(tmp_path, "stranger_killed", config=stranger.CONFIG + SECOND)
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    rng, kills = random.Random(5), 0
+    for state in (straight, killed):
+        _call("init", state, "--config", file)
+    for first, last in ((1, ROLLBACK), (ROLLBACK + 1, 10)):
+        for day in range(first, last + 1):
+            if day != stranger.MISSING:
+                stranger.write_day(tmp_path / "days", day)
+        _call("run", straight)
+        kills += _run_killed(killed, rng, 3)
+        for state in (straight, killed) if last == ROLLBACK else ():
+            _call("rollback", state, "main", stranger.name(2))
+            assert os.readlink(state / "published/main/current").endswith(stranger.name(2))
+    assert kills >= 3
+    assert _content(straight) == _content(killed)
+    assert json.loads(_call("run", killed, "--json")) == {"days": []}
+    facts = json.loads(_call("status", killed, "--json"))["variants"]["main"]
+    states = {row["day"][-2:]: row["state"] for row in facts["days"]}
+    expected = {f"{day:02d}": "done" for day in range(1, 11)}
+    assert states == expected | {"04": "missing", "06": "refused"}
+    assert facts["serving"] == stranger.name(10)
+    assert stranger.name(6) not in facts["versions"]
+    rows = [json.loads(line) for line in _call("record", killed).splitlines()]
+    served = {row["day"]: row["served"] for row in rows if row["variant"] == "main"}
+    assert served[stranger.name(ROLLBACK + 1)] == stranger.name(2)

@@ -23,8 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memento import missing
+import numpy as np
+
 from memento.arguments import shown
+from memento.arrivals import Arrivals
 from memento.days import day_of, is_day
 from memento.deployment.gate import annotated, judge
 from memento.deployment.models import Models, first_line
@@ -42,9 +44,9 @@ from memento.errors import (
 )
 from memento.files import Lock, atomic_write, digest, local_path, storage_errors
 from memento.loop import log_scores
-from memento.memory import Memory
-from memento.observe import observe, retrained
+from memento.retrain import Decision, Situation, Trigger
 from memento.samples import Samples
+from memento.step import Moment, Stepper
 
 __all__ = ["Deployment", "Reader"]
 
@@ -224,16 +226,6 @@ class Deployment:
         return files
 
 
-@dataclass(frozen=True)
-class _Serving:
-    """A version that was read."""
-
-    name: str
-    learner: Any
-    state: dict[str, Any]
-    digest: str
-
-
 class _VariantJob:
     """The days of one variant during a run."""
 
@@ -248,9 +240,15 @@ class _VariantJob:
         self._folder = deployment._folder(name)
         self._publication = deployment.publication(name)
         self._state = VariantState.load(self._folder)
-        self._read: _Serving | None = None
+        self._forget()
         self._publication.clean(self._state.versions)
         self._publication.point(self._state.serving)
+
+    def _forget(self) -> None:
+        """Read what serves anew before the next day."""
+        self._learner: Any = self._models.make()
+        self._loaded: str | None = None  # version
+        self._model = ""  # its digest
 
     def is_due(self, day: str, files: dict[str, list[Path]]) -> bool:
         """Whether a day that is there has to be looked at."""
@@ -264,14 +262,13 @@ class _VariantJob:
     def advance(self, day: str, files: dict[str, list[Path]]) -> list[DayRecord]:
         """Work on a day, and let it count; returns what is new."""
         gap = self._missing_before(day, files)  # also where the day itself fails
-        late = day < self._state.last
         try:
-            samples = self._samples(day, files[day])
-            record = self._late(day, samples) if late else self._in_order(day, samples)
+            record = self._step(day, self._samples(day, files[day]))
         except (SpaceError, LockedError, MemoryError):
             raise
         except Exception as error:  # of the file, or of the user's model
-            self._state, self._read = VariantState.load(self._folder), None
+            self._state = VariantState.load(self._folder)
+            self._forget()
             record = DayRecord(
                 day,
                 "failed",
@@ -313,105 +310,102 @@ class _VariantJob:
             return self._state.memory.policy.reads
         return self._variant.memory(self._settings.label, numbers=False, seed=0).policy.reads
 
-    def _in_order(self, day: str, samples: Samples) -> DayRecord:
-        """Annotate, score, insert, decide; and train, judge, publish where it is due."""
-        state, label = self._state, self._settings.label
+    def _step(self, day: str, samples: Samples) -> DayRecord:
+        """The loop's step: annotate, score, insert, decide; train and publish where it is due."""
+        state, label, late = self._state, self._settings.label, day < self._state.last
+        came = f"the file came after {state.last} was done"
+        if late and (self._settings.late == "state" or state.memory is None):
+            return DayRecord(day, "late", reason=f"{came}; it is left out", served=state.serving)
         if state.memory is None:
             state.numbers = self._models.numbers(samples)
             state.memory = self._variant.memory(
                 label, numbers=state.numbers, seed=self._settings.seed
             )
         memory, served = state.memory, state.serving
-        serving = self._serving()
-        before = None if serving is None else annotated(serving.learner, samples)
-        scores = {} if before is None else log_scores(before, label)
-        trigger = self._variant.deciding(label, numbers=bool(state.numbers))
-        _, decision = observe(memory, samples if before is None else before, trigger, label=label)
-        figures = {f"score_{name}": value for name, value in scores.items()}
+        self._attach()
+        trigger = _Told(
+            self._variant.deciding(label, numbers=bool(state.numbers)), bool(samples.size)
+        )
+        stepper = Stepper(
+            memory,
+            self._learner,
+            trigger,
+            {"before": lambda moment: log_scores(moment.samples, label)},
+            lambda moment: self._gate(day, samples, moment),
+            rng=np.random.default_rng((memory.inserts, memory.seen)),
+        )
+        stepper.label, stepper.arrivals = label, trigger.arrivals(memory.recent)
+        stepper.trained_at = stepper.arrivals.trained_at
+        stepper.seen_at = stepper.arrivals.seen_at
+        step = stepper.advance(stepper.arrivals.units + 1, day, samples, late=late)
+        if late:
+            reason = f"{came}; its samples were inserted"
+            return DayRecord(day, "late", False, False, reason, served, samples.size, len(memory))
+        if samples.size:
+            memory.recent = stepper.arrivals
+        if step.trained:
+            memory.model = memory.reference_model = self._model
+        decision, notes = step.decision, dict(step.notes)
+        reason = decision.reason
+        if verdict := notes.pop("verdict", ""):
+            word = "published" if step.trained else "refused"
+            reason = f"{reason}; {word}: {verdict}"
+        figures = {f"score_{name}": value for name, value in step.scores.items()}
         figures |= {"value": decision.value, "threshold": decision.threshold, **decision.figures}
-        outcome, reason, trained = "done", decision.reason, False
-        if decision.due and not _has_labels(memory, label):
-            reason = f"{reason}; but no sample held has a label yet"
-        elif decision.due:
-            trained = True
-            passed, verdict, judged = self._train(day, samples, before, decision.reason)
-            figures |= judged
-            outcome = "done" if passed else "refused"
-            reason = f"{reason}; {'published' if passed else 'refused'}: {verdict}"
         return DayRecord(
             day=day,
-            state=outcome,
-            trained=trained,
-            published=state.serving == day,
+            state="done" if step.refused is None else "refused",
+            trained=decision.due,
+            published=step.trained,
             reason=reason,
             served=served,
             offered=samples.size,
             held=len(memory),
-            figures={n: float(v) for n, v in figures.items() if math.isfinite(v)},
+            figures={n: float(v) for n, v in (figures | notes).items() if math.isfinite(v)},
         )
 
-    def _train(
-        self, day: str, samples: Samples, before: Samples | None, why: str
-    ) -> tuple[bool, str, dict[str, float]]:
-        """Train a model; it serves if it passes. Returns whether it did, why, and its scores."""
-        state, serving, label = self._state, self._serving(), self._settings.label
-        memory = state.memory
-        assert memory is not None  # made before
-        candidate = self._models.make()
-        if serving is not None:  # for learners that go on from there, and for the order of classes
-            candidate.restore(serving.state)
-        candidate.fit(memory.samples, memory.weights)
-        verdict = judge(candidate, before, samples, label, self._settings.tolerance)
-        judged = {"gate_score": verdict.score, "gate_serving": verdict.serving}
+    def _gate(self, day: str, samples: Samples, moment: Moment) -> str | None:
+        """Why a new model is refused; one that passes is published, and serves from then on."""
+        state, learner, label = self._state, self._learner, self._settings.label
+        verdict = judge(learner, moment.served, samples, label, self._settings.tolerance)
+        scores = {"gate_score": verdict.score, "gate_serving": verdict.serving}
+        finite = {name: score for name, score in scores.items() if math.isfinite(score)}
+        moment.notes.update(verdict=verdict.reason, **finite)
         if not verdict.passed:
-            return False, verdict.reason, judged
-        facts = {"variant": self.name, "trained_on": len(memory), "reason": why, "label": label}
+            return verdict.reason
+        facts = {"variant": self.name, "trained_on": len(moment.memory), "label": label}
         self._publication.write(
-            day, candidate.state(), {**facts, "inputs": list(self._settings.inputs)}
+            day, learner.state(), {**facts, "inputs": list(self._settings.inputs)}
         )
         state.serving, state.versions = day, [*state.versions, day]
-        published = self._serving()  # as it was read back
-        assert published is not None
-        retrained(memory, published.learner.annotate)
-        memory.model = memory.reference_model = published.digest
-        return True, verdict.reason, judged
+        self._load(day)
+        return None
 
-    def _late(self, day: str, samples: Samples) -> DayRecord:
-        state, memory = self._state, self._state.memory
-        came = f"the file came after {state.last} was done"
-        if self._settings.late == "state" or memory is None:
-            return DayRecord(day, "late", reason=f"{came}; it is left out", served=state.serving)
-        serving = self._serving()
-        fresh = samples if serving is None else annotated(serving.learner, samples)
-        memory.insert(fresh)
-        reason = f"{came}; its samples were inserted"
-        return DayRecord(
-            day, "late", False, False, reason, state.serving, samples.size, len(memory)
-        )
+    def _load(self, name: str) -> None:
+        """Read a version."""
+        arrays, manifest = self._publication.read(name)
+        self._learner.restore(arrays)
+        self._loaded, self._model = name, str(manifest["model"])
 
-    def _serving(self) -> _Serving | None:
-        """The model that serves; all that is held is predicted by it, also after a rollback."""
+    def _attach(self) -> None:
+        """Read what serves; all that is held is predicted by it, also after a rollback."""
         name, memory = self._state.serving, self._state.memory
         if name is None:
-            return None
-        if self._read is None or self._read.name != name:
-            arrays, manifest = self._publication.read(name)
-            learner = self._models.make()
-            learner.restore(arrays)
-            self._read = _Serving(name, learner, arrays, str(manifest["model"]))
-        known = self._state.days.get(name)
-        if memory is not None and memory.model != self._read.digest and known is not None:
-            learner = self._read.learner
-            if len(memory):
-                memory.annotate(learner.annotate(memory.samples))
-            if memory.reference is not None:
-                memory.annotate_reference(learner.annotate(memory.reference))
-            if memory.recent is not None:
-                recent = memory.recent.copy()
-                recent.predict_again(lambda part: annotated(learner, part))
-                memory.recent = recent
-            memory.model = memory.reference_model = self._read.digest
-        return self._read
+            return
+        if self._loaded != name:
+            self._load(name)
+        if memory is None or memory.model == self._model or name not in self._state.days:
+            return
+        learner = self._learner
+        if len(memory):
+            memory.annotate(learner.annotate(memory.samples))
+        if memory.reference is not None:
+            memory.annotate_reference(learner.annotate(memory.reference))
+        if memory.recent is not None:
+            recent = memory.recent.copy()
+            recent.predict_again(lambda part: annotated(learner, part))
+            memory.recent = recent
+        memory.model = memory.reference_model = self._model
 
     def _digest(self, paths: Sequence[Path]) -> str | None:
         """What the files of a day are; None if they cannot be read."""
@@ -420,9 +414,30 @@ class _VariantJob:
         return None
 
 
-def _has_labels(memory: Memory, label: str) -> bool:
-    samples = memory.samples
-    return label in samples and not missing.lacking(samples[label]).all()
+@dataclass(frozen=True)
+class _Told(Trigger):
+    """A trigger that says where samples cannot be compared, so that no day fails by it."""
+
+    trigger: Trigger
+    came: bool  # any samples
+
+    def arrivals(self, recent: Arrivals | None) -> Arrivals:
+        """What was kept of earlier days, kept on as the trigger says."""
+        fresh = self.trigger.keeps() or Arrivals(witnesses=0.0)
+        arrivals = fresh if recent is None else recent.copy()
+        arrivals.witnesses, arrivals.cluster = fresh.witnesses, fresh.cluster
+        return arrivals
+
+    def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
+        raise NotImplementedError
+
+    def decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
+        if not self.came:
+            return Decision(False, "no samples came")
+        try:
+            return self.trigger.decide(situation, rng)
+        except InputError as error:
+            return Decision(False, f"it cannot be told: {error}")
 
 
 @contextlib.contextmanager
