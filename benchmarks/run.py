@@ -256,8 +256,9 @@ def streaming_rows(quick: bool, large: bool) -> list[Row]:
 
     import polars as pl
 
+    from memento_puffer.data.blocks import frames
     from memento_puffer.data.features import Features
-    from memento_puffer.data.release import features_of_blocks, frames, write_simulated_day
+    from memento_puffer.data.release import write_simulated_day
     from memento_puffer.data.schema import write_day
     from memento_puffer.predictor.ttp import Ttp
     from memento_puffer.predictor.ttp_training import Training, TrainingSettings
@@ -271,7 +272,7 @@ def streaming_rows(quick: bool, large: bool) -> list[Row]:
         Scheme("bola_basic_v1", BOLA()),
     ]
     plain = Simulation(others)
-    features = features_of_blocks(plain.day(0, sessions=40, record="chunks"))
+    features = Features.of_blocks(plain.day(0, sessions=40, record="chunks"))
     settings = TrainingSettings(scratch_epochs=15, learning_rate=1e-3)
     networks = []
     for horizon in range(5):

@@ -78,8 +78,8 @@ HEAVY = {
         *("memento_datacenter/schema.py", "runner/results.py", "report/*.py"),
     ],
     "polars": [
-        *(f"memento_puffer/data/{name}.py" for name in ("schema", "features", "joins", "release")),
-        *("memento_puffer/streaming/traces.py", "memento_puffer/quality/analysis.py"),
+        *("memento_puffer/data/*.py", "memento_puffer/quality/analysis.py"),
+        *("memento_puffer/streaming/traces.py", "memento_puffer/streaming/observed.py"),
     ],
     "pandas": [],
     "dask": ["runner/executors/dask.py"],

@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 
 from memento.errors import SchemaError, SettingError
 from memento.samples import Samples
+from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.data.release import write_simulated_day
-from memento_puffer.streaming.abr import BBA, BOLA, CHUNK_SECONDS
-from memento_puffer.streaming.calibration import (
-    PUBLISHED,
-    Calibration,
-    Observed,
-    calibrate,
+from memento_puffer.streaming.abr import BBA, BOLA
+from memento_puffer.streaming.calibration import PUBLISHED, Calibration, calibrate
+from memento_puffer.streaming.observed import Observed
+from memento_puffer.streaming.simulator import Scheme, Simulation
+from memento_puffer.streaming.trace_statistics import (
     gaps,
     outages,
     readings,
     selected,
     stalls,
 )
-from memento_puffer.streaming.simulator import Scheme, Simulation
 from memento_puffer.streaming.traces import Traces
 
 DAYS = ("2021-10-17", "2022-02-18")

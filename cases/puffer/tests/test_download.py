@@ -46,7 +46,8 @@ from memento_puffer.data.download import (
     download,
     known_missing,
 )
-from memento_puffer.data.schema import TABLES, Day, range_of, write_day
+from memento_puffer.data.layout import TABLES
+from memento_puffer.data.schema import Day, range_of, write_day
 
 NEW, OLD = "2021-10-17", "2021-06-01"
 SENT = f"{range_of(NEW)}/video_sent_{range_of(NEW)}.csv"

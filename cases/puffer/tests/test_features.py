@@ -31,7 +31,8 @@ from memento_puffer.data.features import (
     chunk_table,
     features_of,
 )
-from memento_puffer.data.schema import NOT_MEASURED, Day
+from memento_puffer.data.layout import NOT_MEASURED
+from memento_puffer.data.schema import Day
 from memento_puffer.predictor.ttp import clamp_sentinels
 
 RANGE = "2021-10-17T11_2021-10-18T11"

@@ -20,16 +20,12 @@ from polars.testing import assert_frame_equal
 
 from memento.errors import ForeignError, LockedError, SettingError, SpaceError, StorageError
 from memento.files import Lock
+from memento_puffer.data.blocks import frames
 from memento_puffer.data.features import HORIZONS, Features, chunk_table
+from memento_puffer.data.inspection import inspect
 from memento_puffer.data.joins import EVENTS, viewers_of
-from memento_puffer.data.release import (
-    VARIANTS,
-    features_of_blocks,
-    frames,
-    joined,
-    write_simulated_day,
-)
-from memento_puffer.data.schema import Day, inspect, range_of
+from memento_puffer.data.release import VARIANTS, write_simulated_day
+from memento_puffer.data.schema import Day, range_of
 from memento_puffer.quality import qoe
 from memento_puffer.streaming.simulator import Block
 
@@ -70,7 +66,7 @@ def test_features_from_files_are_those_of_the_simulation_bit_for_bit(
     form, written, blocks, simulation
 ):
     for dtype in (np.float32, np.float64):
-        made = features_of_blocks(blocks, simulation, NAME, NUMBER, dtype=dtype)
+        made = Features.of_blocks(blocks, simulation, NAME, NUMBER, dtype=dtype)
         same(Features.of_day(written[form], dtype=dtype), made)
     assert made.size > 500
     for h in range(HORIZONS):
@@ -78,23 +74,23 @@ def test_features_from_files_are_those_of_the_simulation_bit_for_bit(
 
 
 def test_congestion_control_is_told_apart(written, blocks, simulation):
-    made = features_of_blocks(blocks, simulation, NAME, NUMBER, cc="cubic")
+    made = Features.of_blocks(blocks, simulation, NAME, NUMBER, cc="cubic")
     read = Features.of_day(written["csv"], cc="cubic")
-    assert 0 < made.size < features_of_blocks(blocks).size
+    assert 0 < made.size < Features.of_blocks(blocks).size
     np.testing.assert_array_equal(made.values, read.values)
     assert_frame_equal(made.streams, read.streams)
     assert made.counts["other_cc"] == read.counts["other_cc"]
 
 
 def test_features_without_the_simulation_have_the_same_windows(blocks, simulation):
-    plain = features_of_blocks(blocks)
-    named = features_of_blocks(blocks, simulation, NAME, NUMBER)
+    plain = Features.of_blocks(blocks)
+    named = Features.of_blocks(blocks, simulation, NAME, NUMBER)
     np.testing.assert_array_equal(plain.columns(1)["x"], named.columns(1)["x"])
     assert plain.streams["abr"].null_count() == len(plain.streams)
     with pytest.raises(SettingError, match="hand in the simulation"):
-        features_of_blocks(blocks, cc="bbr")
+        Features.of_blocks(blocks, cc="bbr")
     with pytest.raises(SettingError, match="float32 or float64"):
-        features_of_blocks(blocks, dtype=np.int64)
+        Features.of_blocks(blocks, dtype=np.int64)
 
 
 @pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
@@ -153,13 +149,11 @@ def test_watch_and_stall_times_are_those_of_the_simulation(written, blocks):
 
 def test_the_chunk_table_agrees_with_blocks(written, blocks, simulation):
     table = chunk_table(written["csv"])
-    parts = [joined(block) for block in blocks]
-    assert len(table) == sum(len(part["sent"]) for part in parts)
-    assert table["size"].sum() == sum(int(part["size"].sum()) for part in parts)
-    took = np.concatenate([part["trans_time"] for part in parts])
-    # The last digit of a quotient is the table's own.
-    read = np.sort(table["trans_time"].drop_nulls().to_numpy())
-    np.testing.assert_allclose(read, np.sort(took[~np.isnan(took)]), rtol=1e-15)
+    assert len(table) == sum(len(block.video_sent["time"]) for block in blocks)
+    assert table["size"].sum() == sum(int(block.video_sent["size"].sum()) for block in blocks)
+    made = Features.of_blocks(blocks, simulation, NAME, NUMBER)
+    acked = table["acked"].fill_null(-1).to_numpy()
+    np.testing.assert_array_equal(acked, made.acked)
     assert set(table["abr"]) <= {"linear_bba", "bola_basic_v1"}
     assert set(table["format"]) <= {name for ladder in simulation.formats for name in ladder}
 
@@ -229,8 +223,8 @@ def test_dirt(simulation, blocks, written):
     acked["time"][0] -= 10**12
     acked["time"][-4] -= 10**12
     dirty = Block(block.sessions, block.streams, sent, acked, block.client_buffer)
-    made = features_of_blocks([dirty], simulation, NAME, NUMBER)
-    clean = features_of_blocks([block], simulation, NAME, NUMBER)
+    made = Features.of_blocks([dirty], simulation, NAME, NUMBER)
+    clean = Features.of_blocks([block], simulation, NAME, NUMBER)
     assert made.counts["not_measured"] == clean.counts["not_measured"] + 1
     assert made.counts["unacked"] == clean.counts["unacked"] + 2
     assert made.counts["acked_early"] == 1
@@ -266,7 +260,7 @@ def test_a_day_without_viewers_has_headers(simulation, blocks, tmp_path):
         day = write_simulated_day(tmp_path / form, NAME, fake, NUMBER, form=form)
         assert inspect(day).tables["video_sent"].rows == 0
         assert Features.of_day(day).size == 0
-    assert features_of_blocks([empty]).size == features_of_blocks([]).size == 0
+    assert Features.of_blocks([empty]).size == Features.of_blocks([]).size == 0
 
 
 # ----------------------------------------------------------------------------------------------

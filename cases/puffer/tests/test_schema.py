@@ -18,11 +18,10 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
+from memento_puffer.data.inspection import inspect
+from memento_puffer.data.layout import NOT_MEASURED, TABLES
 from memento_puffer.data.schema import (
-    NOT_MEASURED,
-    TABLES,
     Day,
-    inspect,
     made_folder,
     range_of,
     read_experiments,

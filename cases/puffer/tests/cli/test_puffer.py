@@ -25,8 +25,9 @@ from days import Short
 from memento.cli.main import main
 from memento.errors import SchemaError
 from memento_puffer.data.features import Features
+from memento_puffer.data.inspection import inspect
 from memento_puffer.data.release import VARIANTS, write_simulated_day
-from memento_puffer.data.schema import Day, inspect, range_of
+from memento_puffer.data.schema import Day, range_of
 from memento_puffer.predictor.ttp import Ttp
 
 DAYS = "2021-10-17..2021-10-18"

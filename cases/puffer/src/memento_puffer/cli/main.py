@@ -332,8 +332,8 @@ def features(
     as_json: AsJson = False,
 ) -> None:
     """Read days and store what the predictor learns from; what is there is not made again."""
-    from memento_puffer.data import schema
     from memento_puffer.data.features import features_of
+    from memento_puffer.data.inspection import inspect
 
     present = _present(days, source, skip_missing, _has_chunks)
     found: dict[str, dict[str, Any]] = {}
@@ -343,7 +343,7 @@ def features(
             made = features_of(day, to / name, cc=cc)
             found[name] = {"streams": len(made.streams), **made.counts}
             if quality:
-                report = schema.inspect(day)
+                report = inspect(day)
                 found[name]["quality"] = report.to_json()
                 met += [(name, *row) for row in report.to_rows()]
     sizes = ("streams", "sent", "acked", "chunks")

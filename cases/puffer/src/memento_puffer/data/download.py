@@ -36,7 +36,8 @@ from memento_puffer.data.archives import (
     read_model_archive,
     write_folder,
 )
-from memento_puffer.data.schema import TABLES, range_of
+from memento_puffer.data.layout import TABLES
+from memento_puffer.data.schema import range_of
 from memento_puffer.data.transfer import (
     AbsentError,
     Clock,

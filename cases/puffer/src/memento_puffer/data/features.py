@@ -33,8 +33,19 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import atomic_write, storage_errors, write_synced
-from memento_puffer.data.schema import NOT_MEASURED, TABLES, Day, made_folder, polars
+from memento.files import replace_folder, storage_errors
+from memento_puffer.data.blocks import BlockSource, Names
+from memento_puffer.data.chunks import (
+    CHUNK_TABLE,
+    DaySource,
+    Source,
+    chunk_table,
+    chunks_of,
+    described,
+    floats,
+)
+from memento_puffer.data.layout import CHUNK_INPUTS, CHUNK_TICKS, HORIZONS, NOT_MEASURED, scaled
+from memento_puffer.data.schema import Day, made_folder, polars
 from memento_puffer.predictor.transmission import class_of
 
 if TYPE_CHECKING:
@@ -52,29 +63,14 @@ __all__ = [
 ]
 
 HISTORY = 8  # past chunks in an input
-HORIZONS = 5
-STEP = 180180  # ticks of 1/90000 s from chunk to chunk
-
-# In the order of the predictor's inputs, with what the file's units are divided by: bytes to
-# packets, microseconds to seconds. The first five are the state of TCP.
-_SCALES = {
-    "delivery_rate": 1500.0,
-    "cwnd": 1.0,
-    "in_flight": 1.0,
-    "min_rtt": 1e6,
-    "rtt": 1e6,
-    "size": 1500.0,
-}
-CHUNK_COLUMNS = (*_SCALES, "trans_time")
-_NOW = 5
+STEP = CHUNK_TICKS  # from chunk to chunk
+CHUNK_COLUMNS = (*CHUNK_INPUTS, "trans_time")
+_NOW = len(CHUNK_INPUTS) - 1  # values of TCP's state, which are known before the size
 _WIDTH = len(CHUNK_COLUMNS)
 _ARRAYS = ("values", "stream", "video_ts", "sent", "acked")
 _FORMAT = 1
-_EVERYTHING = ("channel", "format", "ssim_index", *_SCALES, "buffer", "cum_rebuf")
 _SENTINELS = ("keep", "clamp", "drop")
 _RULES = 2  # of what is usable; stored features made by other rules are made again
-_DAY = 86_400 * 10**9  # ns
-_MARGIN = _DAY // 2  # before and after a day: files may have been put together by hand
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,7 +136,7 @@ class Features:
         Of rows for the same chunk the last one in the file counts. What cannot be is taken as not
         known: an acknowledgement from before the chunk was sent or more than a day after, or of a
         chunk sent more than 12 h before or after the day; a size below 1, and a value of TCP below
-        the least in ``schema.TABLES``.
+        the least in ``layout.TABLES``.
 
         Args:
             day: The day or its folder.
@@ -163,14 +159,42 @@ class Features:
                 session, index or video_ts is missing.
             SettingError: Another dtype.
         """
-        day = day if isinstance(day, Day) else Day(day)
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise SettingError(f"dtype={np.dtype(dtype)}; give float32 or float64")
-        counts: dict[str, int] = {}
-        sent, streams = _read_sent(day, cc, counts)
-        table = _with_acks(day, sent, streams, counts)
-        del sent
-        return cls._of_table(table, streams, counts, dtype)
+        return cls._of_source(DaySource(day), dtype, cc)
+
+    @classmethod
+    def of_blocks(
+        cls,
+        blocks: Iterable[Any],
+        simulation: Any = None,
+        day: str | None = None,
+        number: int = 0,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        cc: str | None = None,
+    ) -> Features:
+        """The chunks of a simulated day, equal to what `of_day` reads from its files.
+
+        Args:
+            blocks: As ``simulation.day`` returns them, recorded "chunks" or "all".
+            simulation: Names sessions and schemes. Without it a session is called by its number,
+                ``expt_id`` is the position of its scheme, and ``abr`` and ``cc`` are not known.
+            day: The date that the times count from, as 2021-10-17; None for 1970-01-01 0:00.
+            number: Which day of the simulation it is.
+            dtype: float32 or float64.
+            cc: Keep only streams over this congestion control; needs the simulation.
+
+        Raises:
+            SettingError: Another dtype, or a ``cc`` without a simulation.
+        """
+        if cc is not None and simulation is None:
+            raise SettingError(f"cc={cc!r}; hand in the simulation too, which knows it")
+        source = BlockSource(blocks, Names(simulation, day, number))
+        return cls._of_source(source, dtype, cc)
+
+    @classmethod
+    def _of_source(cls, source: Source, dtype: npt.DTypeLike, cc: str | None) -> Features:
+        _check_dtype(dtype)
+        return cls._of_table(*chunks_of(source, cc), dtype)
 
     @classmethod
     def _of_table(
@@ -181,17 +205,15 @@ class Features:
         dtype: npt.DTypeLike,
     ) -> Features:
         """From chunks with their acknowledgements."""
-        n = len(table)
-        values = np.empty((n, _WIDTH), dtype=dtype)
+        values = np.empty((len(table), _WIDTH), dtype=dtype)
         counts["not_measured"] = int((table["min_rtt"] == NOT_MEASURED).sum())
-        for position, (name, scale) in enumerate(_SCALES.items()):
-            values[:, position] = _floats(table[name]) / scale
+        for position, name in enumerate(CHUNK_INPUTS):
+            values[:, position] = floats(table[name]) / scaled(name)[1]
         times = table["time"].to_numpy()
         acked = table["acked"].fill_null(-1).to_numpy()
         values[:, -1] = np.where(acked >= 0, (acked - times) / 1e9, np.nan)
         stream, video_ts = table["stream"].to_numpy(), table["video_ts"].to_numpy()
-        kept = streams.filter("kept").drop("kept").cast({"session_id": polars("reading").String})
-        return cls(values, stream, video_ts, times, acked, kept, counts)
+        return cls(values, stream, video_ts, times, acked, streams, counts)
 
     @property
     def size(self) -> int:
@@ -287,8 +309,7 @@ class Features:
         from memento_puffer.predictor.ttp import clamp_sentinels, sentinel_rows
 
         dtype = self.values.dtype if dtype is None else np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
-            raise SettingError(f"dtype={dtype}; give float32 or float64")
+        _check_dtype(dtype)
         if sentinels not in _SENTINELS:
             raise SettingError(f"sentinels={sentinels!r}; give one of {', '.join(_SENTINELS)}")
         rows, targets = self.samples(horizon)
@@ -315,8 +336,8 @@ class Features:
     def write(self, folder: str | Path, source: Mapping[str, Any] | None = None) -> None:
         """Store the chunks as NPY files, the streams as Parquet.
 
-        What was in the folder before stays valid until the new content is whole; the file
-        ``features.json`` says which files belong together and is replaced last.
+        What was in the folder before stays until the new content is whole, and is replaced as one;
+        the file ``features.json`` says which files belong together.
 
         Args:
             folder: Made if it is not there.
@@ -328,44 +349,34 @@ class Features:
             StorageError: Anything else that the file system refuses.
         """
         folder = Path(folder)
-        with storage_errors("write features", folder), made_folder(folder):
-            present = sorted(path.name for path in folder.iterdir())
-            strangers = [name for name in present if not _is_ours(name)]
-            if strangers:
+        # Other names than before, so that who reads meanwhile meets no mixture.
+        token = secrets.token_hex(4)
+        with storage_errors("write features", folder), made_folder(folder.parent):
+            present = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+            if strangers := [name for name in present if not _is_ours(name)]:
                 raise ForeignError(
                     f"{folder}: holds {strangers[0]!r}, which is no part of stored features; "
                     "give a folder of their own"
                 )
-            token = secrets.token_hex(4)
-            files, made = {}, []
-            try:
-                for name in _ARRAYS:
-                    path = folder / f"{name}-{token}.npy"
-                    made.append(path)
-                    array = getattr(self, name)
-                    size, _ = write_synced(path, lambda f, a=array: np.save(f, a))  # type: ignore[misc]
-                    files[name] = {"file": path.name, "bytes": size}
+            with replace_folder(folder) as new:
+                files = {name: f"{name}-{token}.npy" for name in _ARRAYS}
+                for name, file in files.items():
+                    with (new / file).open("wb") as target:
+                        np.save(target, getattr(self, name))
+                files["streams"] = f"streams-{token}.parquet"
                 table = io.BytesIO()
                 self.streams.write_parquet(table)
-                path = folder / f"streams-{token}.parquet"
-                made.append(path)
-                size, _ = write_synced(path, lambda f: f.write(table.getbuffer()))
-                files["streams"] = {"file": path.name, "bytes": size}
+                (new / files["streams"]).write_bytes(table.getbuffer())
                 manifest = {
                     "format": _FORMAT,
-                    "files": files,
+                    "files": {
+                        name: {"file": file, "bytes": (new / file).stat().st_size}
+                        for name, file in files.items()
+                    },
                     "counts": dict(self.counts),
                     "source": source,
                 }
-                text = json.dumps(manifest, indent=1)
-                atomic_write(folder / "features.json", text.encode())
-            except BaseException:
-                for path in made:
-                    path.unlink(missing_ok=True)
-                raise
-            for name in present:
-                if name != "features.json":
-                    (folder / name).unlink(missing_ok=True)
+                (new / "features.json").write_text(json.dumps(manifest, indent=1))
 
     @classmethod
     def read(cls, folder: str | Path) -> Features:
@@ -405,28 +416,6 @@ class Features:
         return f"<Features of {len(self.streams):,} streams, {self.size:,} chunks>"
 
 
-def chunk_table(day: Day | str | Path, *, cc: str | None = None) -> pl.DataFrame:
-    """The chunks of a day with all that is known of them, in the units of the files.
-
-    Args:
-        day: The day or its folder.
-        cc: See ``Features.of_day``.
-
-    Returns:
-        The same rows in the same order as ``Features.of_day``: stream, video_ts, sent and acked in
-        ns, trans_time in s (the last two null where no acknowledgement came, or one at an
-        impossible time), channel, format, size, ssim_index, the state of TCP, buffer and cum_rebuf
-        as in the file (so with the startup delay; null before 2021-06-12), abr, cc.
-
-    Raises:
-        SchemaError, DamagedError, StorageError: As ``Features.of_day``.
-    """
-    day = day if isinstance(day, Day) else Day(day)
-    counts: dict[str, int] = {}
-    sent, streams = _read_sent(day, cc, counts, _EVERYTHING)
-    return _chunks(_with_acks(day, sent, streams, counts), streams)
-
-
 def features_and_chunks(
     day: Day | str | Path, *, dtype: npt.DTypeLike = np.float32, cc: str | None = None
 ) -> tuple[Features, pl.DataFrame]:
@@ -443,14 +432,9 @@ def features_and_chunks(
     Raises:
         SchemaError, DamagedError, StorageError, SettingError: As ``Features.of_day``.
     """
-    day = day if isinstance(day, Day) else Day(day)
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise SettingError(f"dtype={np.dtype(dtype)}; give float32 or float64")
-    counts: dict[str, int] = {}
-    sent, streams = _read_sent(day, cc, counts, _EVERYTHING)
-    table = _with_acks(day, sent, streams, counts)
-    del sent
-    return Features._of_table(table, streams, counts, dtype), _chunks(table, streams)
+    _check_dtype(dtype)
+    table, streams, counts = chunks_of(DaySource(day, CHUNK_TABLE), cc)
+    return Features._of_table(table, streams, counts, dtype), described(table, streams)
 
 
 def features_of(
@@ -489,167 +473,9 @@ def features_of(
     return features
 
 
-def _read_sent(
-    day: Day, cc: str | None, counts: dict[str, int], columns: Iterable[str] = tuple(_SCALES)
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The chunks sent, sorted by stream and video_ts, and the streams."""
-    pl = polars("reading a Puffer day")
-    session = pl.col("session_id").cast(pl.Categorical)
-    frame = day.scan("video_sent").select(
-        "time", session, "index", "expt_id", "video_ts", *columns
-    )  # fmt: skip
-    sent = day.collect("video_sent", frame.with_row_index("row"))
-    _refuse_missing(day, "video_sent", sent)
-    counts["sent"] = len(sent)
-    # Numbered by the first chunk sent: which code a session id got may differ between runs.
-    viewer = ["session_id", "index"]
-    streams = (
-        sent.group_by(viewer)
-        .agg(pl.min("time").alias("first_sent"), pl.min("row"), pl.last("expt_id"))
-        .sort("first_sent", "row")
-        .drop("row")
-    )
-    streams = _with_settings(day, streams, cc, counts)
-    sent = sent.join(streams.select(*viewer, "stream", "kept"), on=viewer, how="left")
-    sent = sent.drop(*viewer, "expt_id")
-    counts["other_cc"] = 0
-    if cc is not None:
-        sent = sent.filter("kept")
-        counts["other_cc"] = counts["sent"] - len(sent)
-    sent = sent.drop("kept").sort("stream", "video_ts", "row").drop("row")
-    sent, counts["sent_twice"] = _last_ones(sent)
-    return sent, streams
-
-
-def _with_settings(
-    day: Day, streams: pl.DataFrame, cc: str | None, counts: dict[str, int]
-) -> pl.DataFrame:
-    """Add abr, cc, the stream's number and whether it is kept; those kept are numbered from 0."""
-    pl = polars("reading a Puffer day")
-    try:
-        experiments = day.experiments
-    except DamagedError:
-        raise
-    except StorageError:
-        if cc is not None:
-            raise
-        experiments = {}
-    expt = streams["expt_id"].to_list()
-    found = [experiments.get(number) for number in expt]
-    counts["unknown_experiment"] = sum(experiment is None for experiment in found)
-    over = [experiment.cc if experiment else None for experiment in found]
-    kept = np.array([cc is None or name == cc for name in over], dtype=bool)
-    return streams.select(
-        pl.Series("stream", np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)),
-        pl.col("session_id").cast(pl.Categorical),
-        "index",
-        "expt_id",
-        pl.Series("abr", [e.abr if e else None for e in found], dtype=pl.String),
-        pl.Series("cc", over, dtype=pl.String),
-        "first_sent",
-        pl.Series("kept", kept),
-    )
-
-
-def _with_acks(
-    day: Day, sent: pl.DataFrame, streams: pl.DataFrame, counts: dict[str, int]
-) -> pl.DataFrame:
-    """Add the column acked, null where no acknowledgement came."""
-    pl = polars("reading a Puffer day")
-    session = pl.col("session_id").cast(pl.Categorical)
-    frame = day.scan("video_acked").select("time", session, "index", "video_ts")
-    acks = day.collect("video_acked", frame.with_row_index("row"))
-    _refuse_missing(day, "video_acked", acks)
-    counts["acked"] = len(acks)
-    viewer = ["session_id", "index"]
-    acks = acks.join(streams.select(*viewer, "stream", "kept"), on=viewer, how="inner")
-    unsent = counts["acked"] - len(acks)
-    acks = acks.filter("kept").sort("stream", "video_ts", "row")
-    acks, counts["acked_twice"] = _last_ones(acks)
-    acks = acks.select("stream", "video_ts", pl.col("time").alias("acked"))
-    table = sent.join(acks, on=["stream", "video_ts"], how="left", maintain_order="left")
-    # Each chunk sent and each acknowledgement is there once, so those without a chunk are the rest.
-    matched = len(table) - table["acked"].null_count()
-    counts["unsent"] = unsent + len(acks) - matched
-    return _possible(day, table, counts)
-
-
-def _possible(day: Day, table: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:
-    """Values and acknowledgements that cannot be become null, and are counted."""
-    pl = polars("reading a Puffer day")
-    least = {
-        column.name: column.least
-        for column in TABLES["video_sent"].columns
-        if column.name in _SCALES and column.least is not None
-    }
-    below = {name: (pl.col(name) < bound).fill_null(False) for name, bound in least.items()}
-    sent, acked = pl.col("time"), pl.col("acked")
-    start, end = day.span or (_MARGIN, np.iinfo(np.int64).max - _MARGIN)
-    outside = ~sent.is_between(start - _MARGIN, end + _MARGIN)
-    there = acked.is_not_null()
-    early, late = there & (acked < sent), there & (acked - sent > _DAY)
-    counts |= {
-        "chunks": len(table),
-        **table.select(
-            (~there & ~outside).sum().alias("unacked"),
-            outside.sum().alias("outside"),
-            (early & ~outside).sum().alias("acked_early"),
-            (late & ~outside).sum().alias("acked_late"),
-            pl.any_horizontal(below.values()).sum().alias("impossible"),
-            pl.any_horizontal(pl.col(*_SCALES).is_null()).sum().alias("incomplete"),
-        ).row(0, named=True),
-    }
-    unusable = outside | early | late
-    return table.with_columns(
-        pl.when(~unusable).then(acked).alias("acked"),
-        *(pl.when(~wrong).then(name).alias(name) for name, wrong in below.items()),
-    )
-
-
-def _chunks(table: pl.DataFrame, streams: pl.DataFrame) -> pl.DataFrame:
-    """The columns of ``chunk_table``."""
-    pl = polars("reading a Puffer day")
-    table = table.join(
-        streams.filter("kept").select("stream", "abr", "cc"),
-        on="stream",
-        how="left",
-        maintain_order="left",
-    )
-    return table.select(
-        "stream",
-        "video_ts",
-        pl.col("time").alias("sent"),
-        "acked",
-        ((pl.col("acked") - pl.col("time")) / 1e9).alias("trans_time"),
-        *_EVERYTHING,
-        "abr",
-        "cc",
-    )
-
-
-def _last_ones(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The last of equal rows (stream, video_ts) of a sorted table, and how many went."""
-    stream, video_ts = table["stream"].to_numpy(), table["video_ts"].to_numpy()
-    last = np.ones(len(table), dtype=bool)
-    last[:-1] = (stream[1:] != stream[:-1]) | (video_ts[1:] != video_ts[:-1])
-    gone = int(len(table) - last.sum())
-    return (table.filter(last) if gone else table), gone
-
-
-def _refuse_missing(day: Day, kind: str, table: pl.DataFrame) -> None:
-    for name in ("time", "session_id", "index", "video_ts"):
-        if table[name].null_count():
-            row = int(np.flatnonzero(table[name].is_null().to_numpy())[0])
-            raise DamagedError(
-                f"{day.path(kind)}: row {row + 1:,} has no {name} "
-                f"({table[name].null_count():,} such rows); fetch the file again or remove them"
-            )
-
-
-def _floats(column: pl.Series) -> np.ndarray:
-    """Float64, missing values NaN."""
-    pl = polars("reading a Puffer day")
-    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+def _check_dtype(dtype: npt.DTypeLike) -> None:
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise SettingError(f"dtype={np.dtype(dtype)}; give float32 or float64")
 
 
 def _taken(

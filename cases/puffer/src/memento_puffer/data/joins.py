@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memento.errors import DamagedError, SchemaError, SettingError, StorageError
-from memento_puffer.data.schema import Day, polars, range_of
+from memento_puffer.data.layout import EVENTS
+from memento_puffer.data.schema import Day, first_line, polars, range_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +40,6 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-EVENTS = ("init", "startup", "rebuffer", "play", "timer")
 _INIT, _STARTUP, _REBUFFER, _PLAY, _TIMER = range(5)
 _SOURCES = ("auto", "file", "side", "events")
 _WINDOW = 600.0  # s; an encoder that restarts uses its timestamps again hours later
@@ -305,8 +305,7 @@ def viewers_of(day: Day) -> pl.DataFrame | None:
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DamagedError(f"{path}: {reason}; simulate the day again") from error
+        raise DamagedError(f"{path}: {first_line(error)}; simulate the day again") from error
     if missing := [name for name in ("session_id", "viewer") if name not in table.columns]:
         raise SchemaError(f"{path}: no column {missing[0]!r} among {table.columns}")
     return table

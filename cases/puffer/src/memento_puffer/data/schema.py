@@ -1,12 +1,12 @@
-"""The files of a Puffer day: every table with its columns, units and historical forms.
+"""The files of a Puffer day, in all their historical forms; their columns are those of ``layout``.
 
 A *day* D lasts from D 11:00 to the next day 11:00 (UTC). Puffer publishes it as a folder of CSV
 files and a text file that says what each experiment id stands for (the Puffer project's data
 description, and Yan et al., "Learning in situ", NSDI 2020). A *session* is one page load; a
 *stream* is one channel watched in it, the pair (session_id, index).
 
-Reading is lazy, so that only the columns that are used are ever held. What is wrong with a day is
-counted by ``inspect``; nothing is dropped here.
+Reading is lazy, so that only the columns that are used are ever held. Nothing is dropped here; what
+is wrong with a day is counted by ``inspection.inspect``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,168 +35,26 @@ from memento.errors import (
     StorageError,
 )
 from memento.files import atomic_write, replacing, storage_errors
+from memento_puffer.data.layout import TABLES, TIME, Table
 
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "NOT_MEASURED",
-    "TABLES",
-    "Column",
     "Day",
     "Experiment",
-    "Quality",
-    "Table",
-    "TableQuality",
-    "inspect",
+    "first_line",
     "made_folder",
     "polars",
     "range_of",
     "read_experiments",
+    "scheme_name",
+    "start_of",
+    "types_of",
     "write_day",
 ]
 
-# What TCP says of a round-trip time that it has no sample of yet: 2^32 - 1 microseconds.
-NOT_MEASURED = 4294967295
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Args:
-        name: What it is called here.
-        kind: "int", "float" or "str".
-        unit: Its unit, empty for names and counts of nothing.
-        meaning: What it says.
-        optional: Whether it came later than the table, so that old files do without it.
-        may_miss: Whether single values may be missing.
-        least, most: Values outside are counted as out of range.
-        aliases: What it was called elsewhere or before.
-    """
-
-    name: str
-    kind: str
-    unit: str
-    meaning: str
-    optional: bool = False
-    may_miss: bool = True
-    least: float | None = None
-    most: float | None = None
-    aliases: tuple[str, ...] = ()
-
-
-def _when(meaning: str) -> Column:
-    return Column(
-        "time", "int", "ns", f"since the Unix epoch: {meaning}", False, False, 0, None, (_TIME,)
-    )
-
-
-_TIME = "time (ns GMT)"
-_VIEWER = (
-    Column("session_id", "str", "", "32 random bytes in base64", may_miss=False),
-    Column("index", "int", "", "stream within the session", may_miss=False, least=0),
-    Column("expt_id", "int", "", "key into expt_settings", least=0),
-    Column("channel", "str", "", "TV station"),
-)
-_VIDEO_TS = Column(
-    "video_ts", "int", "1/90000 s", "presentation time; +180180 a chunk", may_miss=False, least=0
-)
-_FORMAT = Column("format", "str", "", "width x height - constant rate factor")
-_SIZE = Column("size", "int", "bytes", "of the media segment", least=1)
-# Very early files have SSIM in decibels, in a column of another name.
-_SSIM = Column("ssim_index", "float", "", "against the canonical source", least=-1, most=1)
-_TCP = (
-    Column("cwnd", "int", "packets", "congestion window", least=0),
-    Column("in_flight", "int", "packets", "unacknowledged, not sacked, not lost, or resent"),
-    Column("min_rtt", "int", "us", "least round-trip time; 2^32 - 1 if not measured yet", least=0),
-    Column("rtt", "int", "us", "smoothed round-trip time", least=0),
-    Column("delivery_rate", "int", "bytes/s", "as TCP estimates it", least=0),
-)
-_BUFFER = Column("buffer", "float", "s", "video held by the client, as last reported", least=0)
-_STALLED = Column(
-    "cum_rebuf", "float", "s", "stalled so far, with the startup delay", least=0,
-    aliases=("cum_rebuffer",),
-)  # fmt: skip
-_LATER = tuple(
-    Column(c.name, c.kind, c.unit, c.meaning, True, True, c.least, c.most, c.aliases)
-    for c in (_BUFFER, _STALLED)
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A kind of file.
-
-    Args:
-        kind: The first part of the file's name.
-        row: What a row is.
-        columns: In the order of the file.
-        key: What tells rows apart; of rows with equal keys the last one counts.
-    """
-
-    kind: str
-    row: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...] = ()
-
-
-_CHUNK = ("session_id", "index", "video_ts")
-_ENCODED = ("time", "channel", "video_ts", "format")
-_LATE_VIEWER = tuple(
-    Column(c.name, c.kind, c.unit, c.meaning, c.name in ("expt_id", "channel"), c.may_miss, c.least)
-    for c in _VIEWER
-)
-TABLES: dict[str, Table] = {
-    table.kind: table
-    for table in (
-        Table(
-            "video_sent",
-            "a chunk of video that was sent; TCP's state just before choosing it",
-            (_when("sent"), *_VIEWER, _VIDEO_TS, _FORMAT, _SIZE, _SSIM, *_TCP, *_LATER),
-            _CHUNK,
-        ),
-        Table(
-            "video_acked",
-            "an acknowledgement by the client",
-            (_when("reached the server"), *_VIEWER, _VIDEO_TS, *_LATER),
-            _CHUNK,
-        ),
-        Table(
-            "client_buffer",
-            "a message of the client about its player",
-            (
-                _when("reached the server"),
-                *_VIEWER,
-                Column(
-                    "event", "str", "", "init, startup, rebuffer, play or timer", may_miss=False
-                ),
-                _BUFFER,
-                _STALLED,
-            ),
-        ),
-        Table(
-            "video_size",
-            "an encoded chunk",
-            (_when("encoded"), _FORMAT, Column("channel", "str", "", "TV station"), _VIDEO_TS,
-             _SIZE),
-            _ENCODED,
-        ),
-        Table(
-            "ssim",
-            "an encoded chunk",
-            (_when("encoded"), _FORMAT, Column("channel", "str", "", "TV station"), _VIDEO_TS,
-             _SSIM),
-            _ENCODED,
-        ),
-        Table(
-            "buf_video_sent",
-            "a chunk of video that was sent, with the client's state; only before 2021-06-12",
-            (_when("sent"), *_LATE_VIEWER, _VIDEO_TS, _BUFFER, _STALLED),
-            _CHUNK,
-        ),
-    )
-}  # fmt: skip
+DAY = 86_400 * 10**9  # ns
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _RANGE = re.compile(r"(\d{4}-\d{2}-\d{2})T11_(\d{4}-\d{2}-\d{2})T11")
 
@@ -214,6 +72,13 @@ def polars(purpose: str) -> Any:
     return pl
 
 
+def types_of(kind: str) -> dict[str, Any]:
+    """Polars' type of each column of a table, in the order of the file."""
+    pl = polars("reading a Puffer day")
+    types = {"int": pl.Int64, "float": pl.Float64, "str": pl.String}
+    return {column.name: types[column.kind] for column in TABLES[kind].columns}
+
+
 def range_of(day: str) -> str:
     """What the files of a day have in their names.
 
@@ -229,6 +94,19 @@ def range_of(day: str) -> str:
     """
     first = day_of(day)
     return f"{first}T11_{first + dt.timedelta(days=1)}T11"
+
+
+def start_of(day: str) -> int:
+    """When a day begins, ns since the Unix epoch.
+
+    Args:
+        day: As 2021-10-17.
+
+    Raises:
+        SettingError: See ``range_of``.
+    """
+    range_of(day)
+    return int(dt.datetime.fromisoformat(f"{day}T11:00:00+00:00").timestamp()) * 10**9
 
 
 @contextlib.contextmanager
@@ -273,6 +151,12 @@ class Experiment:
     settings: Mapping[str, Any] = field(repr=False)
 
 
+def scheme_name(settings: Mapping[str, Any]) -> str | None:
+    """What an entry of the experiment settings calls its scheme."""
+    names = ("abr_name", "abr_algorithm", "abr")
+    return next((settings[name] for name in names if settings.get(name)), None)
+
+
 def read_experiments(path: str | Path) -> dict[int, Experiment]:
     r"""Read an ``expt_settings`` file: an id, a space and a JSON object on each line.
 
@@ -302,10 +186,8 @@ def read_experiments(path: str | Path) -> dict[int, Experiment]:
             settings = json.loads(rest)
             if not isinstance(settings, dict):
                 raise ValueError("no JSON object")
-            abr = next(
-                (settings[k] for k in ("abr_name", "abr_algorithm", "abr") if settings.get(k)), None
-            )
-            found[int(number)] = Experiment(int(number), abr, settings.get("cc"), settings)
+            abr, cc = scheme_name(settings), settings.get("cc")
+            found[int(number)] = Experiment(int(number), abr, cc, settings)
         except ValueError as error:
             raise DamagedError(
                 f"{path}, line {position}: {line[:60]!r} is not an id and a JSON object ({error}); "
@@ -396,9 +278,8 @@ class Day:
         """When the day begins and ends, ns since the Unix epoch; None without a name."""
         if self.name is None:
             return None
-        first = dt.datetime.fromisoformat(f"{self.name}T11:00:00+00:00")
-        start = int(first.timestamp()) * 10**9
-        return start, start + 86_400 * 10**9
+        start = start_of(self.name)
+        return start, start + DAY
 
     def path(self, kind: str) -> Path:
         """The file of a table.
@@ -434,6 +315,15 @@ class Day:
             "fetch it and put it there"
         )
 
+    def names_in_file(self, kind: str) -> dict[str, str]:
+        """What the columns of a table that its file has are called there.
+
+        Raises:
+            SchemaError, DamagedError, StorageError: As ``scan``.
+        """
+        path = self.path(kind)
+        return _match(path, TABLES[kind], _names_of(path))
+
     def scan(self, kind: str) -> pl.LazyFrame:
         """A table, read when it is collected.
 
@@ -447,29 +337,20 @@ class Day:
             StorageError: The file is not there or cannot be opened.
         """
         pl = polars("reading a Puffer day")
-        path, table = self.path(kind), TABLES[kind]
-        names = _names_of(path)
-        columns = _match(path, table, names)
-        types = {"int": pl.Int64, "float": pl.Float64, "str": pl.String}
+        path, types, found = self.path(kind), types_of(kind), self.names_in_file(kind)
         if path.name.endswith(".parquet"):
             frame = pl.scan_parquet(path)
         else:
-            overrides = dict.fromkeys(names, pl.Float64)
-            overrides |= {
-                columns[c.name]: types[c.kind] for c in table.columns if c.name in columns
-            }
-            if columns.get("ssim_index") == "ssim":
-                overrides["ssim"] = pl.Float64
+            overrides = {found[name]: kind for name, kind in types.items() if name in found}
             frame = pl.scan_csv(path, schema_overrides=overrides)
         parts = []
-        for column in table.columns:
-            if column.name not in columns:
-                part = pl.lit(None, dtype=types[column.kind])
-            else:
-                part = pl.col(columns[column.name]).cast(types[column.kind])
-                if columns[column.name] == "ssim":
+        for name, kind_of_values in types.items():
+            part = pl.lit(None, dtype=kind_of_values)
+            if name in found:
+                part = pl.col(found[name]).cast(kind_of_values)
+                if found[name] == "ssim":
                     part = 1.0 - pl.lit(10.0).pow(-part / 10.0)
-            parts.append(part.alias(column.name))
+            parts.append(part.alias(name))
         return frame.select(parts)
 
     def collect(self, kind: str, frame: pl.LazyFrame) -> pl.DataFrame:
@@ -489,161 +370,6 @@ class Day:
     def read(self, kind: str) -> pl.DataFrame:
         """A whole table; see ``scan`` and ``collect``."""
         return self.collect(kind, self.scan(kind))
-
-
-@dataclass(frozen=True)
-class TableQuality:
-    """What is wrong with a table.
-
-    Attributes:
-        rows: How many rows there are in all; 0 of a file that holds a header alone.
-        duplicates: Rows whose key comes again further down.
-        missing: Missing values by column, of the columns that the file has.
-        not_measured: Values of 2^32 - 1 by column.
-        out_of_range: Other values that cannot be, by column (``time``: outside the day).
-        absent: Optional columns that the file does not have.
-        notes: What was read in another form than today's.
-    """
-
-    rows: int
-    duplicates: int = 0
-    missing: Mapping[str, int] = field(default_factory=dict)
-    not_measured: Mapping[str, int] = field(default_factory=dict)
-    out_of_range: Mapping[str, int] = field(default_factory=dict)
-    absent: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What is wrong with a day.
-
-    Attributes:
-        tables: By kind, of the files that are there.
-        absent: Kinds of which there is no file.
-        unacked: Chunks sent, of which no acknowledgement came.
-        unsent: Chunks acknowledged that were not sent on this day.
-        unknown_experiments: Rows of video_sent whose expt_id is not in the settings (all of them
-            if there are no settings).
-        settings: Whether there is a file expt_settings.
-    """
-
-    tables: Mapping[str, TableQuality]
-    absent: tuple[str, ...]
-    unacked: int | None
-    unsent: int | None
-    unknown_experiments: int | None
-    settings: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        """As numbers, strings, lists and dicts."""
-        return asdict(self)
-
-    def to_rows(self) -> list[tuple[str, str, int | None]]:
-        """Table, what was found in it and how often; None where a note is all there is to say.
-
-        The number of rows of each table comes first, then only what is there.
-        """
-        rows: list[tuple[str, str, int | None]] = []
-        for kind, table in self.tables.items():
-            rows.append((kind, "rows", table.rows))
-            if table.duplicates:
-                rows.append((kind, "duplicates", table.duplicates))
-            for fault in ("missing", "not_measured", "out_of_range"):
-                counts = getattr(table, fault)
-                rows += [(kind, f"{fault}: {name}", count) for name, count in counts.items()]
-            rows += [(kind, f"no column {name}", None) for name in table.absent]
-            rows += [(kind, note, None) for note in table.notes]
-            own = {
-                "video_sent": {
-                    "unacked": self.unacked,
-                    "unknown experiment": self.unknown_experiments,
-                },
-                "video_acked": {"unsent": self.unsent},
-            }
-            rows += [(kind, what, count) for what, count in own.get(kind, {}).items() if count]
-        rows += [(kind, "no such file", None) for kind in self.absent]
-        if not self.settings:
-            rows.append(("expt_settings", "no such file", None))
-        return rows
-
-
-def inspect(day: Day) -> Quality:
-    """Count what is wrong with a day. Every table is read once or twice, none is held whole.
-
-    Raises:
-        SchemaError, DamagedError, StorageError: As ``Day.scan`` and ``Day.collect``.
-    """
-    pl = polars("inspecting a Puffer day")
-    tables = {kind: _inspect_table(day, TABLES[kind]) for kind in TABLES if kind in day.files}
-    unacked = unsent = unknown = None
-    # Whoever needs the settings gets the error; for counting they may be absent.
-    known: list[int] = []
-    try:
-        known, settings = list(day.experiments), True
-    except DamagedError:
-        raise
-    except StorageError:
-        settings = False
-    if "video_sent" in day.files:
-        expt = pl.col("expt_id")
-        stray = expt.is_null() | ~expt.is_in(known)
-        unknown = int(day.collect("video_sent", day.scan("video_sent").select(stray.sum())).item())
-    if "video_sent" in day.files and "video_acked" in day.files:
-        sent, acked = (
-            day.scan(kind).select(_CHUNK).unique() for kind in ("video_sent", "video_acked")
-        )
-        count = pl.len()
-        unacked, unsent = (
-            int(day.collect(kind, a.join(b, on=list(_CHUNK), how="anti").select(count)).item())
-            for kind, a, b in (("video_sent", sent, acked), ("video_acked", acked, sent))
-        )
-    absent = tuple(kind for kind in TABLES if kind not in day.files and kind != "buf_video_sent")
-    return Quality(tables, absent, unacked, unsent, unknown, settings)
-
-
-def _inspect_table(day: Day, table: Table) -> TableQuality:
-    pl = polars("inspecting a Puffer day")
-    path = day.path(table.kind)
-    found = _match(path, table, _names_of(path))
-    frame = day.scan(table.kind)
-    counts = [pl.len().alias("rows")]
-    for column in table.columns:
-        if column.name not in found:
-            continue
-        values, name = pl.col(column.name), column.name
-        counts.append(values.null_count().alias(f"missing {name}"))
-        if name in ("min_rtt", "rtt"):
-            counts.append((values == NOT_MEASURED).sum().alias(f"not_measured {name}"))
-        wrong = []
-        if name == "time" and day.span:
-            start, end = day.span
-            wrong.append((values < start) | (values >= end))
-        elif column.least is not None:
-            wrong.append(values < column.least)
-        if column.most is not None:
-            wrong.append(values > column.most)
-        if column.kind == "float":
-            wrong.append(~values.is_finite())
-        if wrong:
-            counts.append(pl.any_horizontal(wrong).sum().alias(f"out_of_range {name}"))
-    row = day.collect(table.kind, frame.select(counts)).row(0, named=True)
-    duplicates = 0
-    if table.key and row["rows"]:
-        distinct = frame.select(table.key).unique().select(pl.len())
-        duplicates = row["rows"] - int(day.collect(table.kind, distinct).item())
-    by_kind: dict[str, dict[str, int]] = {"missing": {}, "not_measured": {}, "out_of_range": {}}
-    for name, count in row.items():
-        if count and name != "rows":
-            fault, _, column_name = name.partition(" ")
-            by_kind[fault][column_name] = int(count)
-    notes = [
-        f"{column.name} was read from {found[column.name]!r}"
-        for column in table.columns
-        if found.get(column.name) not in (None, column.name, _TIME)
-    ]
-    absent = tuple(c.name for c in table.columns if c.name not in found)
-    return TableQuality(row["rows"], duplicates, **by_kind, absent=absent, notes=tuple(notes))
 
 
 def write_day(
@@ -693,16 +419,15 @@ def write_day(
     unknown = sorted(set(tables) - set(TABLES))
     if unknown:
         raise SettingError(f"table {unknown[0]!r}; give some of {', '.join(TABLES)}")
-    types = {"int": pl.Int64, "float": pl.Float64, "str": pl.String}
     ready = {}
     for kind, frame in tables.items():
         lazy = frame.lazy()
         names = lazy.collect_schema().names()
         _match(f"the table {kind}", TABLES[kind], names, own_names=True)
         ready[kind] = lazy.select(
-            pl.col(c.name).cast(types[c.kind]).alias(_TIME if c.name == "time" else c.name)
-            for c in TABLES[kind].columns
-            if c.name in names
+            pl.col(name).cast(values).alias(TIME if name == "time" else name)
+            for name, values in types_of(kind).items()
+            if name in names
         )
     with storage_errors("write the day", folder), made_folder(folder):
         for kind, lazy in ready.items():
@@ -728,7 +453,7 @@ def _write_table(path: Path, frame: pl.LazyFrame) -> None:
                     check_extension=False,
                 )
     except pl.exceptions.PolarsError as error:
-        raise SchemaError(f"{path.name}: {_first_line(error)}; see TABLES for types") from error
+        raise SchemaError(f"{path.name}: {first_line(error)}; see TABLES for types") from error
 
 
 def _kind_of(file_name: str) -> tuple[str | None, str | None]:
@@ -789,8 +514,6 @@ def _match(
     found = {}
     for column in table.columns:
         allowed = (column.name,) if own_names else (column.name, *column.aliases)
-        if column.name == "ssim_index" and not own_names:
-            allowed += ("ssim",)
         present = [name for name in allowed if name in names]
         if len(present) > 1 or any(names.count(name) > 1 for name in present):
             raise SchemaError(f"{where}: columns {present} say the same; keep one of them")
@@ -798,14 +521,14 @@ def _match(
             found[column.name] = present[0]
         elif not column.optional:
             raise SchemaError(
-                f"{where}: no column {_TIME if column.name == 'time' else column.name!r} among "
+                f"{where}: no column {TIME if column.name == 'time' else column.name!r} among "
                 f"{names}; a {table.kind} file has it"
             )
     unknown = sorted(set(names) - set(found.values()))
     if unknown:
         raise SchemaError(
             f"{where}: unknown columns {unknown}; a {table.kind} file has "
-            f"{[c.name for c in table.columns]}: rename or remove them"
+            f"{list(table.names)}: rename or remove them"
         )
     return found
 
@@ -821,12 +544,13 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StorageError(f"{path}: no such file; check the path") from error
     except (pl.exceptions.PolarsError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DamagedError(f"{path}: {_first_line(error)}; fetch the file again") from error
+        raise DamagedError(f"{path}: {first_line(error)}; fetch the file again") from error
     except OSError as error:
         if error.errno is None:  # of the decompression, not of the system
-            raise DamagedError(f"{path}: {_first_line(error)}; fetch the file again") from error
+            raise DamagedError(f"{path}: {first_line(error)}; fetch the file again") from error
         raise StorageError(f"{path}: cannot be read ({error.strerror}); check it") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

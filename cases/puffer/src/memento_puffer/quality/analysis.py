@@ -26,9 +26,9 @@ import numpy.typing as npt
 from memento.days import days_from
 from memento.errors import SchemaError, SettingError
 from memento.samples import Samples
+from memento_puffer.data.chunks import floats
 from memento_puffer.data.features import HORIZONS, Features, features_and_chunks
 from memento_puffer.data.joins import (
-    EVENTS,
     ClientEvents,
     client_events,
     startup_delays,
@@ -42,7 +42,7 @@ from memento_puffer.predictor.ttp import Ttp, softmax
 from memento_puffer.quality.qoe import (
     daily_statistics,
     quality_statistics,
-    stream_statistics,
+    statistics_of_events,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ Models = Mapping[str, Ttp | Mapping[str, Ttp] | Callable[[str], Ttp | None]]
 
 _SCORES = ("y", "y_hat", "logscore", "error", "error_rel")
 _NEEDED = ("video_sent", "video_acked", "client_buffer")
-_EVENTS_AT_ONCE = 1 << 21
 _SAMPLES_AT_ONCE = 1 << 17
 
 
@@ -249,10 +248,10 @@ def analyze_day(
 
     columns = {
         "stream": features.stream,
-        "ssim_index": _floats(chunks["ssim_index"]),
-        "cum_rebuf": _floats(chunks["cum_rebuf"]),
-        "startup": _floats(chunks["startup"]),
-        "trans_time": _floats(chunks["trans_time"]),
+        "ssim_index": floats(chunks["ssim_index"]),
+        "cum_rebuf": floats(chunks["cum_rebuf"]),
+        "startup": floats(chunks["startup"]),
+        "trans_time": floats(chunks["trans_time"]),
     }
     del chunks
     columns["stall_limit"] = limit[features.stream]
@@ -334,12 +333,6 @@ def _follows(first: Day, second: Day) -> bool:
     return days_from(_name(first), 2)[1] == _name(second)
 
 
-def _floats(column: pl.Series) -> Floats:
-    """Float64, missing values NaN."""
-    pl = polars("analysing a Puffer day")
-    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-
 def _filled(chunks: pl.DataFrame, day: Day, previous: Day | None) -> tuple[pl.DataFrame, int]:
     """SSIM that video_sent lacks, from the encoder's table if there is one."""
     pl = polars("analysing a Puffer day")
@@ -348,8 +341,8 @@ def _filled(chunks: pl.DataFrame, day: Day, previous: Day | None) -> tuple[pl.Da
         return chunks, 0
     gaps = chunks["ssim_index"].is_null()
     noted = with_encodings(chunks.filter(gaps), day, previous=previous)["encoded_ssim"]
-    values = _floats(chunks["ssim_index"]).copy()
-    values[gaps.to_numpy()] = _floats(noted)
+    values = floats(chunks["ssim_index"]).copy()
+    values[gaps.to_numpy()] = floats(noted)
     filled = pl.Series("ssim_index", values).fill_nan(None)
     return chunks.with_columns(filled), lacks - filled.null_count()
 
@@ -395,7 +388,7 @@ def _streams(
         sessions = features.streams["session_id"].to_list()
         columns["viewer"] = np.array([known.get(one, -1) for one in sessions], np.int64)
 
-    for name, values in _of_events(events).items():
+    for name, values in statistics_of_events(events).items():
         if name == "stream":
             rows = values
             continue
@@ -410,9 +403,9 @@ def _streams(
     order = _order_of_sending(features)
     sent = {
         "stream": features.stream,
-        "ssim_index": _floats(chunks["ssim_index"]),
-        "size": _floats(chunks["size"]),
-        "delivery_rate": _floats(chunks["delivery_rate"]),
+        "ssim_index": floats(chunks["ssim_index"]),
+        "size": floats(chunks["size"]),
+        "delivery_rate": floats(chunks["delivery_rate"]),
     }
     whole = np.isfinite(sent["size"]) & np.isfinite(sent["delivery_rate"])
     if order is not None or not whole.all():
@@ -426,33 +419,6 @@ def _streams(
         columns[name] = np.full(m, np.nan if values.dtype.kind == "f" else 0, values.dtype)
         columns[name][table["stream"]] = values
     return Samples.borrow(columns)
-
-
-def _of_events(events: ClientEvents) -> Samples:
-    """``stream_statistics``, a few million events of whole streams at a time."""
-    bounds = events.bounds()
-    names = np.array(EVENTS)
-    parts: list[Samples] = []
-    begin = 0
-    while begin < events.streams or not parts:
-        end = int(np.searchsorted(bounds, bounds[begin] + _EVENTS_AT_ONCE, "right")) - 1
-        end = min(max(end, begin + 1), events.streams)
-        rows = slice(int(bounds[begin]), int(bounds[end]))
-        parts.append(
-            stream_statistics(
-                {
-                    "stream": events.stream[rows],
-                    "time": events.time[rows],
-                    "event": names[events.event[rows]],
-                    "buffer": events.buffer[rows],
-                    "cum_rebuf": events.cum_rebuf[rows],
-                }
-            )
-        )
-        begin = end
-        if not events.streams:
-            break
-    return Samples.concat(parts)
 
 
 def _model_of(models: Models, scheme: str, day: str) -> Ttp | None:

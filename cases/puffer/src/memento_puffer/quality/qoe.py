@@ -18,15 +18,18 @@ the statistics that Puffer publishes daily; the daily analysis of the Memento pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
+from memento_puffer.data.layout import CHUNK_SECONDS, EVENTS
 from memento_puffer.predictor.scores import QUANTILES, mean_of_present, quantiles, statistics
-from memento_puffer.streaming.abr import CHUNK_SECONDS
+
+if TYPE_CHECKING:
+    from memento_puffer.data.joins import ClientEvents
 
 __all__ = [
     "common_days",
@@ -35,6 +38,7 @@ __all__ = [
     "quality",
     "quality_statistics",
     "scheme_statistics",
+    "statistics_of_events",
     "stream_statistics",
     "time_series",
     "weighted_ecdf",
@@ -53,6 +57,7 @@ _LARGEST_STALL = 20.0  # s from one event to the next: longer ones would have en
 _BINS = range(2, 21)  # of log2(watch / s)
 _PERFECT = 0.99999  # an index above it says the chunk was copied, or black
 _DAILY_CHUNK = 2.001  # s; the artefact's, not 2.002
+_EVENTS_AT_ONCE = 1 << 21
 _CELLS = 1 << 22  # random numbers at a time
 _SCORES = ("y", "y_hat", "logscore", "error", "error_rel")
 
@@ -127,7 +132,7 @@ def stream_statistics(events: Any) -> Samples:
     time = since_begin / 1e9
     buffer, rebuffered = columns["buffer"][order], columns["cum_rebuf"][order]
     event = columns["event"][order]
-    is_a = {kind: event == kind for kind in ("init", "startup", "rebuffer", "play", "timer")}
+    is_a = {kind: event == kind for kind in EVENTS}
     unknown = ~np.logical_or.reduce(list(is_a.values()))
     if unknown.any():
         raise DomainError(
@@ -198,6 +203,30 @@ def stream_statistics(events: Any) -> Samples:
         stall_limit=limit,
         considered=(bad == "") & (watch >= LEAST_WATCH),
     )
+
+
+def statistics_of_events(events: ClientEvents) -> Samples:
+    """`stream_statistics` of a day's messages, a few million of whole streams at a time.
+
+    Args:
+        events: Of the clients, see ``joins.client_events``.
+
+    Returns:
+        A row per stream with messages, ascending.
+    """
+    bounds, names = events.bounds(), np.array(EVENTS)
+    parts: list[Samples] = []
+    begin = 0
+    while begin < events.streams or not parts:
+        end = int(np.searchsorted(bounds, bounds[begin] + _EVENTS_AT_ONCE, "right")) - 1
+        end = min(max(end, begin + 1), events.streams)
+        rows = slice(int(bounds[begin]), int(bounds[end]))
+        columns = {n: getattr(events, n)[rows] for n in ("stream", "time", "buffer", "cum_rebuf")}
+        parts.append(stream_statistics({**columns, "event": names[events.event[rows]]}))
+        begin = end
+        if not events.streams:
+            break
+    return Samples.concat(parts)
 
 
 def quality_statistics(chunks: Any) -> Samples:

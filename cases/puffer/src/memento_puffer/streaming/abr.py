@@ -29,13 +29,13 @@ import numpy as np
 import numpy.typing as npt
 
 from memento.errors import DomainError, SchemaError, SettingError
+from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.predictor.transmission import CLASSES
 
 __all__ = [
     "BBA",
     "BOLA",
     "BUFFER_SECONDS",
-    "CHUNK_SECONDS",
     "MPC",
     "Controller",
     "Fugu",
@@ -48,7 +48,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-CHUNK_SECONDS = 180180 / 90000  # 2.002: ticks of a chunk, at 90 kHz
 BUFFER_SECONDS = 15.0  # the server sends while the client has less than this
 
 # Planning counts the buffer in these units, in seconds.

@@ -17,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from memento.errors import SettingError
+from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.predictor.transmission import LADDER_MB
-from memento_puffer.streaming.abr import CHUNK_SECONDS
 
-__all__ = ["CHANNELS", "CHUNKS", "FORMATS", "TICKS", "Content", "Programme"]
+__all__ = ["CHANNELS", "CHUNKS", "FORMATS", "Content", "Programme"]
 
-TICKS = 180180  # of 90 kHz in a chunk
 CHUNKS = int(86400 / CHUNK_SECONDS)  # that are complete within a day
 
 _720 = (

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memento.errors import SettingError
+from memento_puffer.data.layout import CHUNK_TICKS
 from memento_puffer.predictor.transmission import CLASSES
 from memento_puffer.predictor.ttp import (
     HORIZONS,
@@ -33,7 +34,7 @@ from memento_puffer.predictor.ttp import (
     softmax,
 )
 from memento_puffer.streaming.abr import BBA, BOLA, MPC, Controller, Fugu, RobustMPC
-from memento_puffer.streaming.content import TICKS, Content
+from memento_puffer.streaming.content import Content
 from memento_puffer.streaming.paths import TracePaths, drawn_paths
 from memento_puffer.streaming.traces import Paths, Population, Traces
 from memento_puffer.streaming.viewers import Viewers
@@ -508,7 +509,7 @@ class _Recorder:
                     small = name in ("channel", "format", "event")
                     piece[name] = whole[:n, place].astype(np.int8 if small else np.int64)
                 if "video_ts" in piece:
-                    piece["video_ts"] *= TICKS
+                    piece["video_ts"] *= CHUNK_TICKS
                 for place, name in enumerate(reals[kind]):
                     piece[name] = real[:n, place].copy()
                 self._kept[kind].append(piece)

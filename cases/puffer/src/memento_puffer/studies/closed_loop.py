@@ -30,7 +30,7 @@ from memento.memory import Memory
 from memento.retrain import Every, OnCoverage, Trigger
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS, Features
-from memento_puffer.data.release import features_of_blocks
+from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.predictor.scores import score
 from memento_puffer.predictor.transmission import CLASSES
 from memento_puffer.predictor.ttp import Network, Ttp
@@ -42,7 +42,7 @@ from memento_puffer.predictor.ttp_training import (
 )
 from memento_puffer.quality import aggregates
 from memento_puffer.quality.qoe import SLOW_RATE
-from memento_puffer.streaming.abr import BBA, BOLA, CHUNK_SECONDS, MPC, Fugu, RobustMPC
+from memento_puffer.streaming.abr import BBA, BOLA, MPC, Fugu, RobustMPC
 from memento_puffer.streaming.paths import TracePaths
 from memento_puffer.streaming.simulator import Block, Scheme, Simulation
 from memento_puffer.streaming.traces import Population, Traces
@@ -237,7 +237,7 @@ class ClosedLoop:
         if base is not None:
             schemes.append(Scheme("fugu_first_day", Fugu(), base))
         blocks = self.simulation(schemes, day).day(day, sessions=self.viewers, record="chunks")
-        return features_of_blocks(blocks)
+        return Features.of_blocks(blocks)
 
     # ------------------------------------------------------------------ the steps, each in a folder
 
@@ -459,7 +459,7 @@ def _control(
     viewers: dict[str, Any] = {"sessions": loop.judges, "part": (part, parts)}
     for block in simulation.day(loop.days, record="chunks", **viewers):
         streams.append(_as_analysed(block, name, loop.days))
-        columns = features_of_blocks([block]).columns(0, sentinels="clamp")
+        columns = Features.of_blocks([block]).columns(0, sentinels="clamp")
         if len(columns["y"]):
             logs.append(score(ttp[0].probabilities(columns["x"]), columns["y"])["logscore"])
     empty = Samples.borrow({})

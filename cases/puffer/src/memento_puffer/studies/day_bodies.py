@@ -115,8 +115,6 @@ def features_of_simulated(simulation: Simulation, number: int, viewers: int) -> 
         number: Which day, from 0.
         viewers: How many sessions.
     """
-    from memento_puffer.data.release import features_of_blocks
-
     stalled: dict[tuple[str, int], bool] = {}
 
     def watched() -> Iterator[Any]:
@@ -127,7 +125,7 @@ def features_of_simulated(simulation: Simulation, number: int, viewers: int) -> 
                 stalled[str(session), int(index)] = stall > 0  # False for NaN: it never played
             yield block
 
-    features = features_of_blocks(watched())
+    features = Features.of_blocks(watched())
     ids = features.streams["session_id"].to_list()
     flags = [
         stalled.get((session, int(index)), False)
