@@ -15,7 +15,7 @@ from memento.errors import SchemaError, SettingError, StorageError  # noqa: E402
 from memento_puffer.data.features import Features  # noqa: E402
 from memento_puffer.data.schema import Day, range_of, write_day  # noqa: E402
 from memento_puffer.predictor.ttp import CLASS_VALUES, Ttp  # noqa: E402
-from memento_puffer.quality import analysis  # noqa: E402
+from memento_puffer.quality import analysis, qoe  # noqa: E402
 from memento_puffer.quality.aggregates import (  # noqa: E402
     by_day,
     compare,
@@ -112,7 +112,7 @@ def test_streams_of_a_day(tmp_path):
 def test_blocks_of_events_do_not_matter(tmp_path, monkeypatch):
     day = write(tmp_path, NAME, made_streams(NAME, 15))
     whole = analyze_day(day).streams
-    monkeypatch.setattr(analysis, "_EVENTS_AT_ONCE", 50)
+    monkeypatch.setattr(qoe, "_EVENTS_AT_ONCE", 50)
     parts = analyze_day(day).streams
     for name, values in whole.items():
         if values.dtype.kind == "f":

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memento_puffer._kernels import hashing
+from memento_puffer._kernels import hashing, network, sessions
 from memento_puffer._kernels import streaming as kernels
+from memento_puffer.data.layout import CHUNK_TICKS, EVENT_TABLES, NOT_MEASURED, records
 
 MASK = 2**64 - 1
-SETTINGS = kernels.Settings(
+SETTINGS = sessions.Settings(
     queue=0.008,
     queue_bytes=12e3,
     queue_spread=1.0,
@@ -95,11 +96,11 @@ def path(rate=0.4e6, rtt=0.05, outage=0.0, slow=0.4, trace=None, sticky=0.1):
 @pytest.mark.parametrize("size", [2e3, 80e3, 1.5e6])
 def test_a_transfer_takes_as_long_as_tiny_steps_say(begin, size):
     trace = np.array([2e5, 9e5, 5e4, 4e5])
-    states, _ = kernels.new_states(1)
+    states, _ = sessions.new_states(1)
     p = path(trace=trace)
-    kernels.begin_ramps(states, p[None])
-    assert states[0, kernels.NET_RAMP] == pytest.approx(15000 / 0.05)
-    end = kernels._carry(states[0], p, np.uint64(1), trace, begin, size, 1e9)
+    network.begin_ramps(states, p[None])
+    assert states[0, sessions.NET_RAMP] == pytest.approx(15000 / 0.05)
+    end = network._carry(states[0], p, np.uint64(1), trace, begin, size, 1e9)
 
     step, t, left, ramp = 1e-4, begin, size, 15000 / 0.05
     while left > 0:
@@ -112,13 +113,13 @@ def test_a_transfer_takes_as_long_as_tiny_steps_say(begin, size):
 
 
 def test_a_transfer_that_ends_too_late_never_arrives():
-    states, _ = kernels.new_states(1)
+    states, _ = sessions.new_states(1)
     trace = np.array([1000.0])
     p = path(trace=trace)
-    kernels.begin_ramps(states, p[None])
+    network.begin_ramps(states, p[None])
     args = (states[0], p, np.uint64(1), trace, SETTINGS)
-    assert kernels._transmit(*args, 0.0, 1e6, 0.0, 60.0) == np.inf
-    assert kernels._transmit(*args, 1.0, 10.0, 0.0, 60.0) == np.inf  # behind the other
+    assert network.transmit(*args, 0.0, 1e6, 0.0, 60.0) == np.inf
+    assert network.transmit(*args, 1.0, 10.0, 0.0, 60.0) == np.inf  # behind the other
 
 
 def test_capacity_depends_on_time_alone():
@@ -126,11 +127,11 @@ def test_capacity_depends_on_time_alone():
     key, p = np.uint64(77), path(outage=0.05)
     found = []
     for stops in (range(400), [399], [3, 4, 250, 399]):
-        states, _ = kernels.new_states(1)
+        states, _ = sessions.new_states(1)
         with np.errstate(over="ignore"):
             for piece in stops:
-                kernels._reach(states[0], p, key, np.zeros(1), piece)
-        found.append(states[0, kernels.NET_CAPACITY])
+                network._reach(states[0], p, key, np.zeros(1), piece)
+        found.append(states[0, sessions.NET_CAPACITY])
     assert found[0] == found[1] == found[2] > 0
 
 
@@ -139,15 +140,15 @@ def test_capacity_has_the_mean_spread_and_outages_it_should():
     """Over 4,000 paths at one time; bounds are 5 standard errors and fixed seeds."""
     n, p = 4000, path(rate=1e6, outage=0.02, slow=0.35)
     keys = hashing.session_keys(0, 0, np.arange(n))
-    states, _ = kernels.new_states(n)
+    states, _ = sessions.new_states(n)
     out = np.empty(n)
     for i in range(n):
-        kernels._reach(states[i], p, keys[i], np.zeros(1), 60)
-        out[i] = states[i, kernels.NET_OUT_UNTIL] > 30.0
+        network._reach(states[i], p, keys[i], np.zeros(1), 60)
+        out[i] = states[i, sessions.NET_OUT_UNTIL] > 30.0
     # Two autoregressions of half the variance each; a level that has jumped in 30 s only rarely.
-    log = states[:, kernels.NET_FAST] + states[:, kernels.NET_SLOW]
+    log = states[:, sessions.NET_FAST] + states[:, sessions.NET_SLOW]
     assert abs(log.var() - 0.35**2) < 5 * 0.35**2 * math.sqrt(2 / n)
-    jumped = (states[:, kernels.NET_LEVEL] != 0).mean()
+    jumped = (states[:, sessions.NET_LEVEL] != 0).mean()
     expected = 1 - (1 - 2 / 600) ** 15
     assert abs(jumped - expected) < 5 * math.sqrt(expected / n)
     # At rate 0.01 per s and a mean of 2 * 2.2 / 1.2 s, about 3.6 % of the time.
@@ -167,9 +168,9 @@ def case(rate=0.4e6, rtt=0.05, outage=0.0, streams=((0.0, 40.0, 1),), seed=0, sl
     sizes = ladder * np.exp(0.5 * rng.standard_normal(shape))[..., None]
     quality = 10 + np.arange(10) * 0.8 + rng.standard_normal(shape)[..., None]
     ssim = (1 - 10 ** (-quality / 10)).astype(np.float32)
-    video = kernels.Video(sizes.astype(np.int32), ssim, quality, np.array([19200.0, 38400, 76800]))
+    video = sessions.Video(sizes.astype(np.int32), ssim, quality, np.array([19200.0, 38400, 76800]))
     begins, ends, channels = (np.array(column) for column in zip(*streams, strict=True))
-    plans = kernels.Plans(
+    plans = sessions.Plans(
         hashing.session_keys(seed, 0, np.arange(1)),
         np.array([100.25]),
         np.array([0, len(streams)]),
@@ -187,28 +188,21 @@ def choice(chunk):
 
 
 def run_kernel(plans, video, room=100_000):
-    states, past = kernels.new_states(1)
-    kernels.begin_ramps(states, plans.paths)
-    rows = kernels.Rows(
-        np.zeros((room, kernels.R_WIDTH), np.int64),
-        np.zeros((room, 3)),
-        np.zeros((room, 5), np.int64),
-        np.zeros((room, 2)),
-        np.zeros((room, 5), np.int64),
-        np.zeros((room, 2)),
-        np.zeros(3, np.int64),
-    )
-    pieces = [[] for _ in range(6)]
+    states, past = sessions.new_states(1)
+    network.begin_ramps(states, plans.paths)
+    tables = [np.zeros(room, records(kind)) for kind in EVENT_TABLES]
+    rows = sessions.Rows(*tables, np.zeros(3, np.int64))
+    pieces = [[] for _ in tables]
 
     def empty():
-        for k in range(6):
-            pieces[k].append(rows[k][: rows.used[k // 2]].copy())
+        for piece, table, used in zip(pieces, tables, rows.used, strict=True):
+            piece.append(table[:used].copy())
         rows.used[:] = 0
 
-    streams = np.zeros((len(plans.begins), kernels.S_WIDTH))
+    streams = np.zeros((len(plans.begins), sessions.S_WIDTH))
     active, calls = np.zeros(1, np.int64), 0
-    while states[0, kernels.STATUS] != kernels.OVER:
-        chosen = np.array([choice(int(states[0, kernels.CHUNKS]))])
+    while states[0, sessions.STATUS] != sessions.OVER:
+        chosen = np.array([choice(int(states[0, sessions.CHUNKS]))])
         done = kernels.advance(states, past, plans, video, SETTINGS, active, chosen, rows, streams)
         calls += 1
         if not done:
@@ -222,8 +216,8 @@ class SlowSession:
 
     def __init__(self, plans, video):
         self.plans, self.video = plans, video
-        self.net = kernels.new_states(1)[0]
-        kernels.begin_ramps(self.net, plans.paths)
+        self.net = sessions.new_states(1)[0]
+        network.begin_ramps(self.net, plans.paths)
         self.net = self.net[0]
         self.key, self.p = plans.keys[0], plans.paths[0]
         self.limit = plans.ends[-1]
@@ -250,16 +244,16 @@ class SlowSession:
             return
         self.now, self.played, self.has_video, self.has_audio = t, 0.0, 0.0, None
         self.waiting, self.since, self.stalled, self.started = True, t, 0.0, False
-        newest = math.floor((self.plans.start[0] + t) / kernels.CHUNK) - 1
+        newest = math.floor((self.plans.start[0] + t) / sessions.CHUNK) - 1
         first = max(newest - 15, 0)
-        self.has_audio = math.floor(first * kernels.CHUNK / 4.8) * 4.8 - first * kernels.CHUNK
+        self.has_audio = math.floor(first * sessions.CHUNK / 4.8) * 4.8 - first * sessions.CHUNK
         self.end = self.plans.ends[j]
         self.push(self.end, -1, self.select, j + 1)
         self.tell(t, 0, "event", (first, self.has_audio))
         self.push((math.floor(t / 0.05 + 1e-9) + 1) * 0.05, 2, self.look, j)
         if self.timer is None:
             with np.errstate(over="ignore"):
-                self.timer = t + 0.25 * (1 + kernels.uniform(self.key, kernels._H_TIMER, 0))
+                self.timer = t + 0.25 * (1 + hashing.uniform(self.key, sessions.H_TIMER, 0))
             self.push(self.timer, 3, self.tick)
 
     def play(self, t):
@@ -295,7 +289,7 @@ class SlowSession:
             return
         self.play(t)
         if kind == "video":
-            self.has_video += kernels.CHUNK
+            self.has_video += sessions.CHUNK
         else:
             self.has_audio += 4.8
         self.tell(t, -1, kind)
@@ -309,8 +303,8 @@ class SlowSession:
             for has in (self.has_video, self.has_audio)
         ]
         with np.errstate(over="ignore"):
-            late = -math.log(kernels.uniform(self.key, kernels._H_JITTER, int(1e3 * t + 0.5)))
-        arrives = self.plans.start[0] + t + 0.5 * self.p[kernels.LEAST_RTT] + 0.002 * late
+            late = -math.log(hashing.uniform(self.key, sessions.H_JITTER, int(1e3 * t + 0.5)))
+        arrives = self.plans.start[0] + t + 0.5 * self.p[sessions.LEAST_RTT] + 0.002 * late
         self.mail = arrives = max(arrives, self.mail)  # one connection keeps the order
         self.push(
             arrives - self.plans.start[0], 0, self.hear, event, kind, report,
@@ -337,56 +331,56 @@ class SlowSession:
 
     def transmit(self, at, size, purpose, count):
         with np.errstate(over="ignore"):
-            z = kernels.normal(self.key, purpose, count)
-            return kernels._transmit(
+            z = hashing.normal(self.key, purpose, count)
+            return network.transmit(
                 self.net, self.p, self.key, self.plans.traces, SETTINGS, at, size, z, self.limit
             )
 
     def append(self, purpose, count):
         with np.errstate(over="ignore"):
-            return 0.03 * math.exp(0.7 * kernels.normal(self.key, purpose, count))
+            return 0.03 * math.exp(0.7 * hashing.normal(self.key, purpose, count))
 
     def attempt(self, report, stalled):
         server = self.server
         at = self.clock / 1e3 - self.plans.start[0]
         sending = not self.video_out and report[0] <= 15
-        newest = math.floor((self.plans.start[0] + at) / kernels.CHUNK) - 1
+        newest = math.floor((self.plans.start[0] + at) / sessions.CHUNK) - 1
         sending &= server["next"] <= newest
         if sending:
-            self.net[kernels.CHUNKS] = self.chunks
+            self.net[sessions.CHUNKS] = self.chunks
             with np.errstate(over="ignore"):
-                kernels._read_state(self.net, self.p, self.key, SETTINGS, at)
-        position = (server["next"] - server["first"]) * kernels.CHUNK
+                network.read_state(self.net, self.p, self.key, SETTINGS, at)
+        position = (server["next"] - server["first"]) * sessions.CHUNK
         if not self.audio_out and report[1] <= 15 and server["audio"] <= position + 1e-9:
             levels = [19200.0, 38400.0, 76800.0]
             share = (report[1] - 1.5) / 12
             limit = 19200 + 57600 * min(share, 1)
             size = max(b for b in levels if b == 19200 or (share > 0 and b <= limit))
             with np.errstate(over="ignore"):
-                size *= 0.98 + 0.04 * kernels.uniform(self.key, kernels._H_AUDIO_SIZE, self.audios)
-            arrives = self.transmit(at, size, kernels._H_AUDIO_QUEUE, self.audios)
-            due = arrives + self.append(kernels._H_AUDIO_APPEND, self.audios)
+                size *= 0.98 + 0.04 * hashing.uniform(self.key, sessions.H_AUDIO_SIZE, self.audios)
+            arrives = self.transmit(at, size, sessions.H_AUDIO_QUEUE, self.audios)
+            due = arrives + self.append(sessions.H_AUDIO_APPEND, self.audios)
             self.push(due, 1, self.take, "audio", server["stream"])
             self.audio_out, self.audios = True, self.audios + 1
             server["audio"] += 4.8
             if sending:
-                packets = self.net[kernels.IN_FLIGHT] + math.floor(size / 1500)
-                self.net[kernels.IN_FLIGHT] = min(packets, self.net[kernels.CWND])
+                packets = self.net[sessions.IN_FLIGHT] + math.floor(size / 1500)
+                self.net[sessions.IN_FLIGHT] = min(packets, self.net[sessions.CWND])
         if sending:
             channel = int(self.plans.channels[server["stream"]])
             format_ = choice(self.chunks)
             size = int(self.video.sizes[channel, server["next"], format_])
             self.sent.append(
                 (self.clock, server["stream"], channel, server["next"], format_, size,
-                 *(int(self.net[k]) for k in (kernels.CWND, kernels.IN_FLIGHT, kernels.MIN_RTT,
-                                              kernels.RTT, kernels.RATE)),
+                 *(int(self.net[k]) for k in (sessions.CWND, sessions.IN_FLIGHT, sessions.MIN_RTT,
+                                              sessions.RTT, sessions.RATE)),
                  report[0], stalled)
             )  # fmt: skip
-            arrives = self.transmit(at, float(size), kernels._H_QUEUE, self.chunks)
-            due = arrives + self.append(kernels._H_APPEND, self.chunks)
+            arrives = self.transmit(at, float(size), sessions.H_QUEUE, self.chunks)
+            due = arrives + self.append(sessions.H_APPEND, self.chunks)
             if self.chunks == 0:
                 with np.errstate(over="ignore"):
-                    due += 0.05 * math.exp(kernels.normal(self.key, kernels._H_START, 0))
+                    due += 0.05 * math.exp(hashing.normal(self.key, sessions.H_START, 0))
             self.push(due, 0, self.take, "video", server["stream"])
             server["next"] += 1
             self.video_out, self.chunks = True, self.chunks + 1
@@ -416,17 +410,20 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_session_is_that_of_a_queue_of_events(name):
     plans, video = case(**CASES[name])
-    (sent, sent_reals, acked, acked_reals, events, event_reals), _, _, _ = run_kernel(plans, video)
+    (sent, acked, events), _, _, _ = run_kernel(plans, video)
     slow = SlowSession(plans, video)
-    expected = np.array(slow.events)
-    np.testing.assert_array_equal(np.delete(events, 1, axis=1), expected[:, :4])
-    np.testing.assert_allclose(event_reals, expected[:, 4:], atol=1e-9)
-    expected = np.array(slow.acked).reshape(-1, 6)
-    np.testing.assert_array_equal(np.delete(acked, 1, axis=1), expected[:, :4])
-    np.testing.assert_allclose(acked_reals, expected[:, 4:], atol=1e-9)
-    expected = np.array(slow.sent)
-    np.testing.assert_array_equal(np.delete(sent, 1, axis=1), expected[:, :11])
-    np.testing.assert_allclose(sent_reals[:, 1:], expected[:, 11:], atol=1e-9)
+    tcp = ("cwnd", "in_flight", "min_rtt", "rtt", "delivery_rate")
+    for found, rows, names in (
+        (events, slow.events, ("event",)),
+        (acked, slow.acked, ("video_ts",)),
+        (sent, slow.sent, ("video_ts", "format", "size", *tcp)),
+    ):
+        names = ("time", "index", "channel", *names, "buffer", "cum_rebuf")
+        assert len(found) == len(rows)
+        for name, expected in zip(names, np.array(rows).reshape(-1, len(names)).T, strict=True):
+            unit = {"time": 10**6, "video_ts": CHUNK_TICKS}.get(name, 1)
+            atol = 1e-9 if name in ("buffer", "cum_rebuf") else 0
+            np.testing.assert_allclose(found[name] / unit, expected, rtol=0, atol=atol)
     assert len(acked) >= (1 if name != "hardly anything" else 0)
 
 
@@ -442,43 +439,41 @@ def test_rows_do_not_depend_on_room(room):
 
 def test_what_the_player_and_the_server_keep_to():
     plans, video = case(streams=((0.0, 300.0, 1),), rate=1e6, slow=0.2)
-    (sent, sent_reals, acked, _, events, event_reals), _, _, _ = run_kernel(plans, video)
-    time = sent[:, kernels.R_TIME]
-    assert (np.diff(sent[:, kernels.R_CHUNK]) == 1).all()
-    assert sent[0, kernels.R_CHUNK] == int((100.25) / kernels.CHUNK) - 1 - 15
-    assert (sent_reals[:, 1] <= 15).all()
-    assert event_reals[:, 0].max() < 15 + kernels.CHUNK
-    assert (time[1:] >= acked[: len(time) - 1, 0]).all()  # one chunk at a time
+    (sent, acked, events), _, _, _ = run_kernel(plans, video)
+    time = sent["time"]
+    assert (np.diff(sent["video_ts"]) == CHUNK_TICKS).all()
+    assert sent["video_ts"][0] == (int((100.25) / sessions.CHUNK) - 1 - 15) * CHUNK_TICKS
+    assert (sent["buffer"] <= 15).all()
+    assert events["buffer"].max() < 15 + sessions.CHUNK
+    assert (time[1:] >= acked["time"][: len(time) - 1]).all()  # one chunk at a time
     steady = np.diff(time)[20:]
-    assert np.median(steady) / 1e3 == pytest.approx(2.0, abs=0.02)
-    assert steady.mean() / 1e3 == pytest.approx(2.002, abs=0.02)
-    assert events[:2, 4].tolist() == [kernels.INIT, kernels.STARTUP]
-    ticks = events[events[:, 4] == kernels.TICK, 0]
-    assert np.diff(ticks).mean() == pytest.approx(250, abs=0.2)
-    stalled = event_reals[events[:, 4] == kernels.STARTUP, 1]
+    assert np.median(steady) / 1e9 == pytest.approx(2.0, abs=0.02)
+    assert steady.mean() / 1e9 == pytest.approx(2.002, abs=0.02)
+    assert events["event"][:2].tolist() == [sessions.INIT, sessions.STARTUP]
+    ticks = events["time"][events["event"] == sessions.TICK]
+    assert np.diff(ticks).mean() / 1e6 == pytest.approx(250, abs=0.2)
+    stalled = events["cum_rebuf"][events["event"] == sessions.STARTUP]
     assert 0 < stalled[0] < 1
-    assert (np.diff(event_reals[:, 1]) >= 0).all()
+    assert (np.diff(events["cum_rebuf"]) >= 0).all()
 
 
 def test_a_connection_outlives_a_channel():
     plans, video = case(streams=((0.0, 20.0, 0), (20.0, 40.0, 1)))
-    tables, _, states, past = run_kernel(plans, video)
-    sent, events, event_reals = tables[0], tables[4], tables[5]
-    second = sent[:, kernels.R_INDEX] == 1
+    (sent, _, events), _, states, past = run_kernel(plans, video)
+    second = sent["index"] == 1
     # The window goes on where it was, playback starts anew.
-    assert sent[second][0, kernels.R_CWND] > sent[0, kernels.R_CWND]
-    init = events[:, 4] == kernels.INIT
-    assert event_reals[init].tolist() == [[0, 0], [0, 0]]
-    assert states[0, kernels.REMEMBERED] == kernels.PAST
+    assert sent["cwnd"][second][0] > sent["cwnd"][0]
+    init = events[events["event"] == sessions.INIT]
+    assert init[["buffer", "cum_rebuf"]].tolist() == [(0, 0), (0, 0)]
+    assert states[0, sessions.REMEMBERED] == sessions.PAST
     assert np.isfinite(past).all()
 
 
 def test_the_first_chunk_of_a_stream_left_early_is_not_acknowledged():
     plans, video = case(rate=20e3, streams=((0.0, 2.0, 0), (2.0, 30.0, 1)))
-    tables, _, _, _ = run_kernel(plans, video)
-    sent, acked = tables[0], tables[2]
-    assert (sent[:, kernels.R_INDEX] == 0).sum() == 1
-    assert (acked[:, kernels.R_INDEX] == 0).sum() == 0
+    (sent, acked, _), _, _, _ = run_kernel(plans, video)
+    assert (sent["index"] == 0).sum() == 1
+    assert (acked["index"] == 0).sum() == 0
 
 
 # ----------------------------------------------------------------------------------------------
@@ -487,29 +482,27 @@ def test_the_first_chunk_of_a_stream_left_early_is_not_acknowledged():
 
 def test_histories_are_those_of_acknowledged_chunks():
     plans, video = case(rate=900e3)
-    tables, _, states, past = run_kernel(plans, video)
-    sent, acked = tables[0], tables[2]
-    took = acked[:, 0] - sent[: len(acked), 0]
+    (sent, acked, _), _, states, past = run_kernel(plans, video)
+    took = acked["time"] - sent["time"][: len(acked)]
     n = len(acked)
     for k in range(1, 6):
         row = sent[n - k]
         known = past[0, -k]
-        rates = row[kernels.R_RATE] / 1500, row[kernels.R_CWND], row[kernels.R_IN_FLIGHT]
+        rates = row["delivery_rate"] / 1500, row["cwnd"], row["in_flight"]
         assert known[:3] == pytest.approx(rates)
-        least = row[kernels.R_MIN_RTT]
-        least = row[kernels.R_RTT] if least == 2**32 - 1 else least
-        assert known[3:5] == pytest.approx((least / 1e6, row[kernels.R_RTT] / 1e6))
-        assert known[5:] == pytest.approx((row[kernels.R_SIZE] / 1500, took[n - k] / 1e3))
+        least = row["min_rtt"] if row["min_rtt"] != NOT_MEASURED else row["rtt"]
+        assert known[3:5] == pytest.approx((least / 1e6, row["rtt"] / 1e6))
+        assert known[5:] == pytest.approx((row["size"] / 1500, took[n - k] / 1e9))
     inputs = np.empty((1, 62))
     kernels.recall(states, past, np.array([0]), 8, inputs)
     np.testing.assert_array_equal(inputs[0, :56].reshape(8, 7), past[0, -8:])
 
 
 def test_short_histories_repeat_the_oldest_and_empty_ones_the_state():
-    states, past = kernels.new_states(2)
-    states[:, [kernels.RATE, kernels.CWND, kernels.RTT]] = 3e6, 20, 5e4
-    states[:, kernels.MIN_RTT] = kernels.NOT_MEASURED
-    states[1, kernels.REMEMBERED] = 2
+    states, past = sessions.new_states(2)
+    states[:, [sessions.RATE, sessions.CWND, sessions.RTT]] = 3e6, 20, 5e4
+    states[:, sessions.MIN_RTT] = NOT_MEASURED
+    states[1, sessions.REMEMBERED] = 2
     past[1, -2:] = [[1] * 7, [2] * 7]
     inputs = np.full((2, 62), -1.0)
     kernels.recall(states, past, np.arange(2), 8, inputs)
@@ -520,8 +513,8 @@ def test_short_histories_repeat_the_oldest_and_empty_ones_the_state():
 
 def test_looking_ahead_ends_with_the_newest_chunk():
     plans, video = case()
-    states, _ = kernels.new_states(1)
-    states[0, [kernels.NEXT, kernels.NEWEST]] = 50, 51
+    states, _ = sessions.new_states(1)
+    states[0, [sessions.NEXT, sessions.NEWEST]] = 50, 51
     sizes, ssim = np.empty((1, 5, 10)), np.empty((1, 5, 10))
     kernels.look_ahead(states, plans, video, np.array([0]), sizes, ssim)
     np.testing.assert_array_equal(sizes[0, :2], video.sizes[1, 50:52])

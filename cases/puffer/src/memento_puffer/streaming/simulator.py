@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memento.errors import SettingError
-from memento_puffer.data.layout import CHUNK_TICKS
+from memento_puffer.data.layout import EVENT_TABLES, EVENTS, PACKET, records
 from memento_puffer.predictor.transmission import CLASSES
 from memento_puffer.predictor.ttp import (
     HORIZONS,
@@ -43,8 +43,6 @@ __all__ = ["EVENTS", "Block", "NetworkSettings", "Scheme", "Simulation", "probab
 
 Columns = dict[str, npt.NDArray[Any]]
 
-EVENTS = ("init", "startup", "rebuffer", "play", "timer")
-"""Names of events; an event's code is its position here."""
 BAD = ("", "never started", "slow decoder", "nothing played", "negative rebuffer")
 TRUNCATED = ("", "low buffer")
 
@@ -52,7 +50,8 @@ _RECORDS = ("all", "chunks", "streams")
 _AUDIO = (19_200.0, 38_400.0, 76_800.0)  # bytes of 4.8 s at 32, 64 and 128 kbit/s
 _MILLION = 1_000_000
 _SCHEME, _WEIGHT = 111, 112  # purposes of random numbers
-_ROOM = {"sent": 1 << 16, "acked": 1 << 16, "events": 1 << 18}  # rows written at a time
+# Rows written at a time.
+_ROOM = {"video_sent": 1 << 16, "video_acked": 1 << 16, "client_buffer": 1 << 18}
 _SLOW_RATE = 0.75e6  # bytes/s
 _WILDEST = 1.0  # standard deviation of the log of the slow part of capacity; a tenth has more
 
@@ -100,12 +99,7 @@ class Block(NamedTuple):
             and ``TRUNCATED``), considered; chunks, bytes (int64), ssim_index (mean), delta_ssim
             (mean |change|, dB), delivery_rate (mean, bytes/s); NaN where there is nothing to
             average. As ``qoe.stream_statistics`` and ``qoe.quality_statistics`` define them.
-        video_sent: time (int64 ns), session, index (int64), channel (int8), video_ts (int64),
-            format (int8), size (int64), ssim_index, cwnd, in_flight, min_rtt, rtt, delivery_rate
-            (int64), buffer, cum_rebuf (s).
-        video_acked: time, session, index, channel, video_ts, buffer, cum_rebuf.
-        client_buffer: time, session, index, channel, event (int8, position in ``EVENTS``),
-            buffer, cum_rebuf.
+        video_sent, video_acked, client_buffer: The columns of ``layout.records``.
 
     Rows are sorted by session, and in a session by time.
     """
@@ -295,7 +289,7 @@ class Simulation:
             yield self._block(self._plan(number, sessions, numbers), video, record)
 
     def _video(self, number: int) -> Any:
-        from memento_puffer._kernels.streaming import Video
+        from memento_puffer._kernels.sessions import Video
 
         sizes, ssim = self.content.programme(number)
         quality = -10.0 * np.log10(1.0 - ssim.astype(np.float64))
@@ -303,7 +297,7 @@ class Simulation:
 
     def _plan(self, day: int, sessions: int, numbers: npt.NDArray[np.int64]) -> _Plan:
         from memento_puffer._kernels.hashing import session_keys, uniforms
-        from memento_puffer._kernels.streaming import Plans
+        from memento_puffer._kernels.sessions import Plans
 
         keys = session_keys(self.seed, day, numbers)
         grid = np.zeros(1)
@@ -360,15 +354,16 @@ class Simulation:
         )
 
     def _block(self, plan: _Plan, video: Any, record: str) -> Block:
+        from memento_puffer._kernels import network, sessions
         from memento_puffer._kernels import streaming as kernels
 
         plans = plan.plans
-        states, past = kernels.new_states(len(plan.sessions))
-        kernels.begin_ramps(states, plans.paths)
-        streams = np.zeros((len(plans.begins), kernels.S_WIDTH))
+        states, past = sessions.new_states(len(plan.sessions))
+        network.begin_ramps(states, plans.paths)
+        streams = np.zeros((len(plans.begins), sessions.S_WIDTH))
         recorder = _Recorder(record)
-        settings = kernels.Settings(
-            *(getattr(self.network, name) for name in kernels.Settings._fields)
+        settings = sessions.Settings(
+            *(getattr(self.network, name) for name in sessions.Settings._fields)
         )
         for position, scheme in enumerate(self.schemes):
             active = np.flatnonzero(plan.schemes == position)
@@ -382,11 +377,10 @@ class Simulation:
                     )  # fmt: skip
                     if done < len(active):
                         recorder.empty()
-                active = active[states[active, kernels.STATUS] == kernels.DECISION]
+                active = active[states[active, sessions.STATUS] == sessions.DECISION]
                 if len(active):
                     decisions = _decide(scheme, states, past, plans, video, active)
-        sent, acked, events = recorder.tables(plan.sessions)
-        return Block(_sessions(plan), _streams(plan, streams), sent, acked, events)
+        return Block(_sessions(plan), _streams(plan, streams), *recorder.tables(plan.sessions))
 
 
 def probabilities_by_size(
@@ -437,29 +431,30 @@ def _decide(
     scheme: Scheme, states: Any, past: Any, plans: Any, video: Any, active: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """What a scheme sends in the sessions that wait."""
+    from memento_puffer._kernels import sessions
     from memento_puffer._kernels import streaming as kernels
 
     controller = scheme.controller
     n, steps = len(active), controller.steps
-    sizes = np.empty((n, steps, kernels.FORMATS))
+    sizes = np.empty((n, steps, sessions.FORMATS))
     ssim = np.empty_like(sizes)
     kernels.look_ahead(states, plans, video, active, sizes, ssim)
     given: dict[str, Any] = {}
     if "last_ssim" in controller.needs:
-        given["last_ssim"] = states[active, kernels.LAST_SSIM]
+        given["last_ssim"] = states[active, sessions.LAST_SSIM]
     if "past_sizes" in controller.needs:
-        given["past_sizes"] = past[active, :, 5] * kernels.PACKET
-        given["past_times"] = past[active, :, 6]
+        given["past_sizes"] = past[active, :, sessions.NOW] * PACKET
+        given["past_times"] = past[active, :, sessions.NOW + 1]
     if "probabilities" in controller.needs:
         assert scheme.ttp is not None
         inputs = np.zeros((n, INPUTS))
         kernels.recall(states, past, active, 8, inputs)
-        packets = np.where(np.isnan(sizes), 0.0, sizes / kernels.PACKET)
-        chances = np.empty((n, steps, kernels.FORMATS, CLASSES))
+        packets = np.where(np.isnan(sizes), 0.0, sizes / PACKET)
+        chances = np.empty((n, steps, sessions.FORMATS, CLASSES))
         for h in range(steps):
             chances[:, h] = probabilities_by_size(scheme.ttp[h], inputs, packets[:, h])
         given["probabilities"] = chances
-    buffer = states[active, kernels.VIDEO_BUFFER]
+    buffer = states[active, sessions.VIDEO_BUFFER]
     return controller.decide(buffer, sizes, ssim, **given)
 
 
@@ -467,70 +462,33 @@ class _Recorder:
     """Rows that kernels write, moved away whenever a table is full."""
 
     def __init__(self, record: str) -> None:
-        from memento_puffer._kernels import streaming as kernels
+        from memento_puffer._kernels import sessions
 
-        chunks = record != "streams"
-        room = {
-            "sent": _ROOM["sent"] if chunks else 0,
-            "acked": _ROOM["acked"] if chunks else 0,
-            "events": _ROOM["events"] if record == "all" else 0,
-        }
-        self.rows = kernels.Rows(
-            np.empty((room["sent"], kernels.R_WIDTH), np.int64),
-            np.empty((room["sent"], 3)),
-            np.empty((room["acked"], 5), np.int64),
-            np.empty((room["acked"], 2)),
-            np.empty((room["events"], 5), np.int64),
-            np.empty((room["events"], 2)),
-            np.zeros(3, np.int64),
+        wanted = {"all": EVENT_TABLES, "chunks": EVENT_TABLES[:2], "streams": ()}[record]
+        sent, acked, events = (
+            np.empty(_ROOM[kind] if kind in wanted else 0, records(kind)) for kind in EVENT_TABLES
         )
-        self._kept: tuple[list[Columns], ...] = ([], [], [])
+        self.rows = sessions.Rows(sent, acked, events, np.zeros(len(EVENT_TABLES), np.int64))
+        self._kept: tuple[list[npt.NDArray[np.void]], ...] = tuple([] for _ in EVENT_TABLES)
 
     def empty(self) -> None:
         """Move away what is written."""
-        rows, used = self.rows, self.rows.used
-        names = (
-            ("index", "channel", "video_ts", "format", "size", "cwnd", "in_flight", "min_rtt",
-             "rtt", "delivery_rate"),
-            ("index", "channel", "video_ts"),
-            ("index", "channel", "event"),
-        )  # fmt: skip
-        reals = (("ssim_index", "buffer", "cum_rebuf"), *(("buffer", "cum_rebuf"),) * 2)
-        pairs = (
-            (rows.sent, rows.sent_reals),
-            (rows.acked, rows.acked_reals),
-            (rows.events, rows.event_reals),
-        )
-        for kind, (whole, real) in enumerate(pairs):
-            n = int(used[kind])
-            if n or not self._kept[kind]:
-                piece: Columns = {"time": _MILLION * whole[:n, 0], "session": whole[:n, 1].copy()}
-                for place, name in enumerate(names[kind], 2):
-                    small = name in ("channel", "format", "event")
-                    piece[name] = whole[:n, place].astype(np.int8 if small else np.int64)
-                if "video_ts" in piece:
-                    piece["video_ts"] *= CHUNK_TICKS
-                for place, name in enumerate(reals[kind]):
-                    piece[name] = real[:n, place].copy()
-                self._kept[kind].append(piece)
+        *tables, used = self.rows
+        for kept, table, count in zip(self._kept, tables, used, strict=True):
+            kept.append(table[:count].copy())
         used[:] = 0
 
-    def tables(self, sessions: npt.NDArray[np.int64]) -> tuple[Columns, Columns, Columns]:
+    def tables(self, sessions: npt.NDArray[np.int64]) -> list[Columns]:
         """All that was written, by session."""
         self.empty()
         tables = []
-        for pieces in self._kept:
-            row = np.concatenate([piece["session"] for piece in pieces])
-            order = np.argsort(row, kind="stable")
-            table: Columns = {}
-            for name in tuple(pieces[0]):
-                if name == "session":
-                    table[name] = sessions[row[order]]
-                else:
-                    table[name] = np.concatenate([piece.pop(name) for piece in pieces])[order]
-            tables.append(table)
-            pieces.clear()
-        return tables[0], tables[1], tables[2]
+        for kept in self._kept:
+            rows = np.concatenate(kept)
+            kept.clear()
+            order = np.argsort(rows["session"], kind="stable")
+            table: Columns = {name: rows[name][order] for name in rows.dtype.names or ()}
+            tables.append({**table, "session": sessions[table["session"]]})
+        return tables
 
 
 def _sessions(plan: _Plan) -> Columns:
@@ -546,30 +504,30 @@ def _sessions(plan: _Plan) -> Columns:
 
 
 def _streams(plan: _Plan, table: npt.NDArray[np.float64]) -> Columns:
-    from memento_puffer._kernels import streaming as kernels
+    from memento_puffer._kernels import sessions
 
     offsets = plan.plans.offsets
     owner = np.repeat(np.arange(len(plan.sessions)), np.diff(offsets))
-    chunks = table[:, kernels.S_CHUNKS]
-    watch, bad = table[:, kernels.S_WATCH], table[:, kernels.S_BAD].astype(np.int8)
+    chunks = table[:, sessions.S_CHUNKS]
+    watch, bad = table[:, sessions.S_WATCH], table[:, sessions.S_BAD].astype(np.int8)
     with np.errstate(invalid="ignore"):
-        means = table[:, [kernels.S_SSIM, kernels.S_RATE]] / chunks[:, None]
-        change = table[:, kernels.S_CHANGE] / table[:, kernels.S_CHANGES]
-        considered = (bad == kernels.GOOD) & (watch >= 4.0)
+        means = table[:, [sessions.S_SSIM, sessions.S_RATE]] / chunks[:, None]
+        change = table[:, sessions.S_CHANGE] / table[:, sessions.S_CHANGES]
+        considered = (bad == sessions.GOOD) & (watch >= 4.0)
     return {
         "session": plan.sessions[owner],
         "viewer": plan.viewers[owner],
         "scheme": plan.schemes[owner].astype(np.int16),
         "index": np.arange(len(owner)) - offsets[owner],
         "channel": plan.plans.channels.astype(np.int8),
-        "startup": table[:, kernels.S_STARTUP].copy(),
+        "startup": table[:, sessions.S_STARTUP].copy(),
         "watch": watch.copy(),
-        "stall": table[:, kernels.S_STALL].copy(),
+        "stall": table[:, sessions.S_STALL].copy(),
         "bad": bad,
-        "truncated": table[:, kernels.S_TRUNCATED].astype(np.int8),
+        "truncated": table[:, sessions.S_TRUNCATED].astype(np.int8),
         "considered": considered,
         "chunks": chunks.astype(np.int64),
-        "bytes": table[:, kernels.S_BYTES].astype(np.int64),
+        "bytes": table[:, sessions.S_BYTES].astype(np.int64),
         "ssim_index": means[:, 0],
         "delta_ssim": change,
         "delivery_rate": means[:, 1],
