@@ -14,6 +14,7 @@ from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
 
 __all__ = [
+    "Adaptive",
     "Checkpointable",
     "Learner",
     "digest_of_state",
@@ -63,6 +64,21 @@ class Checkpointable(Protocol):
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Become what `state` described."""
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """A learner that follows what comes in, apart from its trainings; `training.Calibrated` is."""
+
+    def adapt(self, samples: Samples) -> bool:
+        """Look at samples that nothing was learned from yet.
+
+        Args:
+            samples: A unit of the stream, after it was judged.
+
+        Returns:
+            Whether predictions are others now; everything kept is then predicted again.
+        """
 
 
 def digest_of_state(state: Mapping[str, np.ndarray]) -> str:

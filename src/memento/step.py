@@ -1,7 +1,7 @@
 """One step of a model that learns continually: the only place that owns the order of a day.
 
-Annotate what came in with the current model, judge that, keep aside what a trigger compares later
-units with, insert the rest, decide, train if due, ask the gate, annotate everything held again,
+Annotate what came in with the current model, judge that, let the model adapt if it is of that kind,
+keep aside what a trigger compares later units with, insert the rest, decide, train if due, ask the gate, annotate everything held again,
 judge the new model. `memento.run` does it for a stream, `memento.deployment` once a day.
 """
 
@@ -21,7 +21,7 @@ from memento import arguments, missing, snapshot
 from memento.arrivals import Arrivals
 from memento.errors import SchemaError, SettingError
 from memento.group import Group
-from memento.learner import Checkpointable, Learner, digest_of_state, way_back
+from memento.learner import Adaptive, Checkpointable, Learner, digest_of_state, way_back
 from memento.memory import Memory
 from memento.observe import enter
 from memento.retrain import Decision, Situation, Trigger
@@ -106,7 +106,7 @@ class Step:
         late: Whether it came after later ones, having been missing before.
         notes: What judges and gate noted.
         seconds: What the stages took, by the clock: ``annotate``, ``insert``, ``decide``,
-            ``train`` (with the predictions of everything held) and ``judge``; those that ran. Not
+            ``train`` (with the predictions of everything held), ``judge`` and ``adapt``; those that ran. Not
             kept in a checkpoint, which does not depend on where a run stopped.
     """
 
@@ -202,6 +202,7 @@ class Stepper:
         label: Column of the labels; None: as the learner says.
         named: Whether ``memory.model`` says whose predictions are held; the learner then needs a
             ``state``.
+        adapts: Whether a learner that is `Adaptive` is let adapt to what comes.
     """
 
     def __init__(
@@ -229,6 +230,7 @@ class Stepper:
         self.note: Note | None = None
         self.label: str | None = None
         self.named = False
+        self.adapts = True
 
     def advance(self, unit: int, name: str, data: Any, *, late: bool = False) -> Step:
         """Annotate, judge, insert, decide, train, judge.
@@ -257,14 +259,16 @@ class Stepper:
             _ = day.served
         if not late:
             day.judge("before")
+        adapted = day.fresh is not None and self._adapt(day.fresh, day.seconds)
+        enters = day.again() if adapted else day.served if day.fresh is not None else None
         with _timed(day.seconds, "insert"):
             if isinstance(data, Pieces):
                 reports = [self.memory.insert(self.annotated(part)) for part in data.parts]
                 kept, size = sum(r.kept for r in reports), sum(r.offered for r in reports)
             elif late:
-                kept = self.memory.insert(day.served).kept
+                kept = self.memory.insert(enters).kept
             else:
-                kept = enter(self.memory, day.served, self.arrivals, self.rng).kept
+                kept = enter(self.memory, enters, self.arrivals, self.rng).kept
         if late:
             decision = Decision(False, "the unit came late: it is held, and nothing is decided")
             return self._step(unit, name, size, decision, day, kept=kept, late=True)
@@ -275,10 +279,33 @@ class Stepper:
             with _timed(day.seconds, "train"):
                 refused = self._train(unit, day)
         trained = decision.due and refused is None
-        day.judge("after", again=trained)
+        day.judge("after", again=trained or adapted)
         return self._step(
             unit, name, size, decision, day, kept=kept, trained=trained, refused=refused
         )
+
+    def _adapt(self, fresh: Samples, seconds: dict[str, float]) -> bool:
+        """Let the learner adapt to what came; whether it, and all that is kept, predict anew."""
+        adapts = self.adapts and self.learner.trained and isinstance(self.learner, Adaptive)
+        if not adapts or not fresh.size:
+            return False
+        with _timed(seconds, "adapt"):
+            if not self.learner.adapt(fresh):
+                return False
+            # What is held or kept aside is compared with what comes: by one model's predictions.
+            if len(self.memory):
+                self.memory.annotate(self.learner.annotate(self.memory.samples))
+            if (reference := self.memory.reference) is not None and reference.size:
+                self.memory.annotate_reference(self.learner.annotate(reference))
+            if self.arrivals is not None:
+                self.arrivals.predict_again(self.annotated)
+            self._name_model()
+        return True
+
+    def _name_model(self) -> None:
+        self.memory.model = None
+        if self.named and isinstance(self.learner, Checkpointable):
+            self.memory.model = digest_of_state(self.learner.state())
 
     def evaluate(self, step: Step, name: str, data: Any) -> Step:
         """A step with the scores of the current model on the next unit."""
@@ -367,9 +394,7 @@ class Stepper:
         self.memory.mark_trained()
         if self.arrivals is not None:
             self.arrivals.trained(self.annotated, self.memory.seen)
-        self.memory.model = None
-        if self.named and isinstance(self.learner, Checkpointable):
-            self.memory.model = digest_of_state(self.learner.state())
+        self._name_model()
         self.trained_at, self.seen_at = unit, self.memory.seen
         return None
 
@@ -403,7 +428,7 @@ class _Day:
     def served(self) -> Samples:
         """The samples, predicted by the model that was there when they came."""
         with _timed(self.seconds, "annotate"):
-            return self._annotated()
+            return self.again()
 
     def moment(
         self, when: Literal["before", "after", "next", "gate"], *, again: bool = True
@@ -417,7 +442,7 @@ class _Day:
         loop, served = self._loop, None
         if self._modelled and self.fresh is not None and when in ("after", "gate"):
             served = self.served
-        annotated = self._annotated if again else lambda: self.served
+        annotated = self.again if again else lambda: self.served
         return Moment(
             when, self._unit, self._name, loop.learner, loop.memory, served, self.notes, annotated
         )
@@ -436,7 +461,8 @@ class _Day:
             raise SettingError(f"two judges give the score {twice[0]!r}; name them apart")
         self.scores |= scores
 
-    def _annotated(self) -> Samples:
+    def again(self) -> Samples:
+        """The samples, predicted by the learner as it is now."""
         if self.fresh is None:
             raise SettingError(f"{self._name} comes in pieces; a judge has to look at it itself")
         return self._loop.annotated(self.fresh)

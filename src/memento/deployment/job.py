@@ -335,6 +335,7 @@ class _VariantJob:
             rng=np.random.default_rng((memory.inserts, memory.seen)),
         )
         stepper.label, stepper.arrivals = label, trigger.arrivals(memory.recent)
+        stepper.adapts = False  # what serves is what was published
         stepper.trained_at = stepper.arrivals.trained_at
         stepper.seen_at = stepper.arrivals.seen_at
         step = stepper.advance(stepper.arrivals.units + 1, day, samples, late=late)
