@@ -30,6 +30,8 @@ from memento.study.intervals import Gain, paired
 from memento.study.judges import measures
 from memento.study.runs import Progress, run_all
 from memento.study.sending import Units, receive, send
+from memento.study.verdict import TEMPERATURES, frontier, measure_at, verdict
+from memento.training.calibrated import Calibrated, softened
 
 if TYPE_CHECKING:
     from memento.runner.spec import Run
@@ -48,6 +50,8 @@ class _Arm(NamedTuple):
     trigger: Trigger
     wrapper: Wrapper | None
     wrapped: str = ""
+    share: int = 1  # of the capacity
+    temperatures: tuple[float, ...] = ()  # at which it is judged, too
 
 
 class _Given(NamedTuple):
@@ -99,6 +103,12 @@ class Backtest:
         units: Names of the units that count.
         trainings: Mean number of trainings by arm.
         seconds: Mean time of a whole run by arm, by the clock.
+        frontier: What a temperature on the baseline's predictions does: ``temperature``, and the
+            gain of each measure. Empty where predictions are no probabilities.
+        above: By arm, how far its worst 1 % is above that of the baseline at the temperature that
+            costs as much of the mean, with its interval.
+        recommended: Name of the arm to use, which may be the baseline.
+        verdict: Why, in plain words.
     """
 
     table: Samples
@@ -106,6 +116,10 @@ class Backtest:
     units: tuple[str, ...]
     trainings: Mapping[str, float]
     seconds: Mapping[str, float]
+    frontier: Sequence[Mapping[str, float]]
+    above: Mapping[str, Gain]
+    recommended: str
+    verdict: str
 
 
 def backtest(
@@ -118,6 +132,7 @@ def backtest(
     capacity: int = 1000,
     seeds: int | Sequence[int] = 5,
     baseline: str = _RANDOM,
+    controls: bool = True,
     group: str | None = None,
     folder: str | Path | None = None,
     workers: int = 1,
@@ -140,6 +155,9 @@ def backtest(
         capacity: Samples in memory.
         seeds: How many, or which ones.
         baseline: Name of an arm, or of a policy: then its arm with the first trigger.
+        controls: Whether to compare with what needs no selection: ``random-triple``, the baseline
+            with three times the capacity, and ``random+T``, the baseline with a fitted
+            temperature (`memento.training.Calibrated`), unless the learner predicts numbers.
         group: Column of groups, for the measure ``worst_group``; see `measures`.
         folder: Results of each arm and seed are kept there, in the layout of experiments, and not
             computed again, so that a comparison which was stopped goes on where it was: within an
@@ -163,11 +181,16 @@ def backtest(
         ...     ToyStream(days=6, size=50), lambda seed: ConstantLearner(), capacity=100, seeds=2
         ... )
         >>> sorted(set(result.table["arm"].tolist())), result.baseline
-        (['newest', 'random'], 'random')
+        (['newest', 'random', 'random+T', 'random-triple'], 'random')
+        >>> len(result.frontier), result.recommended in result.trainings
+        (8, True)
     """
     numbers = _seeds(seeds)
     arms = _arms(policies, triggers, wrappers, baseline)
     reference = _reference(arms, baseline)
+    arms[reference] = arms[reference]._replace(temperatures=TEMPERATURES)
+    rivals = _controls(arms[reference], reference, make_learner, numbers[0]) if controls else {}
+    arms = {**arms, **rivals}
     if iter(stream) is stream:
         stream = list(stream)
     given = _Given(stream, make_learner, arms)
@@ -179,13 +202,13 @@ def backtest(
             tables.append(_steps(given, name, seed, **about))
             if progress is not None:
                 progress(done, len(runs), f"{name}, seed {seed}")
-        return _compared(runs, tables, reference, None)
+        return _compared(runs, tables, reference, list(rivals), None)
     place = None if folder is None else local_path(folder, "folder")
     with tempfile.TemporaryDirectory(prefix="memento-study-") as scratch:
         tables = _through_runner(
             given, runs, about, place or Path(scratch), workers, Path(scratch), progress
         )
-    return _compared(runs, tables, reference, place)
+    return _compared(runs, tables, reference, list(rivals), place)
 
 
 def _through_runner(
@@ -228,6 +251,8 @@ def _through_runner(
                 "policy": given.arms[name].policy.settings(),
                 "trigger": given.arms[name].trigger.settings(),
                 "wrapper": given.arms[name].wrapped,
+                "share": given.arms[name].share,
+                "temperatures": list(given.arms[name].temperatures),
                 **about,
                 "stream": stream,
                 "given": key,
@@ -251,6 +276,8 @@ def course(
     policy: Mapping[str, Any],
     trigger: Mapping[str, Any],
     wrapper: str,
+    share: int,
+    temperatures: Sequence[float],
     capacity: int,
     group: str | None,
     stream: str,
@@ -265,6 +292,8 @@ def course(
         policy: Its settings.
         trigger: Its settings.
         wrapper: Name of a wrapper; empty for none.
+        share: Times the capacity.
+        temperatures: At which the predictions are judged, too.
         capacity: Samples in memory.
         group: Column of groups, or None.
         stream: A digest, by which results of another stream are told apart.
@@ -274,7 +303,12 @@ def course(
     if task is None:
         functions = receive(Path(given))
         made = _Arm(
-            policy_from_settings(policy), make_trigger(**trigger), functions[f"+{wrapper}"], wrapper
+            policy_from_settings(policy),
+            make_trigger(**trigger),
+            functions[f"+{wrapper}"],
+            wrapper,
+            share,
+            tuple(temperatures),
         )
         task = _Given(Units(Path(given)), functions["make_learner"], {arm: made})
     table = _steps(
@@ -357,6 +391,17 @@ def _arms(
     return arms
 
 
+def _controls(
+    arm: _Arm, name: str, make_learner: Callable[[int], Learner], seed: int
+) -> dict[str, _Arm]:
+    """What an arm is compared with beside other ways to select."""
+    found = {f"{name}-triple": arm._replace(share=3, temperatures=())}
+    if arm.wrapper is None and getattr(make_learner(seed), "kind", None) != "regressor":
+        softer = arm._replace(wrapper=Calibrated, wrapped="T", temperatures=())
+        found[f"{name}+T"] = softer
+    return found
+
+
 def _reference(arms: Mapping[str, _Arm], baseline: str) -> str:
     for name in arms:
         if name == baseline or name.startswith(f"{baseline}/"):
@@ -379,13 +424,20 @@ def _steps(
     learner = learner if arm.wrapper is None else arm.wrapper(learner)
 
     def judge(moment: Moment) -> Mapping[str, float]:
+        samples = moment.samples
         label, classes = getattr(learner, "label", "y"), getattr(learner, "classes_", None)
-        return measures(moment.samples, label, group, classes)
+        found = measures(samples, label, group, classes)
+        if "logscore" in samples and "yhat" in samples and samples["yhat"].ndim == 2:
+            for temperature in arm.temperatures:
+                other = samples.with_columns(softened(samples, temperature))
+                for name, value in measures(other, label, group, classes).items():
+                    found[measure_at(name, temperature)] = value
+        return found
 
     steps = list(
         run_loop(
             given.stream,
-            Memory(capacity, arm.policy, seed=seed),
+            Memory(arm.share * capacity, arm.policy, seed=seed),
             learner,
             arm.trigger,
             judge={"before": judge},
@@ -423,6 +475,7 @@ def _compared(
     runs: Sequence[tuple[str, int]],
     tables: Sequence[Mapping[str, np.ndarray]],
     reference: str,
+    controls: Sequence[str],
     folder: Path | None,
 ) -> Backtest:
     courses: dict[str, list[_Course]] = {}
@@ -442,12 +495,16 @@ def _compared(
     names = dict.fromkeys(
         measure for several in courses.values() for c in several for s in c.scores for measure in s
     )
+    values = {arm: {m: _values(several, m) for m in names} for arm, several in courses.items()}
+    for arm in values:
+        values[arm] = {m: v for m, v in values[arm].items() if not np.isnan(v).all()}
     rows: list[tuple[str, str, float, float, float, float]] = []
-    for arm, measure in itertools.product(courses, names):
-        values, others = (_values(courses[name], measure) for name in (arm, reference))
-        known = values[~np.isnan(values)]
-        gain = Gain(0.0, 0.0, 0.0) if arm == reference else paired(values - others)
+    for arm, measure in itertools.product(courses, (name for name in names if "@" not in name)):
+        own, others = (_values(courses[name], measure) for name in (arm, reference))
+        known = own[~np.isnan(own)]
+        gain = Gain(0.0, 0.0, 0.0) if arm == reference else paired(own - others)
         rows.append((arm, measure, float(known.mean()) if len(known) else math.nan, *gain))
+    said = verdict(values, reference, controls, len(courses[reference]))
     header = ("arm", "measure", "value", "gain", "low", "high")
     found: dict[str, Any] = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
     return Backtest(
@@ -456,6 +513,10 @@ def _compared(
         tuple(units),
         {arm: float(np.mean([c.trainings for c in several])) for arm, several in courses.items()},
         {arm: float(np.mean([c.seconds for c in several])) for arm, several in courses.items()},
+        frontier(values[reference]),
+        said.above,
+        said.recommended,
+        said.text,
     )
 
 

@@ -1,0 +1,90 @@
+"""Policies by name with what they need to know of a stream, and the one for strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from memento import arguments
+from memento.distances import Distance, JensenShannon
+from memento.errors import SettingError
+from memento.policies._policy import Policy, policy_class, policy_from_settings
+from memento.policies.reservoir import Reservoir
+
+__all__ = ["recommended_policy", "usual_distances", "usual_policy"]
+
+
+def recommended_policy(capacity: int, classes: int | None = None) -> Policy:
+    """The policy to begin with on a stream that nothing is known of: a uniform random memory.
+
+    On general streams no policy beats it with a fitted temperature (`training.Calibrated`):
+    what other ones gain in the tail they lose in the mean. `memento.backtest` says whether a
+    stream is an exception.
+
+    Args:
+        capacity: Samples in memory.
+        classes: How many there are; None for numbers, or if it is not known.
+
+    Raises:
+        SettingError: A number below 1.
+
+    Example:
+        >>> recommended_policy(1000, classes=2)
+        Reservoir(forget=0.0)
+    """
+    arguments.require("capacity", capacity, arguments.whole())
+    arguments.require("classes", classes, arguments.optional(arguments.whole()))
+    return Reservoir()
+
+
+def usual_distances(label: str, *, numbers: bool) -> list[Distance]:
+    """How samples are compared if nothing else is said: by prediction and label.
+
+    Args:
+        label: Column of the labels.
+        numbers: Whether labels and predictions are numbers; else classes and probabilities.
+    """
+    if numbers:
+        return [JensenShannon.of_values("yhat"), JensenShannon.of_values(label)]
+    return [JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels(label)]
+
+
+def usual_policy(
+    kind: str,
+    label: str = "y",
+    *,
+    numbers: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Policy:
+    """A policy by the name of its kind, for streams with inputs ``x`` and predictions ``yhat``.
+
+    Args:
+        kind: One of `named_policies`, or of what other distributions add.
+        label: Column of the labels.
+        numbers: Whether labels and predictions are numbers; else classes and probabilities.
+        settings: What is not as usual.
+
+    Raises:
+        SettingError: There is no such kind, or a setting does not fit.
+
+    Example:
+        >>> usual_policy("class-balanced-reservoir", "fraud").label
+        'fraud'
+    """
+    names = {field.name for field in fields(policy_class(kind))}  # type: ignore[arg-type]
+    unknown = sorted(set(settings or {}) - names)
+    if unknown:
+        raise SettingError(
+            f"policy {kind!r} has no setting {unknown[0]!r}; it has "
+            f"{', '.join(sorted(names)) or 'none'}"
+        )
+    known: dict[str, Any] = {"label": label, "features": "x"}
+    if "distances" in names:
+        known["distances"] = [one.settings() for one in usual_distances(label, numbers=numbers)]
+    if "distances" in names and "missing" in names:
+        known["missing"] = "skip"  # there are no predictions before the first model
+    if kind == "loss-aware-reservoir":
+        known["missing"] = "equal"  # nor losses
+    usual = {name: value for name, value in known.items() if name in names}
+    return policy_from_settings({**usual, **(settings or {}), "kind": kind})

@@ -1,0 +1,152 @@
+"""What a comparison says: a control that every tail has to beat, and one sentence at the end.
+
+A softmax temperature on the baseline's predictions buys tail for median without any selection. An
+arm is above this frontier if its worst 1 % exceeds that of the baseline at the temperature that
+costs as much of the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from memento.study.intervals import Gain, paired
+
+__all__ = ["TEMPERATURES", "Verdict", "frontier", "measure_at", "verdict"]
+
+#: At which the baseline is judged beside 1.
+TEMPERATURES = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+
+_MEAN, _TAIL = "mean", "worst1"
+_COSTS = -0.02  # of the mean that a recommended memory may cost
+_BETTER = ("mean", "balanced_accuracy", "worst_group")
+
+#: ``(seeds, units)`` by measure.
+Values = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do.
+
+    Attributes:
+        recommended: Name of an arm.
+        text: Why, in plain words.
+        above: By arm, how far its worst 1 % is above the frontier; empty without probabilities.
+    """
+
+    recommended: str
+    text: str
+    above: Mapping[str, Gain]
+
+
+def measure_at(measure: str, temperature: float) -> str:
+    """Name of a measure of the baseline at a temperature.
+
+    Example:
+        >>> measure_at("mean", 1.5), measure_at("mean", 1)
+        ('mean@1.5', 'mean')
+    """
+    return measure if temperature == 1 else f"{measure}@{temperature:g}"
+
+
+def frontier(baseline: Values) -> list[dict[str, float]]:
+    """What temperatures do to the baseline: gains of each measure, by temperature.
+
+    Args:
+        baseline: With its measures at `TEMPERATURES`; without them there is no frontier.
+    """
+    points = []
+    for temperature in (1.0, *TEMPERATURES) if measure_at(_MEAN, 1.1) in baseline else ():
+        point = {"temperature": temperature}
+        for measure, values in baseline.items():
+            at = measure_at(measure, temperature)
+            if "@" not in measure and at in baseline:
+                point[measure] = paired(baseline[at] - values).gain
+        points.append(point)
+    return points
+
+
+def verdict(
+    arms: Mapping[str, Values], baseline: str, controls: Sequence[str], seeds: int
+) -> Verdict:
+    """Recommend an arm.
+
+    Another memory than the baseline is recommended only if its mean is at most 0.02 below, and the
+    mean, the worst group, the balanced accuracy or the tail above the frontier is better beyond
+    its 90 % interval; of these the one of the best mean.
+
+    Args:
+        arms: Of every arm, its measures.
+        baseline: Name of an arm.
+        controls: Names of arms that are no ways to select: more capacity, a temperature.
+        seeds: How many there were.
+    """
+    base = arms[baseline]
+    gains = {
+        name: {m: paired(v - base[m]) for m, v in values.items() if m in base and "@" not in m}
+        for name, values in arms.items()
+    }
+    above = {
+        name: _above(values, base)
+        for name, values in arms.items()
+        if name not in (baseline, *controls) and frontier(base) and _TAIL in values
+    }
+    reasons = {}
+    for name, found in gains.items():
+        if name in (baseline, *controls) or not found.get(_MEAN, _NONE).gain >= _COSTS:
+            continue
+        better = [
+            f"{measure.replace('_', ' ')} {_shown(found[measure])}"
+            for measure in _BETTER
+            if measure in found and found[measure].low > 0
+        ]
+        if above.get(name, _NONE).low > 0:
+            better.append(f"worst 1 % {_shown(above[name])} above what a temperature gives")
+        if better:
+            reasons[name] = " and ".join(better)
+    if reasons:
+        best = max(reasons, key=lambda name: gains[name][_MEAN].gain)
+        text = f"{best} is worth it: against {baseline}, {reasons[best]}"
+    else:
+        best, text = _nothing(gains, baseline, controls)
+    if seeds < 2:
+        text = f"a hint only, as one seed gives no interval: {text}"
+    compared = len(arms) - 1 - len([name for name in controls if name in arms])
+    return Verdict(best, f"{text} ({compared} arms compared, {seeds} seeds).", above)
+
+
+_NONE = Gain(math.nan, math.nan, math.nan)
+
+
+def _nothing(
+    gains: Mapping[str, Mapping[str, Gain]], baseline: str, controls: Sequence[str]
+) -> tuple[str, str]:
+    """No way to select is worth it; a control may be."""
+    text = f"no way to select samples is better than {baseline} beyond its interval"
+    softened = next((name for name in controls if name.endswith("+T") and name in gains), None)
+    if softened is None or not gains[softened][_MEAN].gain >= _COSTS / 2:
+        return baseline, f"keep a {baseline} memory: {text}"
+    found = gains[softened]
+    return softened, (
+        f"keep a {baseline} memory and fit a temperature ({softened}: mean "
+        f"{_shown(found[_MEAN])}, worst 1 % {_shown(found[_TAIL])}): {text}"
+    )
+
+
+def _above(arm: Values, base: Values) -> Gain:
+    """The tail over that of the baseline at the temperature that costs as much of the mean."""
+    means = {t: np.nanmean(base[measure_at(_MEAN, t)]) for t in (1.0, *TEMPERATURES)}
+    fair = [t for t, mean in means.items() if mean >= np.nanmean(arm[_MEAN])]
+    fair = fair or [max(means, key=lambda t: means[t])]
+    rival = max(fair, key=lambda t: np.nanmean(base[measure_at(_TAIL, t)]))
+    return paired(arm[_TAIL] - base[measure_at(_TAIL, rival)])
+
+
+def _shown(gain: Gain) -> str:
+    if math.isnan(gain.low):
+        return f"{gain.gain:+.3f}"
+    return f"{gain.gain:+.3f} ± {(gain.high - gain.low) / 2:.3f}"
