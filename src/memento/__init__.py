@@ -53,6 +53,7 @@ from memento.policies import (
     State,
     Unbounded,
     named_policies,
+    recommended_policy,
 )
 from memento.retrain import (
     Decision,
@@ -128,6 +129,7 @@ __all__ = [
     "named_triggers",
     "observe",
     "read_steps",
+    "recommended_policy",
     "reconsider",
     "retrained",
     "run",

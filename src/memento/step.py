@@ -1,8 +1,9 @@
 """One step of a model that learns continually: the only place that owns the order of a day.
 
 Annotate what came in with the current model, judge that, let the model adapt if it is of that kind,
-keep aside what a trigger compares later units with, insert the rest, decide, train if due, ask the gate, annotate everything held again,
-judge the new model. `memento.run` does it for a stream, `memento.deployment` once a day.
+keep aside what a trigger compares later units with, insert the rest, decide, train if due, ask the
+gate, annotate everything held again, judge the new model. `memento.run` does it for a stream,
+`memento.deployment` once a day.
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ class Step:
         late: Whether it came after later ones, having been missing before.
         notes: What judges and gate noted.
         seconds: What the stages took, by the clock: ``annotate``, ``insert``, ``decide``,
-            ``train`` (with the predictions of everything held), ``judge`` and ``adapt``; those that ran. Not
-            kept in a checkpoint, which does not depend on where a run stopped.
+            ``train`` (with the predictions of everything held), ``judge``, ``adapt``; those that
+            ran. Not kept in a checkpoint, which does not depend on where a run stopped.
     """
 
     unit: int
@@ -260,15 +261,14 @@ class Stepper:
         if not late:
             day.judge("before")
         adapted = day.fresh is not None and self._adapt(day.fresh, day.seconds)
-        enters = day.again() if adapted else day.served if day.fresh is not None else None
         with _timed(day.seconds, "insert"):
             if isinstance(data, Pieces):
                 reports = [self.memory.insert(self.annotated(part)) for part in data.parts]
                 kept, size = sum(r.kept for r in reports), sum(r.offered for r in reports)
-            elif late:
-                kept = self.memory.insert(enters).kept
             else:
-                kept = enter(self.memory, enters, self.arrivals, self.rng).kept
+                enters = day.again() if adapted else day.served
+                arrivals = None if late else self.arrivals
+                kept = enter(self.memory, enters, arrivals, self.rng).kept
         if late:
             decision = Decision(False, "the unit came late: it is held, and nothing is decided")
             return self._step(unit, name, size, decision, day, kept=kept, late=True)
@@ -286,11 +286,11 @@ class Stepper:
 
     def _adapt(self, fresh: Samples, seconds: dict[str, float]) -> bool:
         """Let the learner adapt to what came; whether it, and all that is kept, predict anew."""
-        adapts = self.adapts and self.learner.trained and isinstance(self.learner, Adaptive)
-        if not adapts or not fresh.size:
+        learner = self.learner
+        if not self.adapts or not learner.trained or not fresh.size:
             return False
         with _timed(seconds, "adapt"):
-            if not self.learner.adapt(fresh):
+            if not isinstance(learner, Adaptive) or not learner.adapt(fresh):
                 return False
             # What is held or kept aside is compared with what comes: by one model's predictions.
             if len(self.memory):

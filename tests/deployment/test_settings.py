@@ -61,7 +61,7 @@ def test_settings_of_triggers_and_policies(tmp_path):
         ("[variants.main]", '[variants."a/b"]', "a variant's name is letters"),
         ("capacity = 2000", "capacity = 0", "capacity is 0; expected a whole number above 0"),
         ("capacity = 2000", "", "has no 'capacity'; add it"),
-        ("2000", '2000\npolicy = "best"', r"\[variants.main\]: policy is 'best'; expected one of"),
+        ("2000", '2000\npolicy = "best"', r"\[variants.main\]: unknown policy 'best'; known are"),
         ("2000", '2000\npolicy = { kind = "fifo", k = 1 }', "policy 'fifo' has no setting 'k'"),
         ("2000", '2000\ntrigger = "often"', "unknown trigger 'often'; known are count, coverage"),
         ("2000", '2000\ntrigger = "count"', "trigger 'count' needs 'samples'; give it"),

@@ -9,7 +9,9 @@ import memento
 from memento import FIFO, Every, Memory, Never, Reservoir, Samples, backtest
 from memento.errors import DamagedError, ForeignError, SettingError
 from memento.study import measures, paired
+from memento.study.verdict import TEMPERATURES, verdict
 from memento.testing import ConstantLearner, ToyStream
+from memento.training.calibrated import softened
 
 
 def units(days=9):
@@ -78,12 +80,12 @@ def test_what_is_stored_is_not_computed_again(tmp_path):
             raise KeyboardInterrupt
         return ConstantLearner()
 
-    settings = {"capacity": 100, "seeds": 2, "folder": tmp_path}
+    settings = {"capacity": 100, "seeds": 2, "folder": tmp_path, "controls": False}
     with pytest.raises(KeyboardInterrupt):
         backtest(units(), make, {"a/b": FIFO()}, **settings)
     stopped = backtest(units(), make, {"a/b": FIFO()}, **settings)
     assert made == [0, 1, 0, 0, 1]
-    straight = backtest(units(), learner, {"a/b": FIFO()}, capacity=100, seeds=2)
+    straight = backtest(units(), learner, {"a/b": FIFO()}, capacity=100, seeds=2, controls=False)
     for name in straight.table:
         np.testing.assert_array_equal(stopped.table[name], straight.table[name])
     with pytest.raises(ForeignError, match="capacity = 100, now asked for with 101"):
@@ -106,7 +108,10 @@ def test_results_of_an_earlier_version_are_refused(tmp_path):
 
 def test_wrappers():
     result = backtest(
-        units(5), learner, {"fifo": FIFO()}, wrappers={"same": lambda inner: inner}, seeds=2
+        *(units(5), learner, {"fifo": FIFO()}),
+        wrappers={"same": lambda inner: inner},
+        seeds=2,
+        controls=False,
     )
     assert list(dict.fromkeys(result.table["arm"].tolist())) == [
         *("fifo", "fifo+same", "random", "random+same"),
@@ -147,3 +152,87 @@ def test_intervals_cover():
         found = paired(rng.normal(size=(5, 20)))
         covered += found.low <= 0 <= found.high
     assert 250 <= covered <= 300
+
+
+def test_controls_and_the_frontier_by_hand():
+    result = backtest(units(), learner, {"fifo": FIFO()}, capacity=100, seeds=2)
+    arms = list(dict.fromkeys(result.table["arm"].tolist()))
+    assert arms == ["fifo", "random", "random-triple", "random+T"]
+    assert not any("@" in name for name in result.table["measure"].tolist())
+
+    class Softer(ConstantLearner):
+        def annotate(self, samples):
+            return softened(super().annotate(samples), 1.5)
+
+    by_hand = backtest(
+        *(units(), learner, {"random": Reservoir()}),
+        wrappers={"soft": lambda inner: Softer()},
+        capacity=100,
+        seeds=2,
+        controls=False,
+    )
+    point = next(p for p in result.frontier if p["temperature"] == 1.5)
+    expected = rows(by_hand, "random+soft")
+    for measure in ("mean", "median", "worst1", "balanced_accuracy"):
+        assert point[measure] == pytest.approx(expected[measure]["gain"], abs=1e-6)
+    assert result.frontier[0]["worst1"] == 0
+    assert set(result.above) == {"fifo"}
+    triple = backtest(units(), learner, {"random": Reservoir()}, capacity=300, seeds=2)
+    assert rows(result, "random-triple")["mean"]["value"] == rows(triple, "random")["mean"]["value"]
+
+
+def test_numbers_have_no_temperature():
+    class Numbers(ConstantLearner):
+        kind = "regressor"
+
+        def annotate(self, samples):
+            y = samples["y_bin"].astype(float)
+            return {"yhat": np.full(samples.size, y.mean()), "loss": np.abs(y - y.mean())}
+
+    result = backtest(units(), lambda seed: Numbers(), {"fifo": FIFO()}, capacity=100, seeds=2)
+    assert set(result.table["arm"].tolist()) == {"fifo", "random", "random-triple"}
+    assert (list(result.frontier), dict(result.above)) == ([], {})
+    assert result.recommended in ("random", "fifo")
+
+
+def values(**measures):
+    """Two seeds, six units; each measure is level, with a little noise."""
+    rng = np.random.default_rng(1)
+    return {m: v + 0.001 * rng.standard_normal((2, 6)) for m, v in measures.items()}
+
+
+def with_frontier(mean, worst1):
+    found = values(mean=mean, worst1=worst1)
+    for t in TEMPERATURES:  # each step of temperature costs mean and buys tail
+        found |= {f"mean@{t:g}": found["mean"] - 0.05 * (t - 1)}
+        found |= {f"worst1@{t:g}": found["worst1"] + (t - 1)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arm", "wins"),
+    [
+        (values(mean=-0.9, worst1=-5.0), True),  # a better mean
+        (values(mean=-1.0, worst1=-5.0), False),  # nothing is better
+        (values(mean=-1.05, worst1=-1.0), False),  # the mean pays for the tail
+        (values(mean=-1.015, worst1=-4.0), True),  # more tail than a temperature of the same mean
+        (values(mean=-1.015, worst1=-4.9), False),  # less than that
+    ],
+)
+def test_verdicts(arm, wins):
+    arms = {
+        "random": with_frontier(-1.0, -5.0),
+        "ours": arm,
+        "random+T": values(mean=-1, worst1=-4),
+    }
+    found = verdict(arms, "random", ["random+T"], 2)
+    assert found.recommended == ("ours" if wins else "random+T")
+    assert found.text.startswith("ours is worth it" if wins else "keep a random memory and fit")
+    assert "1 arms compared" in found.text
+
+
+def test_one_seed_is_a_hint():
+    arms = {name: {m: v[:1] for m, v in values(mean=-1).items()} for name in ("random", "other")}
+    found = verdict(arms, "random", [], 1)
+    assert found.recommended == "random"
+    assert found.text.startswith("a hint only")

@@ -21,7 +21,12 @@ from memento.runner.results import read_json
 from memento.study import run_all
 
 pytest.importorskip("psutil")
-ARMS = {"policies": {"fifo": FIFO(), "own/one": parts.OurOwn()}, "capacity": 100, "seeds": 2}
+ARMS = {
+    "policies": {"fifo": FIFO(), "own/one": parts.OurOwn()},
+    "capacity": 100,
+    "seeds": 2,
+    "controls": False,
+}
 
 
 def equal(a, b):
@@ -100,7 +105,7 @@ from pathlib import Path
 import study_parts as parts
 from memento import FIFO, Reservoir, backtest
 backtest(parts.units(), parts.make_slow, {"fifo": FIFO(), "random": Reservoir()},
-         capacity=100, seeds=2, workers=int(sys.argv[2]), folder=sys.argv[1])
+         capacity=100, seeds=2, controls=False, workers=int(sys.argv[2]), folder=sys.argv[1])
 """
 
 
@@ -131,6 +136,7 @@ def test_killed_within_an_arm_it_goes_on_and_finds_the_same(workers, tmp_path):
         *(parts.units(), parts.make_slow, {"fifo": FIFO(), "random": Reservoir()}),
         capacity=100,
         seeds=2,
+        controls=False,
     )
     for steps in (1, 3, 5):
         process = _started(tmp_path, workers, 0.3)
@@ -150,6 +156,7 @@ def test_killed_within_an_arm_it_goes_on_and_finds_the_same(workers, tmp_path):
         *(parts.units(), lambda seed: pytest.fail("made"), {"fifo": FIFO(), "random": Reservoir()}),
         capacity=100,
         seeds=2,
+        controls=False,
         folder=tmp_path,
     )
     equal(found, straight)

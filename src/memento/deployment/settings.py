@@ -18,11 +18,10 @@ from typing import Any
 from memento import arguments
 from memento.arguments import Expected, shown
 from memento.density import SampleSpace
-from memento.distances import Distance, JensenShannon
 from memento.errors import SettingError
 from memento.files import local_path, storage_errors
 from memento.memory import Memory
-from memento.policies import Policy, named_policies, policy_from_settings
+from memento.policies import Policy, usual_distances, usual_policy
 from memento.retrain import OnCoverage, Trigger
 from memento.retrain import trigger as trigger_of
 
@@ -102,37 +101,13 @@ class Variant:
         if isinstance(trigger, OnCoverage) and trigger.space is None:
             policy = self._policy(label, numbers)
             if not isinstance(policy, SampleSpace):
-                space = SampleSpace(_distances(label, numbers), missing="skip")
+                space = SampleSpace(usual_distances(label, numbers=numbers), missing="skip")
                 return dataclasses.replace(trigger, space=space)
         return trigger
 
     def _policy(self, label: str, numbers: bool) -> Policy:
-        kind = self.policy["kind"]
-        if kind not in named_policies:
-            raise SettingError(
-                f"policy is {kind!r}; expected one of {', '.join(sorted(named_policies))}"
-            )
-        fields = {field.name for field in dataclasses.fields(named_policies[kind])}  # type: ignore[arg-type]
-        unknown = sorted(set(self.policy) - fields - {"kind"})
-        if unknown:
-            raise SettingError(
-                f"policy {kind!r} has no setting {unknown[0]!r}; it has "
-                f"{', '.join(sorted(fields)) or 'none'}"
-            )
-        defaults: dict[str, Any] = {"label": label, "features": "x"}
-        if "distances" in fields:
-            defaults["distances"] = [one.settings() for one in _distances(label, numbers)]
-        if kind == "loss-aware-reservoir":
-            defaults["missing"] = "equal"  # there are no losses before the first model
-        usual = {name: value for name, value in defaults.items() if name in fields}
-        return policy_from_settings({**usual, **self.policy})
-
-
-def _distances(label: str, numbers: bool) -> list[Distance]:
-    """How samples are compared if nothing else is said: by label and prediction."""
-    if numbers:
-        return [JensenShannon.of_values("yhat"), JensenShannon.of_values(label)]
-    return [JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels(label)]
+        given = {name: value for name, value in self.policy.items() if name != "kind"}
+        return usual_policy(self.policy["kind"], label, numbers=numbers, settings=given)
 
 
 @dataclass(frozen=True)

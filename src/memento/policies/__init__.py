@@ -21,6 +21,7 @@ from memento.policies.memento import Memento
 from memento.policies.metric import Metric
 from memento.policies.reservoir import Reservoir
 from memento.policies.unbounded import Unbounded
+from memento.policies.usual import recommended_policy, usual_distances, usual_policy
 from memento.policies.window import DailyWindow
 
 __all__ = [
@@ -44,4 +45,7 @@ __all__ = [
     "named_policies",
     "policy_class",
     "policy_from_settings",
+    "recommended_policy",
+    "usual_distances",
+    "usual_policy",
 ]

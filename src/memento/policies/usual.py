@@ -72,7 +72,7 @@ def usual_policy(
         >>> usual_policy("class-balanced-reservoir", "fraud").label
         'fraud'
     """
-    names = {field.name for field in fields(policy_class(kind))}  # type: ignore[arg-type]
+    names = {field.name for field in fields(policy_class(kind, "Take one of these"))}  # type: ignore[arg-type]
     unknown = sorted(set(settings or {}) - names)
     if unknown:
         raise SettingError(

@@ -128,7 +128,7 @@ def _nothing(
     """No way to select is worth it; a control may be."""
     text = f"no way to select samples is better than {baseline} beyond its interval"
     softened = next((name for name in controls if name.endswith("+T") and name in gains), None)
-    if softened is None or not gains[softened][_MEAN].gain >= _COSTS / 2:
+    if softened is None or not gains[softened].get(_MEAN, _NONE).gain >= _COSTS / 2:
         return baseline, f"keep a {baseline} memory: {text}"
     found = gains[softened]
     return softened, (
