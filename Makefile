@@ -42,7 +42,7 @@ unit-uncompiled: $(VENV)/test.stamp unit  ## the core's tests with kernels as pl
 # What other processors and thread counts make of float32 sums: BLAS, numpy, PyTorch, ONNX and the kernels are told to use less
 # than this processor has. The kernels' cache is one of its own, as code compiled for another processor may not run here.
 ELSEWHERE_TESTS ?= cases/puffer/tests/test_deploy.py cases/puffer/tests/test_ttp.py cases/puffer/tests/test_publish.py cases/puffer/tests/test_replay.py \
-                   cases/puffer/tests/test_closed_loop.py cases/datacenter/tests/test_models.py tests/integrations tests/training \
+                   cases/puffer/tests/test_closed_loop.py cases/datacenter/tests/test_learner.py tests/integrations tests/training \
                    tests/kernels tests/policies tests/test_golden.py tests/test_density.py tests/test_distances.py tests/test_coverage.py
 AVX2 = NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma,+bmi,+bmi2,+sse4.2,+popcnt,+f16c,+lzcnt,+movbe,+cx16 \
        NUMBA_CACHE_DIR=$(CURDIR)/.numba-avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell

@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from memento.samples import Samples
-from memento_datacenter.replay import MEMORIES, SCENARIOS, Results
+from memento.study import finished
+from memento_datacenter.comparison import joined
+from memento_datacenter.scenarios import MEMORIES, SCENARIOS
 from memento_datacenter.scores import LOADS, WORKLOADS, composition, summary, targets
 
 SCORES = {
@@ -33,24 +35,25 @@ SCORES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="what --out was")
-    folder = Results(parser.parse_args().results)
-    found = {name: read(folder, name) for name in SCENARIOS}
+    found = read(parser.parse_args().results)
     for name, results in found.items():
-        if results:
-            print(f"\n### {name}\n")
-            print(*table(name, Samples.concat(results)), sep="\n")
+        print(f"\n### {name}\n")
+        print(*table(name, results), sep="\n")
     print("\n### Targets\n\n| target | measured | bound | holds |\n| --- | --- | --- | --- |")
     for results in found.values():
-        for row in judged(targets(Samples.concat(results))) if results else ():
+        for row in judged(targets(results)):
             print(row)
 
 
-def read(folder: Results, scenario: str) -> list[Samples]:
-    """All results of a scenario, in the order of memories and seeds."""
-    paths = (Path(folder.folder) / scenario).glob("*.json")
-    names = [path.stem.rpartition("-") for path in paths]
-    keys = sorted((list(MEMORIES).index(memory), int(seed)) for memory, _, seed in names)
-    return [folder.read(scenario, list(MEMORIES)[memory], seed) for memory, seed in keys]
+def read(folder: Path) -> dict[str, Samples]:
+    """All results by scenario, in the order of memories and seeds."""
+    memories = list(MEMORIES)
+    results = sorted(
+        finished(folder, "datacenter-replay").values(),
+        key=lambda one: (memories.index(one[0]["memory"]), one[0]["seed"]),
+    )
+    found = {s: [place for asked, place in results if asked["scenario"] == s] for s in SCENARIOS}
+    return {scenario: joined(places) for scenario, places in found.items() if places}
 
 
 def table(scenario: str, results: Samples) -> Iterable[str]:
@@ -68,7 +71,7 @@ def table(scenario: str, results: Samples) -> Iterable[str]:
             if name == "select":
                 row[name] = f"{value:.3f}"
             row["seeds"] = str(columns["seeds"][i])
-    heads = {**SCORES[scenario], **{w: w for w in WORKLOADS}, "select": "CPU s an insert"}
+    heads = {**SCORES[scenario], **{w: w for w in WORKLOADS}, "select": "s an insert"}
     heads["seeds"] = "seeds"
     yield f"| memory | {' | '.join(heads.values())} |"
     yield "| --- " * (len(heads) + 1) + "|"

@@ -68,9 +68,9 @@ CASE_COMMANDS = ["memento_puffer/cli/*.py", "memento_datacenter/cli.py"]
 # Distribution -> files that may import it; "lazily" only inside a function.
 HEAVY = {
     "torch": [
-        "integrations/torch.py",
+        *("integrations/torch.py", "integrations/torch_data.py"),
         "memento_puffer/predictor/ttp.py",
-        "memento_datacenter/models.py",
+        "memento_datacenter/learner.py",
     ],
     "pyarrow": [
         *("memento_puffer/data/schema.py", "memento_puffer/data/release.py"),

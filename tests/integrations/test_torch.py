@@ -110,11 +110,11 @@ def test_a_weight_of_zero_means_absent() -> None:
 
 def test_groups_stay_together() -> None:
     samples = overlapping(400)
-    train, rest = quick(group="stream")._split(samples)
+    train, rest = quick(group="stream").split(samples)
     assert not set(samples["stream"][train]) & set(samples["stream"][rest])
     assert sorted([*train, *rest]) == list(range(400))
     assert 60 <= len(rest) <= 100  # a fifth, give or take a group of 20
-    train, rest = quick()._split(samples)
+    train, rest = quick().split(samples)
     assert len(rest) == 80
 
 
@@ -130,7 +130,7 @@ def test_few_samples_are_enough(count: int, group: str | None) -> None:
 def test_a_giant_group_does_not_swallow_everything() -> None:
     samples = Samples(x=np.zeros((101, 1)), y=np.zeros(101, int), stream=[0] * 100 + [1])
     for seed in range(4):
-        train, rest = quick(group="stream", seed=seed)._split(samples)
+        train, rest = quick(group="stream", seed=seed).split(samples)
         assert len(train)
         assert len(rest)
 
@@ -168,7 +168,7 @@ def test_the_best_epoch_is_restored() -> None:
     settings: dict[str, Any] = {"learning_rate": 0.05, "averaging": 0.0, "calibrate": False}
     patient = quick(epochs=60, patience=60, **settings)
     patient.fit(samples)
-    _, rest = patient._split(samples)
+    _, rest = patient.split(samples)
     held_out = float(patient.annotate(samples.take(rest))["loss"].mean())
     for epochs in (1, 5, 60):
         other = quick(epochs=epochs, patience=60, **settings)
@@ -539,3 +539,66 @@ def test_late_labels_of_classes() -> None:
     learner.fit(samples.with_columns(y=y))
     found = learner.annotate(samples.with_columns(y=y))
     np.testing.assert_array_equal(np.isnan(found["logscore"]), np.arange(300) < 100)
+
+
+def test_without_samples_held_out_the_last_epoch_stays() -> None:
+    samples = overlapping(300)
+    settings: dict[str, Any] = {"held_out": 0.0, "calibrate": False, "averaging": 0.0}
+    learner = quick(epochs=3, **settings)
+    learner.fit(samples)
+    train, rest = learner.split(samples)
+    assert (len(train), len(rest)) == (300, 0)
+    columns = learner.annotate(samples)
+    np.testing.assert_allclose(columns["yhat"].sum(axis=1), 1, atol=1e-6)
+    with pytest.raises(SettingError, match="calibrate=False"):
+        quick(held_out=0.0)
+
+
+def test_inputs_in_their_units() -> None:
+    learner = quick(standardise=False)
+    learner.fit(overlapping(300))
+    assert not learner.state()["mean"].any()
+    assert (learner.state()["std"] == 1).all()
+
+
+@pytest.mark.parametrize("settings", [{"classes": 3}, {"classes": None, "loss": "squared"}])
+def test_the_gradient_is_that_of_the_last_layer(settings: dict[str, Any]) -> None:
+    samples = overlapping(400)
+    learner = TorchLearner(
+        epochs=3, embedding=5, calibrate=False, averaging=0.0, clip=float("inf"), **settings
+    )
+    learner.fit(samples)
+    one = samples.rows(7, 8)
+    columns = learner.annotate(one)
+    fitted, network = learner._fitted, learner._network
+    x = torch.from_numpy(((one["x"] - fitted["mean"]) / fitted["std"]).astype(np.float32))
+    if settings["classes"]:
+        target = torch.from_numpy(np.asarray(one["y"], np.int64).copy())
+        loss = torch.nn.functional.cross_entropy(network(x), target)
+    else:
+        center, scale = fitted["shift"]
+        loss = (network(x)[0, 0] - float((one["y"][0] - center) / scale)) ** 2
+    (expected,) = torch.autograd.grad(loss, [network[-1].weight])
+    projection = np.random.default_rng([0, 1]).standard_normal((64, 5)) / np.sqrt(5)
+    np.testing.assert_allclose(
+        columns["gradient"].reshape(-1, 5), expected.numpy() @ projection, rtol=1e-3, atol=1e-4
+    )
+    late = learner.annotate(samples.with_columns(y=np.full(400, np.nan)))
+    assert np.isnan(late["gradient"]).all()
+    assert sorted(learner.annotate(samples.without("y"))) == ["embedding", "yhat"]
+    assert learner.annotate(samples.rows(0, 0))["gradient"].shape[0] == 0
+
+
+def test_an_embedding_needs_a_linear_layer() -> None:
+    class Plain(torch.nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(inputs, outputs))
+
+        def forward(self, x: Any) -> Any:
+            return x @ self.weight
+
+    learner = TorchLearner(3, Plain, embedding=2, epochs=1)
+    learner.fit(overlapping(60))
+    with pytest.raises(ModelError, match="leave embedding out"):
+        learner.annotate(overlapping(5))

@@ -144,9 +144,10 @@ def test_standardised_inputs_are_another_replay(call, runs, tmp_path):
     arguments += ("--memories", "fifo", "--epochs", 1, "--json")
     code, _, err = call(*arguments, "--standardise")
     assert code == 0, err
-    about = json.loads((tmp_path / "incremental" / "fifo-0.json").read_text())["about"]
-    assert about["plan"]["regression"]["standardise"] is True
-    assert about["plan"]["classification"]["standardise"] is True
+    asked = tmp_path / "datacenter-replay" / "incremental-fifo-0" / "experiment.json"
+    plan = json.loads(asked.read_text())["parameters"]["plan"]
+    assert plan["regression"]["standardise"] is True
+    assert plan["classification"]["standardise"] is True
     code, _, err = call(*arguments)
     assert code == 2
     assert "standardise = True, now asked for with False" in err
@@ -223,7 +224,7 @@ def test_sigterm_stops_simulations_and_leaves_nothing(tmp_path):
         (("replay", "congestion", "--memories", "lars"), "memories lars need classes"),
         (("replay", "--seeds", "-1"), "--seeds '-1'; give numbers"),
         (("replay", "--memories", "nonsense"), "memory 'nonsense'"),
-        (("replay", "--stride", "0"), "stride=0"),
+        (("replay", "--stride", "0"), "stride is 0"),
         (("replay", "--as", "someone"), "memento or paper"),
         (("replay", "--capacity", "incremental"), "SCENARIO=SAMPLES"),
         (("replay", "--seeds", "x"), "'x'"),
@@ -231,7 +232,7 @@ def test_sigterm_stops_simulations_and_leaves_nothing(tmp_path):
             ("replay", "incremental", "--from", "absent"),
             "--to absent`",
         ),
-        (("tune", "nonsense"), "task 'nonsense'"),
+        (("tune", "nonsense"), "task is 'nonsense'"),
         (("tune", "--layers", "3to4"), "--layers '3to4'"),
         (("tune", "--setting", "w9"), "setting 'w9'; give some of w1"),
         (("tune", "--from", "absent"), "no such run"),
@@ -247,13 +248,16 @@ def test_bad_input_is_told(call, tmp_path, monkeypatch, words, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_truncated_result_is_told(call, runs, tmp_path):
+def test_a_damaged_result_is_told(call, runs, tmp_path):
     words = ("replay", "incremental", "--from", runs, "--out", tmp_path, "--reduced")
     words = (*words, "--memories", "fifo", "--epochs", 1)
     assert call(*words)[0] == 0
-    file = tmp_path / "incremental" / "fifo-0.json"
-    file.write_bytes(file.read_bytes()[:500])
+    file = next((tmp_path / "datacenter-replay").rglob("iterations.csv"))
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"fifo", b"fofi"))
     code, _, err = call(*words)
     assert code == 2
-    assert "fifo-0.json" in err
-    assert "remove the file" in err
+    assert "incremental-fifo-0: its files differ" in err
+    file.write_bytes(whole[:50])  # what is cut off is not done, and computed again
+    assert call(*words)[0] == 0
+    assert len(next((tmp_path / "datacenter-replay").rglob("iterations.csv")).read_bytes()) > 50

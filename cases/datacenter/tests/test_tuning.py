@@ -18,12 +18,15 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento_datacenter.models import NetworkSettings, WorkloadClassifier
+from memento_datacenter.models import NetworkSettings
 from memento_datacenter.replay import samples_of
 from memento_datacenter.schema import Run, Runs
 from memento_datacenter.tuning import Search, Trial, Tuned
 
 pytest.importorskip("optuna")
+pytest.importorskip("torch")
+
+from memento_datacenter.learner import WindowLearner
 
 SETTINGS = ("w1", "w2", "w3")
 BASE = NetworkSettings(epochs=2, batch_size=32)
@@ -81,7 +84,7 @@ def test_a_trial_is_judged_on_what_it_was_not_trained_on(runs, tmp_path):
     x, y = (np.concatenate([part[name] for part in parts]) for name in ("x", "y"))
     order = np.random.default_rng([0, 7, 0]).permutation(180)
     rest, train = np.sort(order[:36]), np.sort(order[36:])
-    learner = WorkloadClassifier(found.settings, seed=0)
+    learner = WindowLearner("classification", found.settings, seed=0)
     learner.fit({"x": x[train], "y": y[train]})
     losses = learner.annotate({"x": x[rest], "y": y[rest]})["loss"]
     assert found.best.losses == (pytest.approx(float(np.mean(losses, dtype=np.float64))),)
@@ -122,12 +125,12 @@ def test_a_search_that_was_stopped_goes_on_exactly(runs, tmp_path):
 
 def test_what_cannot_be_trained_counts_as_worst(runs, tmp_path, monkeypatch):
     def fit(self, samples, weights=None):
-        if self.settings.units > 5:
+        if self.network.units > 5:
             raise ModelError("weights were not finite")
         original(self, samples, weights)
 
-    original = WorkloadClassifier.fit
-    monkeypatch.setattr(WorkloadClassifier, "fit", fit)
+    original = WindowLearner.fit
+    monkeypatch.setattr(WindowLearner, "fit", fit)
     found = search().run(runs, tmp_path, 6)
     failed = [trial for trial in found.trials if trial.units > 5]
     assert 0 < len(failed) < 6
@@ -140,7 +143,7 @@ def test_what_cannot_be_trained_counts_as_worst(runs, tmp_path, monkeypatch):
 
 def test_other_searches_and_damage_are_refused(runs, tmp_path):
     search().run(runs, tmp_path, 1)
-    with pytest.raises(ForeignError, match="trials with splits = 2, now asked for with 3"):
+    with pytest.raises(ForeignError, match=r"trials with search\.splits = 2, now asked for with 3"):
         search(splits=3).run(runs, tmp_path, 1)
     path = tmp_path / "classification.json"
     text = path.read_text()
@@ -158,11 +161,11 @@ def test_other_searches_and_damage_are_refused(runs, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "nonsense"}, "task 'nonsense'"),
-        ({"splits": 0}, "splits=0"),
+        ({"task": "nonsense"}, "task is 'nonsense'"),
+        ({"splits": 0}, "splits is 0"),
         ({"layers": (4, 3)}, "layers from 4 to 3"),
         ({"learning_rate": (0.0, 1.0)}, "learning_rate from 0"),
-        ({"held_out": 1.0}, "held_out=1.0"),
+        ({"held_out": 1.0}, "held_out is 1.0"),
         ({"settings": ()}, "no settings"),
         ({"settings": ("w1", "w9")}, "setting 'w9'; give some of w1, w2, w3, w1_c100"),
         ({"settings": ("w1", "w1")}, "named twice"),
@@ -174,7 +177,7 @@ def test_settings_out_of_range(changes, message):
 
 
 def test_trials_and_runs_have_to_be_there(runs, tmp_path):
-    with pytest.raises(SettingError, match="trials 0"):
+    with pytest.raises(SettingError, match="trials is 0"):
         search().run(runs, tmp_path, 0)
     with pytest.raises(StorageError, match=r"2 more are missing.* simulate w1 w2 w3 --runs 0 --to"):
         search().run(tmp_path, tmp_path, 1)

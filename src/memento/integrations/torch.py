@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from memento.arguments import Column, Count, Expected, check_fields, number, require, whole
-from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError
+from memento.errors import DomainError, ModelError, SchemaError, SettingError
+from memento.integrations.torch_data import MemoryDataset, import_torch
 from memento.learner import known_labels, labels_of, numbers_of
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
@@ -23,14 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["MemoryDataset", "TorchLearner"]
 
 _ROWS = 4096  # per forward pass: larger ones fall out of the cache and are slower
-_CLIP = 10.0  # standard deviations; one absurd input must not dominate a prediction
 _EVIDENCE = 10.0  # nats over all held-out samples, before a calibration is believed
 _FLOORS = (1e-4, 1e-3, 1e-2, 0.02, 0.04, 0.08, 0.16)
 
 # The largest number below 1.
 _BELOW_1 = math.nextafter(1, 0)
 
-_HELD_OUT = "a share of the samples, in (0, 1)"
+_HELD_OUT = "a share of the samples, in [0, 1)"
 _FUNCTION = Expected("a function", callable)
 # What ``classes`` is for numbers.
 _NOTHING = Expected("None for numbers", lambda value: value is None)
@@ -74,8 +74,15 @@ class TorchLearner:
         learning_rate: Of Adam.
         weight_decay: L2 penalty of Adam.
         averaging: Share of the old in the moving average of weights, in [0, 1); 0 for none.
-        held_out: Share of samples (of groups, if named) for stopping and calibration, in (0, 1).
+        held_out: Share of samples (of groups, if named) for stopping and calibration, in [0, 1). 0:
+            none; then all samples are trained on, and the weights of the last epoch are kept.
         calibrate: Whether to fit temperature and floor; otherwise they are 1 and 0.
+        standardise: Whether inputs, and numbers that are predicted, are centred and scaled by their
+            moments; else they are used in their units.
+        clip: Standard deviations beyond which an input is cut; infinity for none.
+        embedding: Give what the last linear layer sees as a column as well, projected at random to
+            so many numbers (Johnson and Lindenstrauss 1984), and the gradient of the loss: what
+            policies need that compare samples by the network. 0 for none.
         warm_start: Continue from the last weights and input moments instead of anew.
         threads: For fits and predictions; more than one seldom pays for small networks.
         seed: Of the weights, the split and the order of samples.
@@ -109,16 +116,21 @@ class TorchLearner:
     learning_rate: Annotated[float, number(above=0, words="a number above 0")] = 2e-3
     weight_decay: Annotated[float, number(0, words="0 or more")] = 0.0
     averaging: Annotated[float, number(0, _BELOW_1, words="a number in [0, 1)")] = 0.99
-    held_out: Annotated[float, number(most=_BELOW_1, above=0, words=_HELD_OUT)] = 0.2
+    held_out: Annotated[float, number(0, _BELOW_1, words=_HELD_OUT)] = 0.2
     calibrate: bool = True
+    standardise: bool = True
+    clip: Annotated[float, number(above=0, infinite=True, words="a number above 0")] = 10.0
+    embedding: Annotated[int, whole(0)] = 0
     warm_start: bool = False
     threads: Count = 1
     seed: Annotated[int, whole(0)] = 0
 
     def __post_init__(self) -> None:
-        _import_torch("TorchLearner")
+        import_torch("TorchLearner")
         check_fields(self)
         require("classes", self.classes, whole(2) if self.loss == "log" else _NOTHING)
+        if self.held_out == 0 and self.calibrate and self.classes is not None:
+            raise SettingError("calibrate needs samples that are held out; give calibrate=False")
         EarlyStop(self.patience, self.min_delta)  # says what is wrong with them
         self._network: torch.nn.Module | None = None
         self._fitted: dict[str, np.ndarray] = {}
@@ -155,7 +167,7 @@ class TorchLearner:
             DomainError: Inputs that are not finite, labels out of range, negative weights.
             ModelError: The model does not give one logit per class, or the loss is never finite.
         """
-        torch = _import_torch("TorchLearner")
+        torch = import_torch("TorchLearner")
         samples = Samples.borrow(samples)
         weights = _checked_weights(weights, samples.size)
         rows, labels = self._labels(samples)
@@ -165,15 +177,18 @@ class TorchLearner:
             )
         samples, weights = samples.take(rows), weights[rows]
         inputs = self._inputs(samples)
-        train, rest = self._split(samples)
+        train, rest = self.split(samples)
         targets, shift = labels, np.array([0.0, 1.0])
         if self.classes is None:
-            shift = np.array([labels[train].mean(), labels[train].std() or 1.0])
+            if self.standardise:
+                shift = np.array([labels[train].mean(), labels[train].std() or 1.0])
             targets = ((labels - shift[0]) / shift[1]).astype(np.float32)
         if self.warm_start and self._network is not None:
             mean, std = self._fitted["mean"], self._fitted["std"]
-        else:
+        elif self.standardise:
             mean, std = _moments(inputs[train])
+        else:
+            mean, std = np.zeros(inputs.shape[1:]), np.ones(inputs.shape[1:])
         with _threads(self.threads), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # of the fork: weights and dropout come from it
             network = self._build(inputs.shape[1:])
@@ -181,7 +196,7 @@ class TorchLearner:
                 network.load_state_dict(self._network.state_dict())
             parts = [
                 (
-                    torch.from_numpy(_standardised(inputs[part], mean, std)),
+                    torch.from_numpy(self._standardised(inputs[part], mean, std)),
                     torch.from_numpy(targets[part]),
                     torch.from_numpy(weights[part]),
                 )
@@ -209,12 +224,15 @@ class TorchLearner:
                 NaN where a label is missing, and not for numbers.
             loss: (n,), the cross-entropy, which is ``-logscore``; for numbers the absolute error;
                 likewise.
+            embedding: (n, embedding) float32, if one is asked for.
+            gradient: (n, outputs * embedding) float32, of the loss that is trained with by the last
+                layer's weights, in the units of that layer; likewise.
 
         Raises:
             ModelError: Nothing was fitted yet.
             SchemaError, DomainError: As for ``fit``.
         """
-        torch = _import_torch("TorchLearner")
+        torch = import_torch("TorchLearner")
         if self._network is None:
             raise ModelError("the learner predicts nothing before its first fit; call fit first")
         samples = Samples.borrow(samples)
@@ -229,15 +247,20 @@ class TorchLearner:
             return self._annotate_numbers(inputs, rows, labels)
         logs = np.empty((len(inputs), self.classes), dtype=np.float32)
         marginal = torch.from_numpy(self._fitted["marginal"]).float()
+        columns: dict[str, np.ndarray] = {}
         with _threads(self.threads):
-            for start, logits in _forward(self._network, self._standard_pieces(inputs)):
+            for start, logits, hidden in self._forward(inputs):
                 mixed = _mixture(logits, self.temperature, self.floor, marginal)
-                logs[start : start + len(mixed)] = mixed.numpy()
-        columns = {"yhat": np.exp(logs)}
+                logs[start : start + len(mixed)] = mixed
+                self._embed(columns, start, len(inputs), hidden)
+        columns["yhat"] = np.exp(logs)
         if rows is not None:
             columns["logscore"] = np.full(len(logs), np.nan, np.float32)
             columns["logscore"][rows] = logs[rows, labels]
             columns["loss"] = -columns["logscore"]
+            slope = columns["yhat"].copy()
+            slope[rows, labels] -= 1
+            self._gradient(columns, rows, slope)
         return columns
 
     def _annotate_numbers(
@@ -246,14 +269,59 @@ class TorchLearner:
         """One number a sample, and the absolute error of it."""
         center, scale = self._fitted["shift"]
         yhat = np.empty(len(inputs))
+        columns: dict[str, np.ndarray] = {"yhat": yhat}
         with _threads(self.threads):
-            for start, found in _forward(self._network, self._standard_pieces(inputs)):
+            for start, found, hidden in self._forward(inputs):
                 yhat[start : start + len(found)] = found[:, 0].double().numpy() * scale + center
-        columns = {"yhat": yhat}
+                self._embed(columns, start, len(inputs), hidden)
         if rows is not None and labels is not None:
-            columns["loss"] = np.full(len(yhat), np.nan)
-            columns["loss"][rows] = np.abs(yhat[rows] - labels)
+            error = np.full(len(yhat), np.nan)
+            error[rows] = yhat[rows] - labels
+            columns["loss"] = np.abs(error)
+            slope = 2 * error / scale if self.loss == "squared" else np.sign(error)
+            self._gradient(columns, rows, slope.astype(np.float32)[:, None])
         return columns
+
+    def _forward(self, inputs: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
+        """First row and outputs of each piece, and what its last linear layer saw if wanted."""
+        torch = import_torch("TorchLearner")
+        network, seen = self._network, [None]
+        assert network is not None
+        linear = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
+        hook = contextlib.nullcontext()
+        if self.embedding:
+            if not linear:
+                raise ModelError(
+                    "an embedding is what the last torch.nn.Linear sees, and the model has none; "
+                    "leave embedding out"
+                )
+            hook = linear[-1].register_forward_pre_hook(
+                lambda layer, given: seen.__setitem__(0, given[0])
+            )
+        with hook:
+            for start, outputs in _forward(network, self._standard_pieces(inputs)):
+                yield start, outputs, seen[0]
+
+    def _embed(self, columns: dict[str, np.ndarray], start: int, size: int, hidden: Any) -> None:
+        """Add the embedding of one piece to its column."""
+        if hidden is None:
+            return
+        # Random with this seed; distances are kept on average.
+        rng = np.random.default_rng([self.seed, 1])
+        shape = (hidden.shape[1], self.embedding)
+        projection = (rng.standard_normal(shape) / math.sqrt(self.embedding)).astype(np.float32)
+        into = columns.setdefault("embedding", np.empty((size, self.embedding), np.float32))
+        into[start : start + len(hidden)] = hidden.numpy() @ projection
+
+    def _gradient(
+        self, columns: dict[str, np.ndarray], rows: np.ndarray, slope: np.ndarray
+    ) -> None:
+        """Add the gradient by the last layer's weights, NaN in rows that have no label."""
+        if self.embedding:
+            outer = slope[:, :, None] * columns["embedding"][:, None, :]
+            gradient = np.full((len(slope), outer.shape[1] * outer.shape[2]), np.nan, np.float32)
+            gradient[rows] = outer.reshape(gradient.shape)[rows]
+            columns["gradient"] = gradient
 
     def _labels(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         """Rows that have a label, and these labels."""
@@ -264,7 +332,7 @@ class TorchLearner:
 
     def _losses(self, outputs: Any, labels: Any) -> Any:
         """``(n,)`` loss of each row."""
-        functional = _import_torch("TorchLearner").nn.functional
+        functional = import_torch("TorchLearner").nn.functional
         if self.classes is not None:
             return functional.cross_entropy(outputs, labels, reduction="none")
         loss = functional.mse_loss if self.loss == "squared" else functional.l1_loss
@@ -294,7 +362,7 @@ class TorchLearner:
         Raises:
             ModelError: The state belongs to another network; the message names what differs.
         """
-        torch = _import_torch("TorchLearner")
+        torch = import_torch("TorchLearner")
         if not state:
             self._network, self._fitted = None, {}
             return
@@ -347,15 +415,18 @@ class TorchLearner:
             )
         return inputs[:, None] if inputs.ndim == 1 else inputs
 
-    def _split(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to train on and rows to hold out, both ascending and neither empty.
+    def split(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows to hold out, both ascending; a learner may override it.
 
-        With a single sample or group there is nothing to hold out apart: all rows serve both.
+        With a single sample or group there is nothing to hold out apart: all rows serve both. None
+        are held out if that share is 0.
         """
         if not samples.size:
             raise SchemaError("no samples to fit; give at least one row")
         if self.group is not None and self.group not in samples:
             raise SchemaError(f"no column {self.group!r} (the group) among {sorted(samples)}")
+        if self.held_out == 0:
+            return np.arange(samples.size), np.arange(0)
         rng = np.random.default_rng(self.seed)
         groups = np.arange(samples.size)
         if self.group is not None:
@@ -372,9 +443,17 @@ class TorchLearner:
         out[order[: min(count, len(sizes) - 1)]] = True
         return np.flatnonzero(~out[groups]), np.flatnonzero(out[groups])
 
+    def batches(self, samples: int) -> int:
+        """Steps of an epoch over so many samples, which it divides evenly; may be overridden."""
+        return -(-samples // min(self.batch_size, max(16, samples // 20)))
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of one of so many steps, from 0; may be overridden."""
+        return self.learning_rate
+
     def _build(self, shape: tuple[int, ...]) -> torch.nn.Module:
         """A new network, tried on one row of zeros."""
-        torch = _import_torch("TorchLearner")
+        torch = import_torch("TorchLearner")
         network = (self.model or _perceptron)(math.prod(shape), self._outputs)
         network.eval()
         try:
@@ -396,7 +475,7 @@ class TorchLearner:
         Returns:
             The held-out logits of the best epoch.
         """
-        torch = _import_torch("TorchLearner")
+        torch = import_torch("TorchLearner")
         shuffle = torch.Generator().manual_seed(self.seed)
         optimiser = torch.optim.Adam(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
@@ -406,22 +485,27 @@ class TorchLearner:
         best: dict[str, Any] = {}
         best_logits = torch.empty(0)
         count = len(train[0])
-        batch = min(self.batch_size, max(16, count // 20))
+        batches = self.batches(count)
         # Batches of about one size: Adam gives a tiny last one the same say as any other.
-        edges = np.linspace(0, count, -(-count // batch) + 1).astype(int).tolist()
-        for _ in range(self.epochs):
+        edges = np.linspace(0, count, batches + 1).astype(int).tolist()
+        for epoch in range(self.epochs):
             network.train()
             order = torch.randperm(count, generator=shuffle)
             x, y, w = (part[order] for part in train)
-            for start, end in pairwise(edges):
+            for batch, (start, end) in enumerate(pairwise(edges)):
                 total = w[start:end].sum()
                 if not total > 0:
                     continue
+                rate = self.rate(epoch * batches + batch, batches * self.epochs)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
                 losses = self._losses(network(x[start:end]), y[start:end])
                 optimiser.zero_grad()
                 ((losses * w[start:end]).sum() / total).backward()
                 optimiser.step()
                 averaged.update_parameters(network)
+            if not len(rest[0]):
+                continue
             pieces = _forward(averaged.module, rest[0].split(_ROWS))
             logits = torch.cat([part for _, part in pieces])
             losses = self._losses(logits.double(), rest[1])
@@ -431,10 +515,12 @@ class TorchLearner:
                 best_logits = logits
             if stop.due:
                 break
-        if not best:
+        if not len(rest[0]):
+            best = averaged.module.state_dict()
+        if not best or not all(value.isfinite().all() for value in best.values()):
             raise ModelError(
-                f"the loss was not finite in any of {stop.epochs} epochs; lower learning_rate, or "
-                "look for extreme inputs or weights"
+                f"the loss or weights were not finite in any of {self.epochs} epochs; lower "
+                "learning_rate, or look for extreme inputs or weights"
             )
         network.load_state_dict(best)
         network.eval()
@@ -447,150 +533,22 @@ class TorchLearner:
             average.lerp_(fresh.to(average.dtype), 1 - old)
 
     def _standard_pieces(self, inputs: np.ndarray) -> Iterator[torch.Tensor]:
-        torch = _import_torch("TorchLearner")
-        for start in range(0, len(inputs), _ROWS):
+        torch = import_torch("TorchLearner")
+        for start in range(0, max(1, len(inputs)), _ROWS):  # no rows have columns, too
             piece = inputs[start : start + _ROWS]
-            yield torch.from_numpy(_standardised(piece, self._fitted["mean"], self._fitted["std"]))
+            moments = self._fitted["mean"], self._fitted["std"]
+            yield torch.from_numpy(self._standardised(piece, *moments))
+
+    def _standardised(self, inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        standard = (inputs.astype(np.float32) - mean.astype(np.float32)) / std.astype(np.float32)
+        most = self.clip if self.standardise else math.inf
+        return standard if most == math.inf else np.clip(standard, -most, most)
 
 
-try:
-    from torch.utils.data import Dataset as _Dataset
-    from torch.utils.data._utils.collate import default_collate_fn_map as _collators
-except ImportError:  # said when a dataset is made
-    _Dataset, _collators = object, {}  # type: ignore[assignment, misc]
-
-
-class MemoryDataset(_Dataset):  # type: ignore[type-arg]
-    """A map-style dataset over a memory's content (or any samples), for ``DataLoader``.
-
-    Holds the content as it is now; later inserts do not reach it. Columns that tensors cannot hold,
-    such as texts and dates, are passed on as numpy has them. A ``DataLoader`` gets whole batches at
-    once, about as fast as tensors are indexed.
-
-    Args:
-        data: A memory, samples, or anything samples are made from.
-        columns: Which columns make an item, a tuple in this order. If left out, an item is a dict
-            of all columns; but where there are both ``x`` and ``y_bin``, it is still the tuple of
-            these two.
-
-    Raises:
-        MissingExtraError: PyTorch is not installed.
-        SchemaError: A column is missing, or there are no samples at all.
-
-    Example:
-        >>> dataset = MemoryDataset({"x": [[0.5], [1.5]], "y": [0, 1], "name": ["a", "b"]})
-        >>> len(dataset), dataset[1]["x"], dataset[:]["y"]
-        (2, tensor([1.5000], dtype=torch.float64), tensor([0, 1]))
-        >>> MemoryDataset({"x": [[0.5], [1.5]], "y": [0, 1]}, ("x", "y"))[0]
-        (tensor([0.5000], dtype=torch.float64), tensor(0))
-    """
-
-    def __init__(self, data: Any, columns: Sequence[str] | None = None) -> None:
-        _import_torch("MemoryDataset")
-        samples = Samples.borrow(getattr(data, "samples", data))
-        if not samples:
-            raise SchemaError("there are no samples, and so no columns; insert some first")
-        if columns is None and "x" in samples and "y_bin" in samples:
-            columns = ("x", "y_bin")
-        absent = [name for name in columns or () if name not in samples]
-        if absent:
-            raise SchemaError(f"no columns {absent} among {sorted(samples)}")
-        self._names = list(samples if columns is None else columns)
-        self._named = columns is None
-        self._columns = [_tensor_of(samples[name]) for name in self._names]
-        self._size = samples.size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, rows: Any) -> Any:
-        """A row by its number; several rows, as whole columns, by a slice or a list."""
-        if isinstance(rows, (int, np.integer)) and not -self._size <= rows < self._size:
-            raise IndexError(f"row {rows} of {self._size}")
-        parts = [column[rows] for column in self._columns]
-        return dict(zip(self._names, parts, strict=True)) if self._named else tuple(parts)
-
-    def __getitems__(self, rows: Sequence[int]) -> _Batch:
-        """Several items at once; ``DataLoader`` asks for a batch this way."""
-        return _Batch(self, rows)
-
-    @staticmethod
-    def collate(batch: Sequence[Any]) -> Any:
-        """Items as one batch, for ``DataLoader(..., collate_fn=MemoryDataset.collate)``.
-
-        Needed only where items come one by one and have columns that tensors cannot hold: of
-        ``dataset + dataset``, say. Tensors are stacked, other columns become arrays.
-        """
-        if isinstance(batch, _Batch):
-            return batch.whole()
-        if isinstance(batch[0], dict):
-            return {name: _stacked([item[name] for item in batch]) for name in batch[0]}
-        return [_stacked(parts) for parts in zip(*batch, strict=True)]
-
-
-class _TupleItem(tuple[Any, ...]):
-    """An item of a batch, by which torch finds who puts the batch together."""
-
-
-class _DictItem(dict[str, Any]):
-    """The same, of all columns by name."""
-
-
-class _Batch(Sequence[Any]):
-    """Some rows of a dataset: a list of items for those who want one, and else whole columns."""
-
-    def __init__(self, dataset: MemoryDataset, rows: Sequence[int]) -> None:
-        self._dataset, self._rows = dataset, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return _Batch(self._dataset, self._rows[i])
-        item = self._dataset[self._rows[i]]
-        return _DictItem(item) if isinstance(item, dict) else _TupleItem(item)
-
-    def whole(self) -> Any:
-        """All columns; in a list if items are tuples, as torch's own batches are."""
-        parts = self._dataset[np.asarray(self._rows, np.int64)]
-        return parts if isinstance(parts, dict) else list(parts)
-
-
-def _collated(batch: Sequence[Any], *, collate_fn_map: Any = None) -> Any:
-    return MemoryDataset.collate(batch)
-
-
-_collators.update({_TupleItem: _collated, _DictItem: _collated})
-
-
-def _tensor_of(column: np.ndarray) -> Any:
-    """A copy, as torch has no read-only tensors; an array of numpy where torch lacks the type."""
-    torch = _import_torch("MemoryDataset")
-    column = column.astype(column.dtype.newbyteorder("="))
-    try:
-        return torch.from_numpy(column)
-    except TypeError:
-        return column
-
-
-def _stacked(values: Sequence[Any]) -> Any:
-    torch = _import_torch("MemoryDataset")
-    return torch.stack(list(values)) if isinstance(values[0], torch.Tensor) else np.stack(values)
-
-
-def _import_torch(purpose: str) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "torch", purpose) from error
-    return torch
-
-
-@contextmanager
+@contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
     """So many threads inside the block, as before after it."""
-    torch = _import_torch("TorchLearner")
+    torch = import_torch("TorchLearner")
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -639,14 +597,9 @@ def _moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std > 1e-12 * (1 + np.abs(mean)), std, 1.0)
 
 
-def _standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    standard = (inputs.astype(np.float32) - mean.astype(np.float32)) / std.astype(np.float32)
-    return np.clip(standard, -_CLIP, _CLIP)
-
-
 def _forward(network: Any, pieces: Any) -> Iterator[tuple[int, Any]]:
     """First row and logits of each piece."""
-    torch = _import_torch("TorchLearner")
+    torch = import_torch("TorchLearner")
     network.eval()
     start = 0
     with torch.inference_mode():
@@ -655,13 +608,16 @@ def _forward(network: Any, pieces: Any) -> Iterator[tuple[int, Any]]:
             start += len(piece)
 
 
-def _mixture(logits: Any, temperature: float, floor: float, marginal: Any) -> Any:
+def _mixture(logits: Any, temperature: float, floor: float, marginal: Any) -> np.ndarray:
     """ln((1 - floor) softmax(logits / temperature) + floor marginal), without under-flow."""
-    torch = _import_torch("TorchLearner")
-    logs = torch.log_softmax(logits / temperature, dim=1)
+    torch = import_torch("TorchLearner")
     if floor == 0:
-        return logs
-    return torch.logaddexp(logs + math.log1p(-floor), (floor * marginal).log().to(logs.dtype))
+        logs: np.ndarray = (logits / temperature).numpy()
+        logs = logs - logs.max(axis=1, keepdims=True)
+        return logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    logs = torch.log_softmax(logits / temperature, dim=1)
+    mixed = torch.logaddexp(logs + math.log1p(-floor), (floor * marginal).log().to(logs.dtype))
+    return np.asarray(mixed)
 
 
 def _calibrated(
@@ -674,7 +630,7 @@ def _calibrated(
     temperature moves the first percentile of the log score by five hundredths of a nat, and is
     what chance alone would add to or take from a network that is well calibrated already.
     """
-    torch = _import_torch("TorchLearner")
+    torch = import_torch("TorchLearner")
     logits, prior = logits.double(), torch.from_numpy(marginal)
     of_label = prior[labels]
 

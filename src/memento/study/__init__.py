@@ -8,6 +8,16 @@ each once.
 from memento.study.engine import Backtest, backtest
 from memento.study.intervals import Gain, paired
 from memento.study.judges import measures
-from memento.study.runs import difference, run_all
+from memento.study.runs import difference, finished, read_results, run_all
 
-__all__ = ["Backtest", "Gain", "backtest", "difference", "measures", "paired", "run_all"]
+__all__ = [
+    "Backtest",
+    "Gain",
+    "backtest",
+    "difference",
+    "finished",
+    "measures",
+    "paired",
+    "read_results",
+    "run_all",
+]

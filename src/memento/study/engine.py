@@ -28,7 +28,7 @@ from memento.retrain import trigger as make_trigger
 from memento.samples import Samples
 from memento.study.intervals import Gain, paired
 from memento.study.judges import measures
-from memento.study.runs import Progress, run_all
+from memento.study.runs import Progress, read_results, run_all
 from memento.study.sending import Units, receive, send
 from memento.study.verdict import TEMPERATURES, frontier, measure_at, verdict
 from memento.training.calibrated import Calibrated, softened
@@ -221,7 +221,6 @@ def _through_runner(
     progress: Progress | None,
 ) -> list[dict[str, np.ndarray]]:
     """The tables of steps of all runs, in order; what is in the folder is not computed again."""
-    from memento.runner.results import read_table
     from memento.runner.spec import Experiment
 
     if any(place.glob("*/seed-*.json")):
@@ -265,7 +264,7 @@ def _through_runner(
         outputs = run_all(experiments, place, workers=workers, places=("given",), progress=progress)
     finally:
         del _GIVEN[key]
-    return [read_table(outputs[e.key] / _TABLE, text=("name",)) for e in experiments]
+    return [read_results(outputs[e.key], _TABLE, text=("name",)) for e in experiments]
 
 
 def course(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memento import arguments, errors
 from memento.errors import DamagedError, ForeignError, MementoError
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from memento.runner.schedule import Event
     from memento.runner.spec import Experiment
 
-__all__ = ["Progress", "difference", "run_all"]
+__all__ = ["Progress", "difference", "finished", "read_results", "run_all"]
 
 #: Called with how much is done, of how much, and what was last.
 Progress = Callable[[int, int, str], object]
@@ -189,3 +191,34 @@ def _failure(job: Job, error: str) -> MementoError:
         made: MementoError = found(f"{text}; {where}")
         return made
     return MementoError(f"{error}; {where}")
+
+
+def read_results(folder: Path, name: str, text: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """A table that a run wrote.
+
+    Args:
+        folder: One of those that `run_all` returned.
+        name: Of the table.
+        text: Columns that are strings whatever they look like.
+    """
+    from memento.runner.results import read_table
+
+    return read_table(folder / name, text)
+
+
+def finished(root: Path, group: str) -> dict[str, tuple[dict[str, Any], Path]]:
+    """Parameters and folders of the results that there are of a group, by name of experiment.
+
+    Args:
+        root: Folder of all results.
+        group: Of the experiments.
+    """
+    from memento.runner import results
+
+    found = {}
+    for path in sorted((root / group).glob("*/result.json")):
+        place = results.Place(root, group, path.parent.name)
+        asked, result = results.read_json(place.experiment), results.read_json(path)
+        if asked is not None and result is not None:
+            found[place.name] = asked["parameters"], place.output(int(result["attempt"]))
+    return found

@@ -20,7 +20,7 @@ from memento.files import storage_errors
 
 if TYPE_CHECKING:
     from memento.samples import Samples
-    from memento_datacenter.replay import Plan
+    from memento_datacenter.scenarios import Plan
     from memento_datacenter.tuning import Search, Trial, Tuned
     from memento_datacenter.workloads import Workload
 
@@ -207,14 +207,15 @@ def replay_(
     as_json: AsJson = False,
 ) -> None:
     """Compare memories on traffic that shifts; what was replayed before is not replayed again."""
-    from memento_datacenter import replay as case
     from memento_datacenter import scores
+    from memento_datacenter.comparison import compare
+    from memento_datacenter.scenarios import MEMORIES, SCENARIOS
     from memento_datacenter.simulate import run_numbers
 
     plan = _plan(reduced, stride, capacity or (), network, epochs, standardise)
     chosen = None if memories is None else [m.strip() for m in memories.split(",") if m.strip()]
     if chosen == []:
-        raise SettingError(f"--memories {memories!r}; give some of {','.join(case.MEMORIES)}")
+        raise SettingError(f"--memories {memories!r}; give some of {','.join(MEMORIES)}")
     numbers = run_numbers(seeds, "--seeds")
     with _stoppable(), ui.Progress(width=32) as bar:
         task = bar.add_task("replay", total=None)
@@ -222,10 +223,10 @@ def replay_(
         def progress(done: int, total: int, last: str) -> None:
             bar.update(task, completed=done, total=total, description=last or "replay")
 
-        table = case.compare(
+        table = compare(
             source,
             out,
-            scenario or case.SCENARIOS,
+            scenario or SCENARIOS,
             chosen,
             numbers,
             plan,
@@ -264,7 +265,7 @@ def _plan(
     standardise: bool,
 ) -> Plan:
     from memento_datacenter import models
-    from memento_datacenter.replay import REDUCED, Plan
+    from memento_datacenter.scenarios import REDUCED, Plan
 
     plan = replace(REDUCED if reduced else Plan(), stride=stride)
     if network not in ("memento", "paper"):
@@ -371,8 +372,9 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Search layers, units and learning rate with Optuna, on run 0; stopped searches go on."""
+    from memento_datacenter.scenarios import TASKS
     from memento_datacenter.simulate import SETTINGS
-    from memento_datacenter.tuning import TASKS, Search
+    from memento_datacenter.tuning import Search
 
     found: dict[str, Any] = {}
     searches = []

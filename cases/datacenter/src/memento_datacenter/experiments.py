@@ -11,23 +11,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from memento.runner.spec import Experiment, Resources, Run
-from memento_datacenter.replay import (
-    PEERS,
-    SCENARIOS,
-    Plan,
-    memories_of,
-    replay,
-)
-from memento_datacenter.replay import scenario as scenario_of
-from memento_datacenter.tuning import TASKS, Search
+from memento_datacenter.replay import replay
+from memento_datacenter.scenarios import MEMORIES, SCENARIOS, TASKS, Plan, memories_of
+from memento_datacenter.scenarios import scenario as scenario_of
+from memento_datacenter.tuning import Search
 
-__all__ = ["PACKAGES", "experiments", "replaying", "tuning"]
+__all__ = ["PACKAGES", "TABLE", "declared", "experiments", "replaying", "tuning"]
 
 # What groups need beyond the library, by the beginnings of their names.
 PACKAGES = {
     "datacenter-tuning": ("torch", "optuna"),
     "datacenter-": ("torch", "matplotlib"),
 }
+#: The table of a replay.
+TABLE = "iterations.csv"
 
 SEEDS = range(5)
 
@@ -35,26 +32,9 @@ SEEDS = range(5)
 def experiments() -> Iterator[Experiment]:
     """All of them."""
     for name in SCENARIOS:
-        task = scenario_of(name).task
         for seed in SEEDS:
-            for memory in memories_of(task):
-                yield Experiment(
-                    "datacenter-replay",
-                    f"{name}-{memory}-{seed}",
-                    ":replaying",
-                    {
-                        "scenario": name,
-                        "memory": memory,
-                        "seed": seed,
-                        "runs": "simulated",
-                        "plan": {},
-                    },
-                    resources=Resources(
-                        memory_GB=4.0, hours=2.0 if name == "congestion" or memory in PEERS else 0.5
-                    ),
-                    files=("{runs}",),
-                    description=f"{name} with the memory {memory}, seed {seed}",
-                )
+            for memory in memories_of(scenario_of(name).task):
+                yield declared(name, memory, seed, "simulated", {})
     for task in TASKS:
         yield Experiment(
             "datacenter-tuning",
@@ -67,10 +47,43 @@ def experiments() -> Iterator[Experiment]:
         )
 
 
+def declared(
+    scenario: str, memory: str, seed: int, runs: str, plan: Mapping[str, Any], **made: Any
+) -> Experiment:
+    """A replay as an experiment; see `replaying` for what it is given."""
+    long = scenario == "congestion" or not MEMORIES[memory].published
+    return Experiment(
+        "datacenter-replay",
+        f"{scenario}-{memory}-{seed}",
+        "memento_datacenter.experiments:replaying",
+        {"scenario": scenario, "memory": memory, "seed": seed, "runs": runs, "plan": plan, **made},
+        resources=Resources(memory_GB=4.0, hours=2.0 if long else 0.5),
+        files=("{runs}",),
+        description=f"{scenario} with the memory {memory}, seed {seed}",
+    )
+
+
 def replaying(
-    run: Run, *, scenario: str, memory: str, seed: int, runs: str, plan: Mapping[str, Any]
+    run: Run,
+    *,
+    scenario: str,
+    memory: str,
+    seed: int,
+    runs: str,
+    plan: Mapping[str, Any],
+    made: Mapping[str, Any] | None = None,
 ) -> None:
-    """One replay; writes ``iterations.csv`` with the rows of ``replay.replay``."""
+    """One replay; writes ``iterations.csv`` with the rows of ``replay.replay``.
+
+    Args:
+        run: Where to.
+        scenario: One of ``scenarios.SCENARIOS``.
+        memory: One of ``scenarios.MEMORIES``.
+        seed: Of the replay.
+        runs: Folder of simulated runs.
+        plan: What differs from the default ``scenarios.Plan``.
+        made: How the runs were made; results of other runs are others.
+    """
     chosen = Plan.from_document(plan)
     total = len(scenario_of(scenario, chosen.phase))
     table = replay(
@@ -82,7 +95,7 @@ def replaying(
         checkpoint=run.checkpoint / "loop",
         on_step=lambda step: run.report(step.unit + 1, total, step.name),
     )
-    run.write("iterations.csv", dict(table))
+    run.write(TABLE, dict(table))
 
 
 def tuning(run: Run, *, task: Any, trials: int, runs: str) -> None:

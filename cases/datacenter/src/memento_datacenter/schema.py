@@ -282,32 +282,6 @@ class Runs:
         return {setting: sorted(numbers) for setting, numbers in found.items()}
 
 
-def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first entry that two descriptions do not share.
-
-    Args:
-        found: What is there.
-        wanted: What is asked for; entries that it lacks are not compared. Tables in it are compared
-            whole; what one of them lacks is None.
-
-    Returns:
-        Its name, the value found (None if there is none) and the one wanted; None if all agree.
-
-    Example:
-        >>> difference({"network": {"end": 6.0, "queue": 9}}, {"network": {"end": 6.0, "queue": 5}})
-        ('queue', 9, 5)
-    """
-    for name, value in wanted.items():
-        there = found.get(name)
-        if isinstance(there, Mapping) and isinstance(value, Mapping):
-            within = difference(there, {**dict.fromkeys(there), **value})
-            if within is not None:
-                return within
-        elif there != value:
-            return name, there, value
-    return None
-
-
 def _check_identity(path: Path, about: Mapping[str, Any], setting: str, number: int) -> None:
     found = about.get("setting"), about.get("run")
     if found != (setting, number):

@@ -37,7 +37,8 @@ import numpy as np
 
 from memento.errors import ForeignError, MementoError, SettingError, StorageError
 from memento.files import digest, storage_errors
-from memento_datacenter.schema import COLUMNS, Run, Runs, difference
+from memento.study import difference
+from memento_datacenter.schema import COLUMNS, Run, Runs
 from memento_datacenter.workloads import Workload, published
 
 __all__ = [

@@ -18,10 +18,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from memento.arguments import Count, check_fields, number, require, whole
 from memento.errors import (
     DamagedError,
     ForeignError,
@@ -31,21 +32,16 @@ from memento.errors import (
 )
 from memento.files import atomic_write, digest, storage_errors
 from memento.samples import Samples
+from memento.study import difference
 from memento_datacenter.features import WINDOW
-from memento_datacenter.models import (
-    CLASSIFICATION,
-    REGRESSION,
-    DelayRegressor,
-    NetworkSettings,
-    WorkloadClassifier,
-)
-from memento_datacenter.replay import Task, samples_of
-from memento_datacenter.schema import Runs, difference
+from memento_datacenter.models import NetworkSettings
+from memento_datacenter.replay import samples_of
+from memento_datacenter.scenarios import TASKS, Task
+from memento_datacenter.schema import Runs
 from memento_datacenter.simulate import SETTINGS
 
-__all__ = ["TASKS", "Search", "Trial", "Tuned"]
+__all__ = ["Search", "Trial", "Tuned"]
 
-TASKS: Mapping[Task, NetworkSettings] = {"classification": CLASSIFICATION, "regression": REGRESSION}
 _RUN = 0
 _FORMAT = 1
 _SPLITS = 7  # of streams of random numbers, so that splits and samples do not share one
@@ -128,26 +124,19 @@ class Search:
     layers: tuple[int, int] = (3, 10)
     units: tuple[int, int] = (128, 512)
     learning_rate: tuple[float, float] = (1e-7, 1.0)
-    splits: int = 5
-    held_out: float = 0.2
-    samples: int = 2000
+    splits: Count = 5
+    held_out: Annotated[float, number(1e-9, 1 - 1e-9, words="a share between 0 and 1")] = 0.2
+    samples: Annotated[int, whole(10)] = 2000
     settings: tuple[str, ...] = SETTINGS
-    window: int = WINDOW
-    seed: int = 0
+    window: Annotated[int, whole(2)] = WINDOW
+    seed: Annotated[int, whole(0)] = 0
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise SettingError(f"task {self.task!r}; give one of {', '.join(TASKS)}")
-        for name, least in (("splits", 1), ("samples", 10), ("window", 2), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise SettingError(f"{name}={value!r}; give a whole number of at least {least}")
+        check_fields(self)
         for name, above in (("layers", 1), ("units", 1), ("learning_rate", 1e-300)):
             low, high = getattr(self, name)
             if not above <= low <= high < math.inf:
                 raise SettingError(f"{name} from {low} to {high}; give a range above 0")
-        if not 0 < self.held_out < 1:
-            raise SettingError(f"held_out={self.held_out}; give a share between 0 and 1")
         if not self.settings:
             raise SettingError("no settings; give at least one")
         for setting in self.settings:
@@ -181,8 +170,7 @@ class Search:
             StorageError: A run is missing, or the folder cannot be written to.
         """
         optuna = _optuna()
-        if isinstance(trials, bool) or not isinstance(trials, int | np.integer) or trials < 1:
-            raise SettingError(f"trials {trials!r}; give how many, at least 1")
+        require("trials", trials, whole())
         path = Path(folder) / f"{self.task}.json"
         samples, about = self._samples(Runs(runs))
         done = self._read(path, about)[:trials]
@@ -236,7 +224,9 @@ class Search:
         return Samples.concat(even), about
 
     def _judged(self, number: int, chosen: Mapping[str, Any], samples: Samples) -> Trial:
-        """Train on each split."""
+        """Train on each split; the loss is the cross-entropy, or the squared error [s^2]."""
+        from memento_datacenter.learner import WindowLearner  # loads PyTorch
+
         trial = Trial(
             number, int(chosen["layers"]), int(chosen["units"]), float(chosen["learning_rate"]), ()
         )
@@ -246,22 +236,18 @@ class Search:
             rng = np.random.default_rng([self.seed, _SPLITS, split])
             order = rng.permutation(samples.size)
             count = min(max(1, round(self.held_out * samples.size)), samples.size - 2)
-            learner = self._learner(self._network(trial), self.seed + split)
+            learner = WindowLearner(self.task, self._network(trial), seed=self.seed + split)
             try:
                 learner.fit(samples.take(np.sort(order[count:])))
                 loss = learner.annotate(samples.take(np.sort(order[:count])))["loss"]
             except ModelError:  # a learning rate so large that weights are no numbers any more
                 return trial
+            loss = loss**2 if self.task == "regression" else loss
             mean = float(np.mean(loss, dtype=np.float64))
             if not math.isfinite(mean):
                 return trial
             losses.append(mean)
         return dataclasses.replace(trial, losses=tuple(losses))
-
-    def _learner(self, settings: NetworkSettings, seed: int) -> WorkloadClassifier | DelayRegressor:
-        made: type[WorkloadClassifier] | type[DelayRegressor]
-        made = WorkloadClassifier if self.task == "classification" else DelayRegressor
-        return made(settings, seed=seed)
 
     def _network(self, trial: Trial) -> NetworkSettings:
         return dataclasses.replace(

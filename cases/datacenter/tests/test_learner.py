@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import builtins
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
 
-from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
+from memento.errors import ModelError, SchemaError, SettingError
 from memento.learner import Checkpointable, Learner, digest_of_state
 from memento.samples import Samples
 
 torch = pytest.importorskip("torch")
 
+from memento_datacenter.learner import WindowLearner  # noqa: E402
 from memento_datacenter.models import (  # noqa: E402
     CLASSIFICATION,
     PUBLISHED_CLASSIFICATION,
     PUBLISHED_REGRESSION,
     REGRESSION,
-    DelayRegressor,
     NetworkSettings,
-    WorkloadClassifier,
 )
 
 SMALL = NetworkSettings(layers=2, units=32, batch_size=64, epochs=10)
@@ -47,15 +44,15 @@ def delays(size: int, seed: int = 0) -> Samples:
 
 
 @pytest.fixture(scope="module")
-def classifier() -> WorkloadClassifier:
-    learner = WorkloadClassifier(SMALL, embedding=6)
+def classifier() -> WindowLearner:
+    learner = WindowLearner("classification", SMALL, embedding=6)
     learner.fit(packets(3000))
     return learner
 
 
 @pytest.fixture(scope="module")
-def regressor() -> DelayRegressor:
-    learner = DelayRegressor(SMALL, embedding=5)
+def regressor() -> WindowLearner:
+    learner = WindowLearner("regression", SMALL, embedding=5)
     learner.fit(delays(3000))
     return learner
 
@@ -65,7 +62,7 @@ def test_they_are_learners(classifier, regressor):
         assert isinstance(learner, Learner)
         assert isinstance(learner, Checkpointable)
         assert learner.trained
-    assert not WorkloadClassifier().trained
+    assert not WindowLearner("classification", SMALL).trained
 
 
 def test_workloads_are_told_apart_as_well_as_they_can_be(classifier):
@@ -84,7 +81,7 @@ def test_workloads_are_told_apart_as_well_as_they_can_be(classifier):
 def test_delays_are_predicted(regressor):
     """The mean of three delays is off by 2 ms / sqrt(3) = 1.2 ms, so by 0.9 ms on average."""
     columns = regressor.annotate(delays(5000, seed=1))
-    assert columns["error"].mean() < 1.2e-3
+    assert columns["loss"].mean() < 1.2e-3
     assert np.abs(delays(5000)["y"] - delays(3000)["y"].mean()).mean() > 6e-3  # without a network
 
 
@@ -114,41 +111,40 @@ def test_columns_of_the_regressor(regressor):
     columns = regressor.annotate(fresh)
     assert {name: (column.shape, str(column.dtype)) for name, column in columns.items()} == {
         "yhat": ((300,), "float64"),
-        "error": ((300,), "float64"),
         "loss": ((300,), "float64"),
         "embedding": ((300, 5), "float32"),
         "gradient": ((300, 5), "float32"),
     }
-    np.testing.assert_allclose(columns["error"], np.abs(columns["yhat"] - fresh["y"]))
-    np.testing.assert_allclose(columns["loss"], columns["error"] ** 2)
+    np.testing.assert_allclose(columns["loss"], np.abs(columns["yhat"] - fresh["y"]))
     assert sorted(regressor.annotate(fresh.without("y"))) == ["embedding", "yhat"]
-    assert sorted(DelayRegressor(SMALL).state()) == []
+    assert sorted(WindowLearner("regression", SMALL).state()) == []
 
 
-def test_the_gradient_is_that_of_the_last_layer(classifier):
-    """Without a projection (its identity), what autograd says of one sample's loss."""
-    fresh = packets(1, seed=3)
-    network = classifier._network
-    x = torch.from_numpy(
-        ((fresh["x"] - classifier._moments["mean"]) / classifier._moments["std"]).astype(np.float32)
-    )
-    loss = torch.nn.functional.cross_entropy(network(x), torch.from_numpy(fresh["y"].copy()))
-    (expected,) = torch.autograd.grad(loss, [network[-1].weight])
-    found = classifier.annotate(fresh)["gradient"].reshape(3, 6)
-    projected = expected.numpy() @ classifier._projection()
-    np.testing.assert_allclose(found, projected, atol=1e-5)
-
-
-def test_the_gradient_of_a_delay_is_that_of_the_last_layer(regressor):
-    fresh = delays(1, seed=3)
-    network, moments = regressor._network, regressor._moments
-    x = torch.from_numpy(((fresh["x"] - moments["mean"]) / moments["std"]).astype(np.float32))
-    y = (fresh["y"][0] - moments["target_mean"]) / moments["target_std"]
-    (expected,) = torch.autograd.grad((network(x)[0, 0] - float(y)) ** 2, [network[-1].weight])
-    found = regressor.annotate(fresh)["gradient"]
-    np.testing.assert_allclose(
-        found, expected.numpy() @ regressor._projection(), rtol=1e-3, atol=1e-4
-    )
+def test_the_gradient_is_that_of_the_last_layer(classifier, regressor):
+    """What autograd says of one sample's loss, projected."""
+    functional = torch.nn.functional
+    for learner, fresh in ((classifier, packets(1, seed=3)), (regressor, delays(1, seed=3))):
+        network, fitted = learner._network, learner._fitted
+        x = torch.from_numpy(((fresh["x"] - fitted["mean"]) / fitted["std"]).astype(np.float32))
+        if learner is classifier:
+            loss = functional.cross_entropy(network(x), torch.from_numpy(fresh["y"].copy()))
+        else:
+            center, scale = fitted["shift"]
+            loss = (network(x)[0, 0] - float((fresh["y"][0] - center) / scale)) ** 2
+        (expected,) = torch.autograd.grad(loss, [network[-1].weight])
+        columns = learner.annotate(fresh)
+        with torch.inference_mode():
+            hidden = network[:-1](x).numpy()
+        size = learner.embedding
+        projection = np.random.default_rng([0, 1]).standard_normal((32, size)) / np.sqrt(size)
+        close = {"rtol": 1e-3, "atol": 1e-4}
+        np.testing.assert_allclose(columns["embedding"], hidden @ projection, **close)
+        np.testing.assert_allclose(
+            columns["gradient"].reshape(-1, size),
+            expected.numpy() @ projection,
+            rtol=1e-3,
+            atol=1e-4,
+        )
 
 
 def test_no_samples_have_columns_without_rows(classifier):
@@ -158,10 +154,10 @@ def test_no_samples_have_columns_without_rows(classifier):
 
 
 def test_embeddings_keep_distances_on_average(classifier):
-    learner = WorkloadClassifier(SMALL, embedding=2000)
+    learner = WindowLearner("classification", SMALL, embedding=2000)
     learner.restore(classifier.state())
     fresh = packets(60, seed=5)
-    inputs = (fresh["x"] - learner._moments["mean"]) / learner._moments["std"]
+    inputs = (fresh["x"] - learner._fitted["mean"]) / learner._fitted["std"]
     with torch.inference_mode():
         hidden = learner._network[:-1](torch.from_numpy(inputs.astype(np.float32))).numpy()
     found = learner.annotate(fresh)["embedding"]
@@ -175,13 +171,13 @@ def test_embeddings_keep_distances_on_average(classifier):
     assert ratio.std() < 0.04
 
 
-@pytest.mark.parametrize("kind", [WorkloadClassifier, DelayRegressor])
-def test_same_seed_same_network_and_nothing_global_moves(kind):
-    samples = packets(500) if kind is WorkloadClassifier else delays(500)
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_same_seed_same_network_and_nothing_global_moves(task):
+    samples = packets(500) if task == "classification" else delays(500)
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     digests = []
     for seed in (1, 1, 2):
-        learner = kind(SMALL, seed=seed)
+        learner = WindowLearner(task, SMALL, seed=seed)
         learner.fit(samples)
         digests.append(digest_of_state(learner.state()))
     assert digests[0] == digests[1] != digests[2]
@@ -190,17 +186,17 @@ def test_same_seed_same_network_and_nothing_global_moves(kind):
 
 
 def test_a_second_fit_starts_anew(classifier):
-    other = WorkloadClassifier(SMALL)
+    other = WindowLearner("classification", SMALL)
     other.fit(packets(400, seed=9))
     other.fit(packets(3000))
     assert digest_of_state(other.state()) == digest_of_state(classifier.state())
 
 
-@pytest.mark.parametrize("kind", [WorkloadClassifier, DelayRegressor])
-def test_state_goes_round(kind, classifier, regressor):
-    fitted = classifier if kind is WorkloadClassifier else regressor
-    fresh = (packets if kind is WorkloadClassifier else delays)(50, seed=2)
-    other = kind(SMALL, embedding=fitted.embedding)
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_state_goes_round(task, classifier, regressor):
+    fitted = classifier if task == "classification" else regressor
+    fresh = (packets if task == "classification" else delays)(50, seed=2)
+    other = WindowLearner(task, SMALL, embedding=fitted.embedding)
     other.restore(fitted.state())
     for name, column in fitted.annotate(fresh).items():
         np.testing.assert_array_equal(other.annotate(fresh)[name], column)
@@ -215,23 +211,23 @@ def test_state_goes_round(kind, classifier, regressor):
 
 
 def test_a_foreign_state_is_refused(classifier, regressor):
-    wider = WorkloadClassifier(dataclasses.replace(SMALL, units=33))
+    wider = WindowLearner("classification", dataclasses.replace(SMALL, units=33))
     with pytest.raises(ModelError, match=r"shape \(32, 16\) .* expected shape \(33, 16\)"):
         wider.restore(classifier.state())
-    deeper = WorkloadClassifier(dataclasses.replace(SMALL, layers=3))
+    deeper = WindowLearner("classification", dataclasses.replace(SMALL, layers=3))
     with pytest.raises(ModelError, match=r"expected shape"):
         deeper.restore(classifier.state())
-    with pytest.raises(ModelError, match="the state lacks mean"):
+    with pytest.raises(ModelError, match=r"the state lacks .*'mean'"):
         deeper.restore({"w": np.zeros(2)})
-    with pytest.raises(ModelError, match=r"network's 6.weight, expected shape \(3, 32\)"):
-        WorkloadClassifier(SMALL).restore(regressor.state())
+    with pytest.raises(ModelError, match=r"the state lacks .*'marginal'"):
+        WindowLearner("classification", SMALL).restore(regressor.state())
     assert not wider.trained
 
 
 def test_weights_shift_the_probabilities():
     """Inputs that say nothing, labels half and half: weights of 4 to 1 make it 80 %."""
     samples = Samples(x=np.random.default_rng(0).random((4000, 3)), y=np.arange(4000) % 2)
-    learner = WorkloadClassifier(SMALL, classes=2)
+    learner = WindowLearner("classification", SMALL)
     for weights, expected in ((None, 0.5), (np.where(samples["y"] == 0, 4.0, 1.0), 0.8)):
         learner.fit(samples, weights)
         mean = learner.annotate(samples)["yhat"][:, 0].mean()
@@ -244,50 +240,27 @@ def test_a_weight_of_zero_means_absent():
     wrong[::2] += 5.0
     weights = np.ones(1000)
     weights[::2] = 0
-    learner = DelayRegressor(dataclasses.replace(SMALL, held_out=0.2))
+    learner = WindowLearner("regression", dataclasses.replace(SMALL, held_out=0.2))
     learner.fit(samples.with_columns(y=wrong), weights)
-    assert np.median(learner.annotate(samples)["error"]) < 0.2  # of 5 s
-
-
-def test_the_epoch_with_the_lowest_loss_is_restored_and_patience_ends_it(monkeypatch):
-    losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.5])
-    states = []
-
-    def watched(self, network, rest):
-        states.append({name: value.clone() for name, value in network.state_dict().items()})
-        return next(losses)
-
-    monkeypatch.setattr(WorkloadClassifier, "_watched", watched)
-    learner = WorkloadClassifier(dataclasses.replace(SMALL, held_out=0.25, patience=3))
-    learner.fit(packets(300))
-    assert len(states) == 5
-    for name, value in learner._network.state_dict().items():
-        assert torch.equal(value, states[1][name])
-
-
-def test_the_held_out_loss_is_the_mean():
-    learner = DelayRegressor(SMALL)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 1, bias=False))
-    torch.nn.init.ones_(network[1].weight)
-    rest = torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 0.0]), torch.tensor([3.0, 1.0])
-    assert learner._watched(network, rest) == pytest.approx((3 * 1 + 1 * 4) / 4)
+    assert np.median(learner.annotate(samples)["loss"]) < 0.2  # of 5 s
 
 
 def test_in_their_units_a_network_hardly_sees_delays(regressor):
     """Sizes in bytes drown delays in seconds; it is why the published regression errs so much."""
     samples, fresh = delays(3000), delays(1000, seed=1)
-    blind = DelayRegressor(dataclasses.replace(SMALL, standardise=False))
+    blind = WindowLearner("regression", dataclasses.replace(SMALL, standardise=False))
     blind.fit(samples)
     assert not blind.state()["mean"].any()
     assert (blind.state()["std"] == 1).all()
+    np.testing.assert_array_equal(blind.state()["shift"], [0, 1])
     spread = np.abs(fresh["y"] - np.median(samples["y"])).mean()
-    assert regressor.annotate(fresh)["error"].mean() < 0.3 * spread
-    assert blind.annotate(fresh)["error"].mean() > 0.7 * spread
+    assert regressor.annotate(fresh)["loss"].mean() < 0.3 * spread
+    assert blind.annotate(fresh)["loss"].mean() > 0.7 * spread
 
 
 def test_to_the_classifier_units_are_all_the_same(classifier):
     fresh = packets(1000, seed=1)
-    plain = WorkloadClassifier(dataclasses.replace(SMALL, standardise=False))
+    plain = WindowLearner("classification", dataclasses.replace(SMALL, standardise=False))
     plain.fit(packets(3000))
     right = [
         (learner.annotate(fresh)["yhat"].argmax(axis=1) == fresh["y"]).mean()
@@ -310,12 +283,30 @@ def test_settings_of_the_paper():
 
 
 def test_parameters_are_counted():
-    learner = WorkloadClassifier(NetworkSettings(layers=3, units=7), classes=4)
-    network = learner._build(11)
+    learner = WindowLearner("classification", NetworkSettings(layers=3, units=7))
+    network = learner._build((11,))
     expected = sum(values.numel() for values in network.parameters())
-    assert learner.settings.parameters(11, 4) == expected
+    assert learner.network.parameters(11, 3) == expected
     kinds = [type(layer).__name__ for layer in network]
     assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 3 + ["Linear"]
+
+
+@pytest.mark.parametrize("count", [2, 63, 65, 1000])
+def test_batches_have_about_the_size_that_is_asked_for(count):
+    batches = WindowLearner("classification", SMALL).batches(count)
+    assert batches == max(1, round(count / 64))
+
+
+def test_published_regression_holds_samples_out():
+    samples = delays(1000)
+    learner = WindowLearner("regression", PUBLISHED_REGRESSION)
+    train, rest = learner.split(samples)
+    assert (len(train), len(rest)) == (800, 200)
+    assert np.array_equal(np.sort(np.r_[train, rest]), np.arange(1000))
+    assert [len(part) for part in WindowLearner("regression", REGRESSION).split(samples)] == [
+        1000,
+        0,
+    ]
 
 
 def test_the_rate_rises_and_falls_once():
@@ -330,7 +321,9 @@ def test_the_rate_rises_and_falls_once():
 @pytest.mark.parametrize("size", [2, 3, 65])
 def test_few_samples_are_enough(size):
     for held_out in (0.0, 0.5):
-        learner = WorkloadClassifier(dataclasses.replace(SMALL, held_out=held_out, epochs=2))
+        learner = WindowLearner(
+            "classification", dataclasses.replace(SMALL, held_out=held_out, epochs=2)
+        )
         learner.fit(packets(size))
         assert np.isfinite(learner.annotate(packets(4))["yhat"]).all()
     assert learner.annotate(packets(0))["yhat"].shape == (0, 3)
@@ -339,81 +332,35 @@ def test_few_samples_are_enough(size):
 @pytest.mark.parametrize("kind", [np.uint16, np.float64, bool])
 def test_inputs_of_any_type(kind):
     samples = packets(200)
-    learner = WorkloadClassifier(dataclasses.replace(SMALL, epochs=1))
+    learner = WindowLearner("classification", dataclasses.replace(SMALL, epochs=1))
     learner.fit(samples.with_columns(x=samples["x"].astype(kind)))
     assert np.isfinite(learner.annotate(samples)["loss"]).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"x": np.ones((9, 4, 2))}, SchemaError, "row of numbers"),
-        ({"x": np.ones((9, 0))}, SchemaError, "row of numbers"),
-        ({"x": np.full((9, 4), "a")}, SchemaError, "row of numbers"),
-        ({"x": np.full((9, 4), np.nan)}, DomainError, "not finite in 9 of 9 rows"),
-        ({"y": np.full(9, 3)}, DomainError, "labels from 0 to 2"),
-        ({"y": np.full(9, 0.5)}, SchemaError, "one integer per row"),
-    ],
-)
-def test_bad_columns_of_the_classifier(change: dict[str, Any], error, message):
-    learner = WorkloadClassifier(SMALL)
-    samples = Samples(x=np.ones((9, 4)), y=np.zeros(9, int)).with_columns(change)
-    with pytest.raises(error, match=message):
-        learner.fit(samples)
-    assert not learner.trained
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"y": np.full(9, "a")}, SchemaError, "one delay in seconds"),
-        ({"y": np.ones((9, 1))}, SchemaError, "one delay in seconds"),
-        ({"y": np.r_[np.ones(8), np.inf]}, DomainError, "the first is row 8"),
-    ],
-)
-def test_bad_columns_of_the_regressor(change: dict[str, Any], error, message):
-    with pytest.raises(error, match=message):
-        DelayRegressor(SMALL).fit(Samples(x=np.ones((9, 4)), y=np.ones(9)).with_columns(change))
-
-
 def test_missing_columns_and_too_few_samples(classifier, regressor):
-    for learner in (WorkloadClassifier(SMALL), DelayRegressor(SMALL)):
+    for learner in (WindowLearner("classification", SMALL), WindowLearner("regression", SMALL)):
         with pytest.raises(SchemaError, match="the inputs"):
             learner.fit(Samples(y=[1]))
-        with pytest.raises(SchemaError, match=r"the label|the delays"):
+        with pytest.raises(SchemaError, match="no column 'y'"):
             learner.fit(Samples(x=[[1.0]]))
         with pytest.raises(SchemaError, match="at least 2"):
             learner.fit(Samples(x=[[1.0]], y=[1]))
-    with pytest.raises(SchemaError, match="fitted on 16"):
+    with pytest.raises(SchemaError, match="fitted on"):
         classifier.annotate(Samples(x=np.ones((2, 5))))
-
-
-@pytest.mark.parametrize(
-    ("weights", "error"),
-    [
-        ([1.0], SchemaError),
-        ([1.0, -1.0, 1.0], DomainError),
-        ([1.0, np.nan, 1.0], DomainError),
-        ([0.0, 0.0, 0.0], DomainError),
-    ],
-)
-def test_bad_weights(weights, error):
-    with pytest.raises(error, match="weights"):
-        WorkloadClassifier(SMALL).fit(packets(3), np.array(weights))
 
 
 @pytest.mark.parametrize("held_out", [0.0, 0.2])
 def test_a_training_that_breaks_leaves_the_learner_as_it_was(held_out):
     settings = dataclasses.replace(SMALL, held_out=held_out, epochs=2)
-    learner = DelayRegressor(settings)
+    learner = WindowLearner("regression", settings)
     samples = delays(300)
     learner.fit(samples)
     before = digest_of_state(learner.state())
     x = samples["x"].copy()
     x[:, 0] = 0
     x[::3, 0] = 3e38  # whose squares overflow
-    learner.settings = dataclasses.replace(settings, learning_rate=1e38)
-    with pytest.raises(ModelError, match="not finite after"):
+    learner.network = dataclasses.replace(settings, learning_rate=1e38)
+    with pytest.raises(ModelError, match="not finite in any"):
         learner.fit(samples.with_columns(x=x))
     assert digest_of_state(learner.state()) == before
 
@@ -427,26 +374,5 @@ def test_a_training_that_breaks_leaves_the_learner_as_it_was(held_out):
     ],
 )
 def test_network_settings_out_of_range(change):
-    with pytest.raises(SettingError, match=f"{next(iter(change))}="):
+    with pytest.raises(SettingError, match=f"{next(iter(change))} is"):
         NetworkSettings(**change)
-
-
-@pytest.mark.parametrize(
-    "change", [{"classes": 1}, {"embedding": -1}, {"threads": 0}, {"seed": 0.5}]
-)
-def test_settings_out_of_range(change):
-    with pytest.raises(SettingError, match=f"{next(iter(change))}="):
-        WorkloadClassifier(SMALL, **change)
-
-
-def test_without_torch(monkeypatch):
-    real = builtins.__import__
-
-    def absent(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "torch":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(MissingExtraError, match="torch"):
-        DelayRegressor()
