@@ -27,12 +27,12 @@ import numpy as np
 
 from memento.retrain import OnCoverage
 from memento_datacenter.scores import interval
-from memento_puffer.data.features import Features
 from memento_puffer.predictor.ttp_training import Training
 from memento_puffer.quality.qoe import quality
 from memento_puffer.streaming.traces import Population, Shift
 from memento_puffer.studies.arms import CONTROLLED
-from memento_puffer.studies.closed_loop import ArmResult, ClosedLoop, Outcome, summary
+from memento_puffer.studies.closed_loop import ClosedLoop
+from memento_puffer.studies.outcomes import ArmResult, Outcome, summary
 
 SCENARIOS = ("none", "drift", "new-access", "halved")
 
@@ -80,7 +80,7 @@ def learnable(loop: ClosedLoop, folder: Path, results: dict[str, ArmResult]) -> 
     The last day of telemetry is judged: half of its streams train, the other half are scored, for
     that model and for the arms' models of the evening before.
     """
-    columns = Features.read(folder / f"day-{loop.days - 1:03d}").columns(0, sentinels="clamp")
+    columns = loop.telemetry(folder, loop.days - 1).columns(0, sentinels="clamp")
     half = columns["stream"] % 2 == 0
     own = Training(None, columns["x"][half], columns["y_bin"][half], None, loop.training).run()
     x, y = columns["x"][~half], columns["y_bin"][~half]

@@ -17,9 +17,10 @@ from memento_puffer.data.features import HORIZONS
 from memento_puffer.predictor.ttp_training import TrainingSettings
 from memento_puffer.quality import aggregates
 from memento_puffer.streaming.traces import Population, Traces
-from memento_puffer.studies import closed_loop
+from memento_puffer.studies import closed_loop_bodies as bodies
 from memento_puffer.studies.arms import ARMS, CONTROLLED
-from memento_puffer.studies.closed_loop import ArmResult, ClosedLoop, Outcome, summary
+from memento_puffer.studies.closed_loop import ClosedLoop
+from memento_puffer.studies.outcomes import ArmResult, Outcome, read_network, summary
 
 LOOP = ClosedLoop(
     population=Population(seed=3),
@@ -73,6 +74,10 @@ def same(one: ArmResult, other: ArmResult) -> bool:
     )
 
 
+def first_network(folder, horizon):
+    return read_network(folder / f"closed-loop/first-{horizon}/output-1/network")
+
+
 def test_every_arm_has_each_day_and_horizon(sizes, results):
     assert list(results) == list(NAMES)
     for name, result in results.items():
@@ -88,7 +93,7 @@ def test_every_arm_has_each_day_and_horizon(sizes, results):
 
 def test_the_static_arm_stays_with_the_first_network(folder, results):
     for horizon, network in enumerate(results["static"].networks):
-        base = closed_loop._base_network(folder, horizon)
+        base = first_network(folder, horizon)
         assert all(np.array_equal(a, b) for a, b in zip(network.weights, base.weights, strict=True))
     assert not any(s.trained for s in results["static"].steps[0])
     assert results["static"].ages.sum() == 0
@@ -105,11 +110,13 @@ def test_the_random_arm_retrains_every_day_and_others_when_coverage_rose(results
             assert step.trained == decision.due == rose
 
 
-def test_predictions_steer_what_is_kept_from_the_first_day_on(folder, results):
+def test_predictions_steer_what_is_kept_from_the_first_day_on(folder, results, tmp_path):
     """The base network annotates the first day, so Memento need not do without predictions."""
-    steps, _, _, classes = closed_loop._run_arm(LOOP, "memento", 0, folder)
+    days = [folder / f"closed-loop/day-{day:03d}/output-1" for day in range(LOOP.days)]
+    base = first_network(folder, 0)
+    steps, _ = bodies._run_loop(LOOP, "memento", 0, days, base, tmp_path / "loop")
     assert steps[0].kept < steps[0].offered
-    assert np.array_equal(classes, results["memento"].classes)
+    assert steps[-1].notes["classes"] == results["memento"].classes.tolist()
 
 
 def test_what_is_there_is_not_computed_again(folder, results, monkeypatch):
@@ -117,7 +124,7 @@ def test_what_is_there_is_not_computed_again(folder, results, monkeypatch):
         raise AssertionError("simulated or trained again")
 
     monkeypatch.setattr(ClosedLoop, "simulate_day", refuse)
-    monkeypatch.setattr("memento_puffer.studies.closed_loop.Training", refuse)
+    monkeypatch.setattr(bodies, "Training", refuse)
     calls = []
     LOOP.prepare(folder, workers=1, report=lambda *what: calls.append(what))
     assert calls[-1] == ("days", 2, 2)
@@ -201,7 +208,7 @@ def test_real_paths_instead_of_a_population(tmp_path):
 def test_the_folder_is_of_one_comparison(folder, sizes):
     other = dataclasses.replace(LOOP, seed=4)
     with pytest.raises(
-        ForeignError, match='the comparison there has seed "3", not "4"; use the same'
+        ForeignError, match=r"day-000: made with loop\.seed = 3, now asked for with 4; give another"
     ):
         other.prepare(folder, workers=1)
     dataclasses.replace(LOOP, capacity=600).compare(folder, (), workers=1)
@@ -230,7 +237,7 @@ def test_settings_that_cannot_be(settings, message):
 def test_unknown_arms_and_no_workers(folder, sizes):
     with pytest.raises(SettingError, match="no arm 'best'; there are static, random,"):
         LOOP.compare(folder, ("best",), workers=1)
-    with pytest.raises(SettingError, match="0 workers; give at least one process"):
+    with pytest.raises(SettingError, match="workers is 0; expected"):
         LOOP.compare(folder, ("static",), workers=0)
 
 

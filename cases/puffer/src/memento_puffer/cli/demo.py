@@ -21,7 +21,8 @@ from memento.files import atomic_write, storage_errors
 if TYPE_CHECKING:
     from memento.loop import Step
     from memento.report.page import Table
-    from memento_puffer.studies.closed_loop import ArmResult, ClosedLoop, Outcome
+    from memento_puffer.studies.closed_loop import ClosedLoop
+    from memento_puffer.studies.outcomes import ArmResult, Outcome
 
 __all__ = ["demo"]
 
@@ -66,7 +67,7 @@ def demo(
     size; and never. In the end each predictor chooses the bitrates for the same viewers of one more
     day.
     """
-    from memento_puffer.studies import closed_loop
+    from memento_puffer.studies.outcomes import summary
 
     if days < 3:
         raise SettingError(f"--days is {days}; at least 3 are needed to compare anything")
@@ -88,7 +89,7 @@ def demo(
             loop = replace(loop, capacity=sum(sizes) // (3 * len(sizes)))
         results = loop.compare(folder, ARMS, workers=workers, report=report)
         outcome = loop.control(folder, results, workers=workers, report=report)
-    tables = {name: closed_loop.summary(results, name) for name in ("static", "random")}
+    tables = {name: summary(results, name) for name in ("static", "random")}
     source = ", ".join(Path(file).name for file in files) or f"synthetic paths, seed {seed}"
     facts = (
         f"{len(sizes)} days of {min(sizes):,} to {max(sizes):,} chunks ({source}); memories of "

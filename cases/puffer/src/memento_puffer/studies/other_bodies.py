@@ -150,7 +150,7 @@ def _check_demo(**parameters: int) -> None:
 @checked(_check_demo)
 def demo(run: Run, *, days: int, viewers: int, judges: int, capacity: int, seed: int) -> None:
     """The week of `memento demo`: tables of scores, streams and what viewers got."""
-    from memento_puffer.studies.closed_loop import summary
+    from memento_puffer.studies.outcomes import summary
 
     loop = _loop(days=days, viewers=viewers, judges=judges, capacity=capacity, seed=seed)
     folder = run.checkpoint / "loop"
