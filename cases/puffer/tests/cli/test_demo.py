@@ -198,7 +198,7 @@ def test_traces_that_cannot_be_read(refused, tmp_path):
         (["--judges", 0], "judges=0; give at least 1"),
         (["--capacity", 0], "capacity is 0; expected a whole number above 0"),
         (["--capacity", 5], "capacity 5 is less than one batch of 64"),
-        (["--workers", 0], "0 workers; give at least one process"),
+        (["--workers", 0], "--workers is 0; expected at least one process"),
         (["--days", "three"], "Invalid value for '--days'"),
         (["--dayz", 3], "No such option"),
     ],

@@ -71,6 +71,8 @@ def demo(
 
     if days < 3:
         raise SettingError(f"--days is {days}; at least 3 are needed to compare anything")
+    if workers < 1:
+        raise SettingError(f"--workers is {workers}; expected at least one process")
     if seed < 0:
         raise SettingError(f"--seed is {seed}; expected 0 or more")
     if more and not traces:
