@@ -26,10 +26,9 @@ from memento.distances import (
     Distance,
     distance_from_settings,
     named_distances,
-    simpson_weights,
-    support_of,
 )
 from memento.errors import DomainError, SchemaError, SettingError
+from memento.grids import simpson_weights, support_of
 
 GRID = np.array([-1.0, -0.4, 0.0, 0.1, 0.7, 1.5, 2.0])
 # On an uneven grid Simpson's rule may weigh a point negatively, and then nothing is a metric.
@@ -106,7 +105,7 @@ def test_densities_are_estimated_in_pieces(monkeypatch):
     batches = np.random.default_rng(0).normal(size=(11, 20))
     distance = JensenShannon.of_values("v", np.linspace(-3, 3, 32))
     whole = distance.matrix(batches)
-    monkeypatch.setattr("memento.distances._ROWS", 4)
+    monkeypatch.setattr("memento.grids._ROWS", 4)
     np.testing.assert_allclose(distance.matrix(batches), whole, atol=1e-9)
 
 

@@ -28,7 +28,7 @@ CASE_ROOTS = {
 LAYERS = [
     ["errors"],
     ["arguments", "casting", "plugins"],
-    ["arrow", "kinds"],
+    ["arrow", "grids", "kinds"],
     ["columns"],
     ["files", "guarded", "samples", "_kernels"],
     ["batching", "days", "missing", "settings"],

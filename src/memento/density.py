@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from memento.batching import (
     make_batches,
     sort_order,
 )
-from memento.distances import Distance, JensenShannon
+from memento.distances import Distance
 from memento.errors import SchemaError, SettingError, warn
 from memento.samples import Samples
 
@@ -346,13 +346,12 @@ def cross_density(space: SampleSpace, batches: Batches, others: Batches) -> np.n
     Returns:
         ``(n,)`` float64: for each of ``batches``, the minimum over the distances.
     """
-    densities = []
-    for bound, bandwidth in _bound(space, batches, others):
-        sums = _cross_sums(
-            bound, bound.summarise(batches), bound.summarise(others), bandwidth, space.precision
-        )
-        densities.append(sums / (len(others) * ROOT_TWO_PI))
-    return np.minimum.reduce(densities)
+    return np.minimum.reduce(
+        [
+            _cross_density(bound, bound.summarise(batches), others, bandwidth, space.precision)
+            for bound, bandwidth in _bound(space, batches, others)
+        ]
+    )
 
 
 def field_and_cross(
@@ -367,8 +366,7 @@ def field_and_cross(
     for bound, bandwidth in _bound(space, batches, others):
         summaries = bound.summarise(batches)
         terms.append(_term(bound, summaries, bandwidth, None, space.precision))
-        sums = _cross_sums(bound, summaries, bound.summarise(others), bandwidth, space.precision)
-        densities.append(sums / (len(others) * ROOT_TWO_PI))
+        densities.append(_cross_density(bound, summaries, others, bandwidth, space.precision))
     return Field(terms, len(batches)), np.minimum.reduce(densities)
 
 
@@ -389,14 +387,12 @@ def kernels(space: SampleSpace, batches: Batches) -> Iterator[np.ndarray]:
     for distance, bandwidth in space.present(batches.parts):
         bound = distance.bind(batches.parts)
         summaries = bound.summarise(batches)
-        if not isinstance(bound, JensenShannon) or not _is_fast(
-            summaries, summaries, space.precision
-        ):
+        (packed,) = _packed(bound, space.precision, summaries)
+        if packed is None:
             yield _kernel(bound.compare(summaries, summaries), bandwidth)
             continue
         from memento._kernels import jensen_shannon
 
-        packed = jensen_shannon.pack(bound.simplex(summaries))
         values = np.empty((len(batches), len(batches)))
         for i, row in enumerate(values):
             jensen_shannon.kernel_row(packed, i, 0.5 / bandwidth**2, row)
@@ -500,16 +496,6 @@ class Field:
         self.total -= weight
 
 
-class _Facts(NamedTuple):
-    """What kernel sums are made from: distinct summaries, which batch has which, how often."""
-
-    distance: Distance
-    distinct: np.ndarray
-    groups: np.ndarray
-    counts: np.ndarray
-    bandwidth: float
-
-
 class _Term(ABC):
     """Kernel sums under one distance, over distinct summaries.
 
@@ -518,15 +504,12 @@ class _Term(ABC):
     these.
     """
 
-    groups: np.ndarray
-    values: np.ndarray
-    scale: float
     #: What a compiled loop can subtract rows of: a matrix, or packed summaries; None: neither.
     kernel: Any = None
 
-    def __init__(self, facts: _Facts) -> None:
-        self.groups = facts.groups
-        self.scale = 0.5 / facts.bandwidth**2
+    def __init__(self, groups: np.ndarray, values: np.ndarray) -> None:
+        self.groups = groups
+        self.values = values
 
     def spread(self) -> np.ndarray:
         """``(n,)`` the sum of each batch."""
@@ -541,6 +524,56 @@ class _Term(ABC):
         """Take one batch out of all sums."""
 
 
+class _Matrix(_Term):
+    """All values of the kernel at hand: exact, for few batches or any distance."""
+
+    def __init__(self, groups: np.ndarray, counts: np.ndarray, kernel: np.ndarray) -> None:
+        self.kernel = np.ascontiguousarray(kernel)
+        super().__init__(groups, self.kernel @ counts)
+
+    def subtract(self, batch: int, weight: float) -> None:
+        self.values -= weight * self.kernel[:, self.groups[batch]]
+
+
+class _OnDemand(_Term):
+    """Rows of the kernel computed when they are needed: for many batches under any distance."""
+
+    def __init__(
+        self,
+        groups: np.ndarray,
+        counts: np.ndarray,
+        distance: Distance,
+        distinct: np.ndarray,
+        bandwidth: float,
+    ) -> None:
+        super().__init__(groups, _sums_by_rows(distance, distinct, distinct, counts, bandwidth))
+        self._distance, self._distinct, self._bandwidth = distance, distinct, bandwidth
+
+    def subtract(self, batch: int, weight: float) -> None:
+        own = self._distinct[self.groups[batch], None]
+        distances = self._distance.compare(self._distinct, own)
+        self.values -= weight * _kernel(distances[:, 0], self._bandwidth)
+
+
+class _Packed(_Term):
+    """Jensen-Shannon kernels in float32, vectorised; right to 1e-4."""
+
+    def __init__(
+        self, groups: np.ndarray, counts: np.ndarray, packed: Any, bandwidth: float
+    ) -> None:
+        from memento._kernels import jensen_shannon
+
+        self.kernel = packed
+        self.scale = 0.5 / bandwidth**2
+        super().__init__(groups, jensen_shannon.kernel_sums(packed, self.scale, counts))
+
+    def subtract(self, batch: int, weight: float) -> None:
+        from memento._kernels import jensen_shannon
+
+        group = int(self.groups[batch])
+        jensen_shannon.subtract_row(self.kernel, group, self.scale, weight, self.values)
+
+
 def _term(
     distance: Distance,
     summaries: np.ndarray,
@@ -548,20 +581,27 @@ def _term(
     weights: np.ndarray | None,
     precision: Precision,
 ) -> _Term:
+    """The kernel sums of summaries, in the form that their number and the precision ask for."""
     groups, distinct = _collapse(summaries)
     counts = np.bincount(groups, weights, minlength=len(distinct)).astype(np.float64)
-    facts = _Facts(distance, distinct, groups, counts, bandwidth)
-    if isinstance(distance, JensenShannon) and _is_fast(distinct, distinct, precision):
-        return _Packed(distance, facts)
+    (packed,) = _packed(distance, precision, distinct)
+    if packed is not None:
+        return _Packed(groups, counts, packed, bandwidth)
     if len(distinct) ** 2 <= _MATRIX_PAIRS:
-        return _Matrix(facts)
-    return _OnDemand(facts)
+        return _Matrix(groups, counts, _kernel(distance.compare(distinct, distinct), bandwidth))
+    return _OnDemand(groups, counts, distance, distinct, bandwidth)
 
 
-def _is_fast(first: np.ndarray, second: np.ndarray, precision: Precision) -> bool:
-    if precision == "auto":
-        return len(first) * second.size > SMALL_TERMS
-    return precision == "fast"
+def _packed(distance: Distance, precision: Precision, *sets: np.ndarray) -> list[Any]:
+    """Summaries for the loops in float32, one set or two that are compared; None: not for them."""
+    size = len(sets[0]) * sets[-1].size
+    wanted = size > SMALL_TERMS if precision == "auto" else precision == "fast"
+    rows = [distance.simplex(summaries) if wanted else None for summaries in sets]
+    if any(simplex is None for simplex in rows):
+        return [None] * len(sets)
+    from memento._kernels import jensen_shannon
+
+    return [jensen_shannon.pack(simplex) for simplex in rows if simplex is not None]
 
 
 def _collapse(summaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -577,74 +617,25 @@ def _kernel(distances: np.ndarray, bandwidth: float) -> np.ndarray:
     return kernel
 
 
-class _Matrix(_Term):
-    """All values of the kernel at hand: exact, for few batches or any distance."""
-
-    def __init__(self, facts: _Facts) -> None:
-        super().__init__(facts)
-        distances = facts.distance.compare(facts.distinct, facts.distinct)
-        self.kernel = np.ascontiguousarray(_kernel(distances, facts.bandwidth))
-        self.values = self.kernel @ facts.counts
-
-    def subtract(self, batch: int, weight: float) -> None:
-        self.values -= weight * self.kernel[:, self.groups[batch]]
-
-
-class _OnDemand(_Term):
-    """Rows of the kernel computed when they are needed: for many batches under any distance."""
-
-    def __init__(self, facts: _Facts) -> None:
-        super().__init__(facts)
-        self._facts = facts
-        self.values = _sums_by_rows(
-            facts.distance, facts.distinct, facts.distinct, facts.counts, facts.bandwidth
-        )
-
-    def subtract(self, batch: int, weight: float) -> None:
-        group, distinct = self.groups[batch], self._facts.distinct
-        distances = self._facts.distance.compare(distinct, distinct[group : group + 1])
-        self.values -= weight * _kernel(distances[:, 0], self._facts.bandwidth)
-
-
-class _Packed(_Term):
-    """Jensen-Shannon kernels in float32, vectorised; right to 1e-4."""
-
-    def __init__(self, distance: JensenShannon, facts: _Facts) -> None:
-        from memento._kernels import jensen_shannon
-
-        super().__init__(facts)
-        self.kernel = jensen_shannon.pack(distance.simplex(facts.distinct))
-        self.values = jensen_shannon.kernel_sums(self.kernel, self.scale, facts.counts)
-
-    def subtract(self, batch: int, weight: float) -> None:
-        from memento._kernels import jensen_shannon
-
-        group = int(self.groups[batch])
-        jensen_shannon.subtract_row(self.kernel, group, self.scale, weight, self.values)
-
-
-def _cross_sums(
+def _cross_density(
     distance: Distance,
-    first: np.ndarray,
-    second: np.ndarray,
+    summaries: np.ndarray,
+    batches: Batches,
     bandwidth: float,
     precision: Precision,
 ) -> np.ndarray:
-    groups, distinct = _collapse(first)
-    other_groups, others = _collapse(second)
+    """``(n,)`` density of summaries with respect to other batches, under one distance."""
+    groups, distinct = _collapse(summaries)
+    other_groups, others = _collapse(distance.summarise(batches))
     counts = np.bincount(other_groups, minlength=len(others)).astype(np.float64)
-    if isinstance(distance, JensenShannon) and _is_fast(distinct, others, precision):
+    ours, theirs = _packed(distance, precision, distinct, others)
+    if ours is None:
+        sums = _sums_by_rows(distance, distinct, others, counts, bandwidth)
+    else:
         from memento._kernels import jensen_shannon
 
-        sums = jensen_shannon.cross_sums(
-            jensen_shannon.pack(distance.simplex(distinct)),
-            jensen_shannon.pack(distance.simplex(others)),
-            0.5 / bandwidth**2,
-            counts,
-        )
-    else:
-        sums = _sums_by_rows(distance, distinct, others, counts, bandwidth)
-    return sums[groups]
+        sums = jensen_shannon.cross_sums(ours, theirs, 0.5 / bandwidth**2, counts)
+    return np.asarray(sums[groups] / (len(batches) * ROOT_TWO_PI))
 
 
 def _sums_by_rows(

@@ -17,9 +17,10 @@ import numpy as np
 
 from memento import missing
 from memento._kernels import SMALL_TERMS, fitting
-from memento.arguments import Column, Expected, check_fields, number, shown, whole
+from memento.arguments import Column, Expected, check_fields, number, whole
 from memento.batching import Batches
 from memento.errors import DomainError, NewLabelError, SchemaError, SettingError
+from memento.grids import grid_of, silverman, simpson_weights, smoothed, spread, support_of
 from memento.kinds import class_of, described, made_of, settings_of
 from memento.samples import Samples
 
@@ -31,14 +32,10 @@ __all__ = [
     "Wasserstein",
     "distance_from_settings",
     "named_distances",
-    "simpson_weights",
-    "support_of",
 ]
 
 #: Terms of a divergence in which a probability (or density) is below this count as zero.
 TINY = 1e-6
-# Batches whose densities are estimated at a time, so that what is needed on the way stays small.
-_ROWS = 4096
 # Most numbers that a batch is summarised by: summaries have to fit in memory.
 _MOST = 1 << 24
 #: Probabilities of a sample may miss a sum of 1 by this much.
@@ -148,6 +145,19 @@ class Distance(ABC):
         """
         return self
 
+    def simplex(self, summaries: np.ndarray) -> np.ndarray | None:
+        """Discrete distributions whose Jensen-Shannon distances are those of the summaries.
+
+        There are fast loops for these. None, the default: the distance is of another kind.
+
+        Args:
+            summaries: ``(n, k)``.
+
+        Returns:
+            ``(n, k)`` float64, rows that sum to about 1.
+        """
+        return None
+
     def matrix(self, batches: Any, others: Any = None) -> np.ndarray:
         """Distances between batches.
 
@@ -196,6 +206,61 @@ def check_finite(name: str, column: np.ndarray) -> None:
             f"column {name!r}: {len(bad):,} of {len(column):,} rows hold NaN or infinite values, "
             f"the first is row {bad[0]}; drop or fill them"
         )
+
+
+class _OfSingles(Distance):
+    """Reads one column, of single values."""
+
+    column: str
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 0}
+
+
+class _OfRows(Distance):
+    """Reads one column, of rows of numbers, and summarises a batch by its mean row."""
+
+    column: str
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        return {self.column: 1}
+
+    def summarise(self, batches: Batches) -> np.ndarray:
+        first, second = batches.halves(self.column)
+        if first.dtype.kind != "f" or first.dtype.itemsize < 4:
+            first, second = first.astype(np.float64), second.astype(np.float64)
+        means = np.zeros((len(batches), first.shape[1]))
+        summaries = fitting("summaries", len(batches.order))
+        summaries.mean_rows(first, second, batches.order, batches.offsets, means)
+        return means
+
+
+class _OnGrid(Distance):
+    """Compares densities, or distributions, on a grid that it integrates over."""
+
+    support: tuple[float, ...] | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.support is not None:
+            object.__setattr__(self, "support", grid_of(self.support))
+
+    def check(self, samples: Samples) -> None:
+        super().check(samples)
+        for name, axes in self.axes.items():
+            width = samples[name].shape[1] if axes else 0
+            if axes and width != len(self.support or ()):
+                raise SchemaError(
+                    f"column {name!r} has {width} values a row; the support has "
+                    f"{len(self.support or ())} points"
+                )
+
+    @property
+    def quadrature(self) -> np.ndarray:
+        """Weights of the integral over a summary."""
+        return simpson_weights(np.asarray(self.support))
 
 
 class JensenShannon(Distance):
@@ -254,7 +319,7 @@ class JensenShannon(Distance):
             mass: Share of the data that a derived grid covers, in (0, 1].
             points: Points of a derived grid.
         """
-        grid = None if support is None else _grid(support)
+        grid = None if support is None else grid_of(support)
         return _OfValues(column, grid, bandwidth, mass, points)
 
     @staticmethod
@@ -265,7 +330,7 @@ class JensenShannon(Distance):
             column: ``(n, g)`` densities, not negative.
             support: ``(g,)`` increasing grid.
         """
-        return _OfDensities(column, _grid(support))
+        return _OfDensities(column, grid_of(support))
 
     @property
     def quadrature(self) -> np.ndarray | None:
@@ -290,7 +355,7 @@ class JensenShannon(Distance):
 
 
 @dataclass(frozen=True, repr=False)
-class _OfLabels(JensenShannon):
+class _OfLabels(_OfSingles, JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-labels"
     column: Column
     classes: Annotated[int, whole(most=_MOST)] | None = None
@@ -300,10 +365,6 @@ class _OfLabels(JensenShannon):
     def __repr__(self) -> str:
         classes = "" if self.classes is None else f", classes={self.classes}"
         return f"JensenShannon.of_labels({self.column!r}{classes})"
-
-    @property
-    def axes(self) -> Mapping[str, int]:
-        return {self.column: 0}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -419,7 +480,7 @@ def _distinct(labels: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, repr=False)
-class _OfProbabilities(JensenShannon):
+class _OfProbabilities(_OfRows, JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-probabilities"
     column: Column
 
@@ -427,18 +488,11 @@ class _OfProbabilities(JensenShannon):
         return f"JensenShannon.of_probabilities({self.column!r})"
 
     @property
-    def axes(self) -> Mapping[str, int]:
-        return {self.column: 1}
-
-    @property
     def appended(self) -> tuple[str, ...]:
         return (self.column,)
 
     def _check_values(self, name: str, column: np.ndarray) -> None:
         check_probabilities(name, column)
-
-    def summarise(self, batches: Batches) -> np.ndarray:
-        return _mean_rows(batches, self.column)
 
 
 def check_probabilities(name: str, rows: np.ndarray) -> None:
@@ -476,28 +530,8 @@ def check_probabilities(name: str, rows: np.ndarray) -> None:
         )
 
 
-def _mean_rows(batches: Batches, column: str) -> np.ndarray:
-    first, second = batches.halves(column)
-    if first.dtype.kind != "f" or first.dtype.itemsize < 4:
-        first, second = first.astype(np.float64), second.astype(np.float64)
-    means = np.zeros((len(batches), first.shape[1]))
-    summaries = fitting("summaries", len(batches.order))
-    summaries.mean_rows(first, second, batches.order, batches.offsets, means)
-    return means
-
-
-class _OnGrid(JensenShannon):
-    """What densities of values and given densities have in common: a grid to integrate over."""
-
-    support: tuple[float, ...] | None
-
-    @property
-    def quadrature(self) -> np.ndarray | None:
-        return simpson_weights(np.asarray(self.support))
-
-
 @dataclass(frozen=True, repr=False)
-class _OfValues(_OnGrid):
+class _OfValues(_OfSingles, _OnGrid, JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-values"
     column: Column
     support: tuple[float, ...] | None
@@ -505,18 +539,9 @@ class _OfValues(_OnGrid):
     mass: Annotated[float, number(most=1, above=0, words="a share in (0, 1]")]
     points: Annotated[int, whole(3, 10_000)]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.support is not None:
-            object.__setattr__(self, "support", _grid(self.support))
-
     def __repr__(self) -> str:
         grid = "None" if self.support is None else f"<{len(self.support)} points>"
         return f"JensenShannon.of_values({self.column!r}, support={grid}, {self.bandwidth!r})"
-
-    @property
-    def axes(self) -> Mapping[str, int]:
-        return {self.column: 0}
 
     def bind(self, parts: Sequence[Samples]) -> Distance:
         if self.support is not None:
@@ -531,14 +556,14 @@ class _OfValues(_OnGrid):
             return self.bind(batches.parts).summarise(batches)
         grid = np.asarray(self.support)
         values = np.clip(batches.column(self.column), grid[0], grid[-1], dtype=np.float64)
-        counts = _spread(values, batches.sizes, grid)
-        densities = _smoothed(counts, self._widths(values, batches, grid[-1] - grid[0]), grid)
+        counts = spread(values, batches.sizes, grid)
+        densities = smoothed(counts, self._widths(values, batches, grid[-1] - grid[0]), grid)
         return densities / (densities @ simpson_weights(grid))[:, None]
 
     def _widths(self, values: np.ndarray, batches: Batches, span: float) -> np.ndarray:
         """``(n,)`` width of the kernel of each batch, given its clipped values."""
         if isinstance(self.bandwidth, str):
-            widths = _by_size(_silverman, values, batches)
+            widths = _by_size(silverman, values, batches)
         else:
             widths = np.full(len(batches), float(self.bandwidth))
         # Also where the spread is only rounding noise: no grid resolves such a kernel.
@@ -566,203 +591,24 @@ def _by_size(
     return np.empty(0) if found is None else found
 
 
-def _spread(values: np.ndarray, sizes: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Share each value between the two points of the grid around it: linear binning.
-
-    So the kernel has to be known between points of the grid only, and one narrower than the grid
-    still leaves a density (Jones and Lotwick, "On the errors involved in computing the empirical
-    characteristic function", 1983).
-
-    Args:
-        values: ``(m,)`` within the grid, batch after batch.
-        sizes: ``(n,)`` values of each batch.
-        grid: ``(g,)`` increasing.
-
-    Returns:
-        ``(n, g)`` counts, which need not be whole.
-    """
-    points = len(grid)
-    if _is_even(grid):
-        share = (values - grid[0]) * ((points - 1) / (grid[-1] - grid[0]))
-        left = np.minimum(share.astype(np.int64), points - 2)
-        share -= left
-    else:
-        left = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, points - 2)
-        share = (values - grid[left]) / (grid[left + 1] - grid[left])
-    left += np.repeat(np.arange(len(sizes)) * points, sizes)
-    counts = np.bincount(left, 1 - share, minlength=len(sizes) * points)
-    left += 1
-    counts += np.bincount(left, share, minlength=len(sizes) * points)
-    return counts.reshape(len(sizes), points)
-
-
-def _is_even(grid: np.ndarray) -> bool:
-    steps = np.diff(grid)
-    return bool(np.ptp(steps) <= 1e-9 * steps[0])
-
-
-def _smoothed(counts: np.ndarray, widths: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Replace each count by a Gaussian kernel of its row's width.
-
-    Args:
-        counts: ``(n, g)`` at the points of a grid.
-        widths: ``(n,)`` in the unit of the grid.
-        grid: ``(g,)`` increasing.
-
-    Returns:
-        ``(n, g)`` sums of kernels, which are 1 at their centres.
-    """
-    scale = -0.5 / widths**2
-    points = len(grid)
-    sums = np.empty(counts.shape)
-    if not _is_even(grid):
-        gaps = (grid[:, None] - grid) ** 2
-        for i, row in enumerate(counts):
-            sums[i] = np.exp(gaps * scale[i]) @ row
-        return sums
-    # The kernel is the same at every point: a convolution, by way of the Fourier transform.
-    for start in range(0, len(counts), _ROWS):
-        rows = slice(start, start + _ROWS)
-        half = np.exp(scale[rows, None] * (grid - grid[0]) ** 2)
-        around = np.concatenate([half, np.zeros((len(half), 1)), half[:, :0:-1]], axis=1)
-        product = np.fft.rfft(counts[rows], 2 * points) * np.fft.rfft(around).real
-        sums[rows] = np.fft.irfft(product, 2 * points)[:, :points]
-    return np.maximum(sums, 0.0)  # rounding can leave a hair below nothing
-
-
-def _silverman(values: np.ndarray) -> np.ndarray:
-    """Silverman's rule with the smaller of two measures of spread (Silverman 1986, section 3.4.2).
-
-    Where the middle half of the values are equal, the range of the middle 98 % takes its place; 0
-    if these are equal, too. Ranges are scaled to the standard deviation of a normal distribution.
-
-    Args:
-        values: ``(n, size)``, a batch a row.
-
-    Returns:
-        ``(n,)`` widths in the unit of the values.
-    """
-    size = values.shape[1]
-    if size < 2:
-        return np.zeros(len(values))
-    ordered = np.sort(values, axis=1)
-    low, lower, upper, high = (_quantile(ordered, level) for level in (0.01, 0.25, 0.75, 0.99))
-    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795003921634)
-    spread = np.where(spread > 0, spread, (high - low) / 4.6526957480816815)
-    return np.asarray(spread * (size * 3 / 4) ** (-1 / 5))
-
-
-def _quantile(ordered: np.ndarray, level: float) -> np.ndarray:
-    """``(n,)`` quantile of each ascending row, linear between the two values around it."""
-    place = level * (ordered.shape[1] - 1)
-    below = int(place)
-    above = min(below + 1, ordered.shape[1] - 1)
-    step = ordered[:, above] - ordered[:, below]
-    return np.asarray(ordered[:, below] + step * (place - below))
-
-
 @dataclass(frozen=True, repr=False)
-class _OfDensities(_OnGrid):
+class _OfDensities(_OfRows, _OnGrid, JensenShannon):
     kind: ClassVar[str] = "jensen-shannon-densities"
     column: Column
     support: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "support", _grid(self.support))
-
     def __repr__(self) -> str:
         return f"JensenShannon.of_densities({self.column!r}, support=<{len(self.support)} points>)"
-
-    @property
-    def axes(self) -> Mapping[str, int]:
-        return {self.column: 1}
 
     def check(self, samples: Samples) -> None:
         super().check(samples)
         rows = samples[self.column]
-        _check_width(self.column, rows, self.support)
         bad = np.flatnonzero((rows < 0).any(axis=1) | ~(rows > 0).any(axis=1))
         if len(bad):
             raise DomainError(
                 f"column {self.column!r}: {len(bad):,} of {len(rows):,} densities are negative "
                 f"somewhere or 0 everywhere, the first is row {bad[0]}"
             )
-
-    def summarise(self, batches: Batches) -> np.ndarray:
-        return _mean_rows(batches, self.column)
-
-
-def _check_width(column: str, rows: np.ndarray, support: tuple[float, ...]) -> None:
-    if rows.shape[1] != len(support):
-        raise SchemaError(
-            f"column {column!r} has {rows.shape[1]} values a row; the support has "
-            f"{len(support)} points"
-        )
-
-
-def _grid(support: Any) -> tuple[float, ...]:
-    try:
-        grid = np.asarray(support, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        grid = np.empty(0)
-    shaped = grid.ndim == 1 and len(grid) >= 3 and np.isfinite(grid).all()
-    if not shaped or not np.all(np.diff(grid) > 0):
-        raise SettingError(
-            f"support is {shown(support)}; expected at least 3 increasing, finite numbers"
-        )
-    return tuple(grid.tolist())
-
-
-def support_of(values: Any, mass: float = 0.999, points: int = 128) -> np.ndarray:
-    """An even grid that covers a share of the data, the same share cut off at both ends.
-
-    Args:
-        values: ``(n,)`` finite numbers.
-        mass: Share to cover, in (0, 1].
-        points: Points of the grid.
-
-    Returns:
-        ``(points,)`` increasing float64.
-
-    Example:
-        >>> support_of(range(101), mass=1.0, points=5)
-        array([  0.,  25.,  50.,  75., 100.])
-    """
-    values = np.asarray(values, dtype=np.float64)
-    low, high = np.quantile(values, [(1 - mass) / 2, (1 + mass) / 2])
-    if not high > low:  # constant data: any grid around it will do
-        low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, points)
-
-
-def simpson_weights(grid: np.ndarray) -> np.ndarray:
-    """Weights w such that ``w @ f`` is the integral of f by the composite Simpson rule.
-
-    With an even number of points the last interval is integrated over the parabola through the last
-    three (K. V. Cartwright, "Simpson's rule cumulative integration with MS Excel and irregularly
-    spaced data", J. Math. Sci. Math. Educ. 12(2), 2017).
-
-    Args:
-        grid: ``(g,)`` increasing, at least 3 points.
-
-    Example:
-        >>> (simpson_weights(np.arange(5.0)) * 3).round(6)
-        array([1., 4., 2., 4., 1.])
-    """
-    steps = np.diff(grid)
-    weights = np.zeros(len(grid))
-    for i in range(0, len(grid) - 2, 2):
-        a, b = steps[i], steps[i + 1]
-        weights[i] += (a + b) / 6 * (2 - b / a)
-        weights[i + 1] += (a + b) ** 3 / (6 * a * b)
-        weights[i + 2] += (a + b) / 6 * (2 - a / b)
-    if len(grid) % 2 == 0:
-        a, b = steps[-2], steps[-1]
-        weights[-1] += (2 * b**2 + 3 * a * b) / (6 * (a + b))
-        weights[-2] += (b**2 + 3 * a * b) / (6 * a)
-        weights[-3] -= b**3 / (6 * a * (a + b))
-    return weights
 
 
 class Wasserstein(Distance):
@@ -793,7 +639,7 @@ class Wasserstein(Distance):
             column: ``(n, g)`` cumulative probabilities; a batch is the mean of its rows.
             support: ``(g,)`` increasing grid; the integral is by Simpson's rule.
         """
-        return _W1OfCdfs(column, _grid(support))
+        return _W1OfCdfs(column, grid_of(support))
 
     @staticmethod
     def of_normals(mean: str, std: str) -> Wasserstein:
@@ -810,14 +656,10 @@ class Wasserstein(Distance):
 
 
 @dataclass(frozen=True)
-class _W1OfValues(Wasserstein):
+class _W1OfValues(_OfSingles, Wasserstein):
     kind: ClassVar[str] = "wasserstein-values"
     column: Column
     levels: Annotated[int, whole(most=_MOST)]
-
-    @property
-    def axes(self) -> Mapping[str, int]:
-        return {self.column: 0}
 
     def summarise(self, batches: Batches) -> np.ndarray:
         levels = (np.arange(self.levels) + 0.5) / self.levels
@@ -833,28 +675,13 @@ class _W1OfValues(Wasserstein):
 
 
 @dataclass(frozen=True)
-class _W1OfCdfs(Wasserstein):
+class _W1OfCdfs(_OfRows, _OnGrid, Wasserstein):
     kind: ClassVar[str] = "wasserstein-cdfs"
     column: Column
     support: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "support", _grid(self.support))
-
-    @property
-    def axes(self) -> Mapping[str, int]:
-        return {self.column: 1}
-
-    def check(self, samples: Samples) -> None:
-        super().check(samples)
-        _check_width(self.column, samples[self.column], self.support)
-
-    def summarise(self, batches: Batches) -> np.ndarray:
-        return _mean_rows(batches, self.column)
-
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        weights = simpson_weights(np.asarray(self.support))
+        weights = self.quadrature
         return _blocks(lambda a: np.abs(a - second) @ weights, first, second)
 
 
@@ -892,7 +719,7 @@ class _W2OfNormals(Wasserstein):
 
 
 @dataclass(frozen=True)
-class Minkowski(Distance):
+class Minkowski(_OfRows):
     """Minkowski distance of batch means: Euclidean for ``p = 2``.
 
     Here for comparison: means hide the tail of a batch (paper, section 3.2). In the unit of the
@@ -911,13 +738,6 @@ class Minkowski(Distance):
     kind: ClassVar[str] = "minkowski"
     column: Column
     p: Annotated[float, number(1, infinite=True, words="the order of a norm, at least 1")] = 2.0
-
-    @property
-    def axes(self) -> Mapping[str, int]:
-        return {self.column: 1}
-
-    def summarise(self, batches: Batches) -> np.ndarray:
-        return _mean_rows(batches, self.column)
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return _blocks(lambda a: np.linalg.norm(a - second, ord=self.p, axis=-1), first, second)
