@@ -527,6 +527,7 @@ def _keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _plain_keys(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Unsigned keys of a column in one or more pieces, as wide as its values."""
     kinds = {column.dtype for column in columns}
     if len(kinds) > 1:  # bits are comparable within one type only
         common = np.result_type(*kinds)

@@ -209,6 +209,7 @@ def _promoted(types: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
 
 
 def _number(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
+    """Numbers as another type of numbers, or None if that would change one."""
     if array.dtype.kind in "biu":
         return array.astype(dtype) if _within(array, dtype) else None
     if array.dtype.kind == "c" and dtype.kind != "c":

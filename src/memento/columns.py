@@ -199,6 +199,7 @@ def _text(name: str, flat: list[Any]) -> np.ndarray:
 
 
 def _numbers(name: str, flat: list[Any]) -> np.ndarray:
+    """Python's numbers as an array that holds each exactly."""
     array = np.array(flat)
     if array.dtype.kind in "iub":
         return array

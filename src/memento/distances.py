@@ -402,6 +402,7 @@ class _OfLabels(_OfSingles, JensenShannon):
             self._check_range(labels, self.classes)
 
     def _check_range(self, labels: np.ndarray, classes: int) -> None:
+        """Raise if a label is none of the classes."""
         out = (labels < 0) | (labels >= classes)  # False for NaN
         if not out.any():
             return

@@ -257,6 +257,8 @@ class Group(Guarded):
                 yield name, samples.rows(int(end) - size, int(end))
 
     def _annotate_by(self, predict: Callable[[Samples], Mapping[str, Any]]) -> None:
+        """Annotate what every memory holds, and its reference, by a function; all or none."""
+
         def annotate() -> None:
             changes = {}
             for name, memory in self.memories.items():

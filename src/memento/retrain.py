@@ -385,6 +385,7 @@ class OnArrivals(Trigger):
         found: Comparison | None = None,
         effects: Mapping[str, float] | None = None,
     ) -> Decision:
+        """A decision with the figures of a comparison."""
         figures = dict(effects or {})
         if found is not None:
             figures |= {f"z_{name}": z for name, z in found.z.items()}

@@ -103,6 +103,7 @@ class Samples(Mapping[str, np.ndarray]):
 
     @classmethod
     def _read(cls, data: Any, columns: Mapping[str, Any], mark: bool | str) -> Samples:
+        """Columns as arrays; ``mark``: whether missing values are marked, or by which column."""
         arrays: dict[str, np.ndarray] = {}
         items = [*_items(data), *columns.items()]
         if isinstance(mark, str):
@@ -208,6 +209,7 @@ class Samples(Mapping[str, np.ndarray]):
         return Samples.borrow({name: array[rows] for name, array in self._columns.items()})
 
     def _checked_rows(self, rows: Any) -> np.ndarray:
+        """Row numbers, or a mask, as an array."""
         try:
             rows = np.asarray(rows)
         except ValueError:
@@ -349,6 +351,7 @@ _TABLES = "give a mapping of names to arrays, a DataFrame, an Arrow table, or co
 
 
 def _columns(data: Any) -> list[tuple[Any, Any]] | None:
+    """Names and columns of a table of any library; None if it is none."""
     if hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas; names may stand there twice
         return [(name, data.iloc[:, i]) for i, name in enumerate(data.columns)]
     if hasattr(data, "get_columns"):  # polars

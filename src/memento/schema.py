@@ -115,6 +115,7 @@ class Schema:
         return found
 
     def _check_names(self, held: Samples, fresh: Samples, policy: Policy) -> None:
+        """Raise if columns are missing that cannot come later, or ids come too late."""
         absent = [
             name
             for name in sorted(set(held) - set(fresh))

@@ -150,6 +150,7 @@ def _write(
     documents: Mapping[str, Any],
     expected: int | None,
 ) -> int:
+    """`write` under a lock that is held."""
     current = _check_ours(folder, kind)
     if expected is not None and current != expected:
         raise StorageError(
@@ -218,6 +219,7 @@ def read(folder: Path, kind: str, *, verify: bool = True) -> Snapshot:
 
 
 def _read(folder: Path, manifest: Mapping[str, Any], verify: bool) -> Snapshot:
+    """The arrays and documents that a manifest lists, each checked."""
     inside = folder / _name(manifest["generation"])
     arrays: dict[str, np.ndarray] = {}
     documents: dict[str, Any] = {}
@@ -275,6 +277,7 @@ def _quoted(name: str) -> str:
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
+    """Write an ``.npy`` file; its size and digest."""
     if array.dtype.hasobject:
         raise SchemaError(
             f"{path.name}: an array of Python objects cannot be stored; convert it to numbers, "
@@ -297,6 +300,7 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
 
 
 def _read_array(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
+    """The array of an ``.npy`` file that is as long as the manifest says."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -338,6 +342,7 @@ def _name(generation: int) -> str:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, checked before any of it is used."""
     path = folder / _MANIFEST
     if not is_plain_file(path):
         if not folder.exists():

@@ -362,6 +362,7 @@ def _content(held: Samples, fresh: Samples, state: State) -> dict[str, Any]:
 
 
 def _check_choice(choice: Choice, size: int, capacity: int | None, here: str) -> None:
+    """Clause choice, of one choice among ``size`` rows."""
     rows = np.asarray(choice.rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise AssertionError(
@@ -433,6 +434,7 @@ def _check_aliasing(case: _Case) -> None:
 
 
 def _check_columns(case: _Case) -> None:
+    """Clause columns: those of any type go along with their samples."""
     straight, laden = case.memory(), case.memory()
     for unit in case.units:
         straight.insert(unit)
@@ -488,6 +490,7 @@ def _check_determinism(case: _Case) -> None:
 
 
 def _check_failure(case: _Case) -> None:
+    """Clause failure: what is refused or interrupted changes nothing."""
     memory = case.filled()
     before = memory.dump()
     unit = case.units[-1]
@@ -555,6 +558,7 @@ class _Interrupted(Policy):
 
 
 def _check_settings(case: _Case) -> None:
+    """Clause settings: they are JSON and make an equal policy."""
     settings = case.policy.settings()
     try:
         stored = json.loads(json.dumps(settings))

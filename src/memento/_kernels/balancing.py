@@ -31,6 +31,7 @@ def _mark_largest(counts, full):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _balance(codes, starts, size, seen, full, drawn, kept):  # type: ignore[no-untyped-def]
+    """Let samples enter one after the other; see `balance`, which makes the arrays."""
     labels = starts.shape[0] - 1
     counts = np.zeros(labels, np.int64)
     members = np.empty(codes.shape[0], np.int64)

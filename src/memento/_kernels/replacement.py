@@ -85,6 +85,7 @@ def _place_of_share(  # type: ignore[no-untyped-def]
 
 @kernel()
 def _replace(losses, starts, filled, entering, drawn, inverse):  # type: ignore[no-untyped-def]
+    """Let samples enter, each in the place of a victim; ``filled`` says who is held in the end."""
     labels = starts.shape[0] - 1
     tree = np.zeros((losses.shape[0], 2), np.float64)  # filled places and their losses
     held = np.zeros(labels, np.int64)

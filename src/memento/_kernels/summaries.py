@@ -70,6 +70,7 @@ def _request_row(a, b, r, step):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _mean_rows(a, b, rows, offsets, step, out):  # type: ignore[no-untyped-def]
+    """Fill out with mean rows; ``step`` is the number of entries in a cache line."""
     held = a.shape[0]
     last = rows.shape[0] - 1
     total = np.zeros(out.shape[1])

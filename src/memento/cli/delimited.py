@@ -210,6 +210,7 @@ class _Limited(io.RawIOBase):
 
 
 def _read(file: Path, header: Header, names: Sequence[str], types: Mapping[str, Any]) -> Any:
+    """Columns of a delimited file as an Arrow table, in blocks that its longest line fits into."""
     from pyarrow import csv as arrow_csv
 
     parsing = arrow_csv.ParseOptions(delimiter=header.separator, newlines_in_values=True)

@@ -104,6 +104,7 @@ def look(folder: Path) -> Memory:
 
 
 def _open(folder: Path, *, closed: bool) -> Memory:
+    """The memory in a folder; ``closed`` also where its policy's class is not known here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:

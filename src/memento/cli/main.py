@@ -104,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    """Run a command; errors of ours become a message and an exit code."""
     try:
         import rich
         from typer.main import get_command

@@ -66,6 +66,7 @@ class Predictor:
         return outputs
 
     def _piece(self, inputs: np.ndarray) -> np.ndarray:
+        """Predictions of some rows, checked."""
         try:
             outputs = np.asarray(self.call(inputs))
         except MementoError:
@@ -140,6 +141,7 @@ def _existing(file: str | Path, option: str = "--model") -> Path:
 
 
 def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A TorchScript file as a function from inputs to outputs."""
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -174,6 +176,7 @@ def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """An ONNX file as a function from inputs to probabilities."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -207,6 +210,7 @@ _FLOATS = ("tensor(float)", "tensor(double)")
 
 
 def _function(spec: str, contents: Sequence[str]) -> Predictor:
+    """A function of a user's module as a predictor."""
     module_name, _, function_name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:

@@ -176,6 +176,7 @@ def check_room(file: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def _parquet(file: Path, reading: Reading) -> Iterator[Source]:
+    """A Parquet file, whose pages are checked."""
     parquet = module("parquet")
     # ParquetFile, not read_table: that one takes folders like day=3/ for further columns.
     with parquet.ParquetFile(file, page_checksum_verification=True) as open_file:
@@ -211,6 +212,7 @@ def _csv(file: Path, reading: Reading) -> Iterator[Source]:
 
 @contextlib.contextmanager
 def _ipc(file: Path, reading: Reading) -> Iterator[Source]:
+    """An Arrow file or stream."""
     ipc, base = module("ipc"), module("lib")
     # Mapped, so that no size in the file makes room for itself before it is known to be true.
     with base.memory_map(str(file)) as mapped:
@@ -237,6 +239,7 @@ def _ipc(file: Path, reading: Reading) -> Iterator[Source]:
 
 @contextlib.contextmanager
 def _npz(file: Path, reading: Reading) -> Iterator[Source]:
+    """A file of numpy arrays, which are never unpickled."""
     with zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         names = [info.filename.removesuffix(".npy") for info in archive.infolist()]

@@ -276,6 +276,7 @@ def _list_groups(known: Registry, listing: bool, as_json: bool) -> None:
 
 
 def _list(plan: Plan, as_json: bool) -> None:
+    """Say where each experiment stands, and why."""
     from memento.runner.schedule import obstacles
 
     rows = {key: plan.jobs[key].status() for key in plan.asked}
@@ -304,6 +305,7 @@ def _dry_run(
     scheduler: str | None,
     as_json: bool,
 ) -> None:
+    """Say what would run, where, and why."""
     place = _executor(plan, given, jobs, slurm, scheduler)
     rows, would = [], {}
     for key, job in plan.jobs.items():
@@ -328,6 +330,7 @@ def _dry_run(
 
 
 def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole: bool) -> None:
+    """Say what came of a run, and exit with 1 if an experiment is not done."""
     if as_json:
         rows = {key: report.status for key, report in reports.items()}
         errors = {key: report.error for key, report in reports.items() if report.state != "done"}
@@ -349,6 +352,7 @@ def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole
 
 
 def _document(plan: Plan, rows: Mapping[str, Status], errors: Mapping[str, str]) -> dict[str, Any]:
+    """Where experiments stand, as a JSON object."""
     experiments = []
     for key, found in rows.items():
         job = plan.jobs[key]

@@ -215,6 +215,7 @@ def predicted_columns(policy: Policy) -> list[str]:
 
 
 def _policy(given: Mapping[str, Any], dashes: str) -> Policy:
+    """The policy that settings describe; ``dashes`` stand before names in messages."""
     settings = dict(given)
     kind = settings["kind"] = _imported(settings["kind"], Policy)
     made: type[Any] = policy_class(kind, remedy="or give module:Class, which is imported")

@@ -91,6 +91,7 @@ class Models:
         return known.dtype.kind == "f" and bool((known != np.trunc(known)).any())
 
     def _imported(self) -> Callable[[int], Any]:
+        """The function of the user's module that makes a model."""
         module_name, _, name = self._settings.factory.partition(":")
         home = str(self._settings.home)
         if home not in sys.path:

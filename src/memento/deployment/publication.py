@@ -173,6 +173,7 @@ def _arrays_of(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    """What a version's manifest says, checked."""
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
         sound = manifest["sha256"] == _own_digest(manifest) and manifest["format"] == _FORMAT

@@ -316,6 +316,11 @@ def _import_skops() -> Any:
 
 
 def _kind_of(estimator: Any) -> Literal["classifier", "regressor"]:
+    """Whether an estimator is a classifier or a regressor.
+
+    Raises:
+        SettingError: It is neither, or cannot be cloned.
+    """
     from sklearn import base, multioutput
 
     name = type(estimator).__name__

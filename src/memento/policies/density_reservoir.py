@@ -247,6 +247,7 @@ class DensityReservoir(SampleSpace, Policy):
         return weights
 
     def _estimated_rarity(self, batches: Batches, held: int, state: State) -> np.ndarray:
+        """``(fresh,)`` rarity of the fresh rows, relative to the stream so far."""
         fresh = len(batches.order) - held
         stream = np.concatenate([self.stands_for(state, held), np.ones(fresh)])
         counts = np.add.reduceat(stream[batches.order], batches.offsets[:-1])

@@ -104,6 +104,7 @@ def _compared(
     theirs: Mapping[Any, tuple[float, float]],
     days: Mapping[Any, Mapping[str, float]],
 ) -> tuple[Any, ...]:
+    """One row of `ordering`, without series and score."""
     mine = [ours[setting][0] for setting in common]
     published = [theirs[setting][0] for setting in common]
     correlation = rank_correlation(mine, published)

@@ -99,6 +99,7 @@ def _contents(headings: Sequence[Heading]) -> str:
 
 
 def _render(part: str | Heading | Table | Picture) -> str:
+    """A part of a page as HTML."""
     if isinstance(part, str):
         return f"<p>{html.escape(part)}</p>"
     if isinstance(part, Heading):

@@ -194,6 +194,7 @@ def execute(
 
 
 def _attempt(job: Job, attempt: Attempt, pulse: _Pulse, captured: bool) -> Outcome:
+    """Run the body of an experiment once, and keep what it made if it ends well."""
     logger = logging.getLogger("memento.runner")
     logger.info("%s, attempt %d, %d thread(s)", job.key, attempt.number, job.threads)
     try:

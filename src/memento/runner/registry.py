@@ -90,6 +90,7 @@ class Registry:
         return self._groups[name]
 
     def _page(self, group: str) -> Iterable[Experiment]:
+        """The experiments that the page of a group declares."""
         page = self._pages.get(group)
         if page is None:
             return ()

@@ -213,6 +213,7 @@ class _Course:
         self._looked = 0.0
 
     def run(self, grace: float) -> dict[str, Report]:
+        """Run all jobs, in the order of their needs; what became of each."""
         try:
             while len(self._reports) < len(self._jobs):
                 moved = self._start_ready()
@@ -231,6 +232,7 @@ class _Course:
         return {key: self._reports[key] for key in self._jobs}
 
     def _start_ready(self) -> bool:
+        """Start jobs whose needs are done; whether anything moved."""
         moved = False
         for key in list(self._waiting):
             job = self._jobs[key]
@@ -262,6 +264,7 @@ class _Course:
         return moved
 
     def _finish(self, key: str, outcome: Outcome) -> None:
+        """Take note of a job that has ended."""
         self._running.discard(key)
         found = self._jobs[key].status()
         if outcome.state == "elsewhere":
@@ -283,6 +286,7 @@ class _Course:
         self._tell(Event("elsewhere", key, self._jobs[key].status().where))
 
     def _look_elsewhere(self) -> None:
+        """Look at jobs that other commands run: those left by them are ours."""
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()

@@ -263,6 +263,7 @@ def _check_names(values: Mapping[str, Any], experiments: Sequence[Experiment], w
 
 
 def _with_parameters(experiment: Experiment, values: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment with the parameters that settings give it."""
     likes = _likes(experiment)
     changes = {}
     for name, value in values.items():

@@ -371,6 +371,7 @@ def _arms(
     wrappers: Mapping[str, Wrapper] | None,
     baseline: str,
 ) -> dict[str, _Arm]:
+    """Every policy with every trigger and wrapper, by name, checked."""
     policies = {_RANDOM: Reservoir(), "newest": FIFO()} if policies is None else dict(policies)
     triggers = {"every": Every(1)} if triggers is None else triggers
     if baseline == _RANDOM:
@@ -477,6 +478,7 @@ def _compared(
     controls: Sequence[str],
     folder: Path | None,
 ) -> Backtest:
+    """The arms' courses over the same units, compared with those of the baseline."""
     courses: dict[str, list[_Course]] = {}
     for (name, _), columns in zip(runs, tables, strict=True):
         courses.setdefault(name, []).append(_Course.of(columns))

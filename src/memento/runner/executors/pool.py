@@ -82,6 +82,7 @@ class JobProcess:
         self._close()
 
     def _outcome(self) -> Outcome:
+        """What became of an experiment whose process has ended."""
         code = self._process.returncode
         said, complaint = self._close()
         if said:

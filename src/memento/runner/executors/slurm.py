@@ -106,6 +106,7 @@ class SlurmExecutor(DaskExecutor):
         return cluster
 
     def _build(self) -> Any:
+        """A cluster of Dask whose workers are jobs of Slurm."""
         settings, resources = self._settings, self._resources
         with storage_errors("make the folder", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +178,7 @@ class SbatchExecutor(Executor):
         return f"{self.name}, job {number}"
 
     def _submit(self, job: Job) -> int:
+        """Submit an experiment as a job; its number."""
         place = job.place
         place.check_ours()
         with storage_errors("submit a job", place.folder):
@@ -214,6 +216,7 @@ class SbatchExecutor(Executor):
         return found
 
     def _look(self) -> None:
+        """Ask Slurm for the states of jobs, and note which have ended."""
         states = self._states()
         self._looked = time.monotonic()
         if states is None:
