@@ -268,6 +268,7 @@ class _Loop(Stepper):
         }
 
     def save(self, folder: Path) -> None:
+        """Write the run to its checkpoint."""
         arrays, documents = self.memory.dump()
         arrays = {f"memory/{name}": array for name, array in arrays.items()}
         documents = {f"memory/{name}": document for name, document in documents.items()}
@@ -302,6 +303,7 @@ class _Loop(Stepper):
             self.learner.restore(state)
 
     def _restore(self, folder: Path, found: snapshot.Snapshot) -> None:
+        """Take over what a checkpoint holds, if it is of this run."""
         loop = found.documents["loop"]
         there = {"judged": ["next"], "gate": False, **loop["settings"]}
         own = self._settings()

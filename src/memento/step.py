@@ -328,6 +328,7 @@ class Stepper:
         trained: bool = False,
         **others: Any,
     ) -> Step:
+        """The record of a unit, with what its day gathered."""
         if day is not None:
             day.notes |= {} if self.note is None else self.note(self.memory)
             others |= {
