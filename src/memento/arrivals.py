@@ -30,6 +30,11 @@ __all__ = ["Arrivals", "Clusters"]
 
 #: Of the witnesses this share never enters the memory.
 _NEVER = 0.25
+# The attribute of each part that is kept.
+_PARTS = {
+    **{name: name for name in ("unit", "reference", "history")},
+    **{name: f"_{name}" for name in ("witnesses", "never")},
+}
 _SETTINGS = ("witnesses", "cluster", "rows")
 _NUMBERS = {
     "evidence": arguments.number(0, words="a number, 0 or more"),
@@ -142,18 +147,12 @@ class Arrivals:
         self.witnesses = witnesses
         self.cluster = cluster
         self.rows = rows
-        self.unit = Clusters.none()
-        self.reference = Clusters.none()
-        self.history = Clusters.none()
-        self.evidence = 0.0
-        self.before = 0.0
-        self.renew = False
-        self.units = 0
+        self.unit = self.reference = self.history = Clusters.none()
+        self._witnesses = self._never = Clusters.none()  # of the newest unit
+        self.evidence, self.before, self.renew = 0.0, 0.0, False
+        self.units, self.seen_at = 0, 0
         self.trained_at: int | None = None
-        self.seen_at = 0
         self.decision: dict[str, Any] | None = None
-        self._witnesses = Clusters.none()
-        self._never = Clusters.none()  # of the newest unit, which is compared with the history
         self._late = Samples()
 
     def arrive(self, samples: Samples, rng: np.random.Generator) -> list[Samples]:
@@ -223,18 +222,13 @@ class Arrivals:
         Args:
             annotate: Gives samples the columns of that model.
         """
-        self.history = self.history.annotated(annotate)
-        self.reference = self.reference.annotated(annotate)
-        self.unit = self.unit.annotated(annotate)
-        self._never = self._never.annotated(annotate)
-        self._witnesses = self._witnesses.annotated(annotate)
+        self._take({part: kept.annotated(annotate) for part, kept in self._parts().items()})
         if self._late.size:
             self._late = annotate(self._late)
 
     def forget(self) -> None:
         """Drop what later units would be compared with: it is of another model, and stays so."""
-        self.unit = self.reference = self.history = Clusters.none()
-        self._witnesses = self._never = Clusters.none()
+        self._take(dict.fromkeys(_PARTS, Clusters.none()))
         self.evidence, self.before, self.renew = 0.0, 0.0, False
 
     def label(self, by: str, ids: np.ndarray, given: Samples) -> None:
@@ -313,19 +307,11 @@ class Arrivals:
         return arrivals
 
     def _parts(self) -> dict[str, Clusters]:
-        return {
-            "unit": self.unit,
-            "reference": self.reference,
-            "history": self.history,
-            "witnesses": self._witnesses,
-            "never": self._never,
-        }
+        return {part: getattr(self, name) for part, name in _PARTS.items()}
 
     def _take(self, parts: Mapping[str, Clusters]) -> None:
-        self.unit, self.reference, self.history = (
-            parts[name] for name in ("unit", "reference", "history")
-        )
-        self._witnesses, self._never = parts["witnesses"], parts["never"]
+        for part, clusters in parts.items():
+            setattr(self, _PARTS[part], clusters)
 
 
 def _columns_of(arrays: Mapping[str, np.ndarray], part: str) -> Samples:

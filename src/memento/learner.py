@@ -161,14 +161,7 @@ def labels_of(samples: Samples, column: str, classes: int) -> np.ndarray:
         >>> labels_of(Samples(y=[True, False]), "y", 2)
         array([1, 0])
     """
-    if column not in samples:
-        raise SchemaError(f"no column {column!r} (the label) among {sorted(samples)}")
-    labels = samples[column]
-    if labels.dtype.kind not in "iub" or labels.ndim != 1:
-        raise SchemaError(
-            f"column {column!r} holds {labels.dtype} of shape {labels.shape}; "
-            "expected one integer per row"
-        )
+    labels = _single(samples, column, "iub", "integer")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise DomainError(
             f"column {column!r} goes from {labels.min()} to {labels.max()}; expected labels from 0 "

@@ -241,14 +241,7 @@ class Memory(Guarded):
         If it raises, the memory is as it was; only an interrupt from the keyboard may be raised
         when the insert is complete (`inserts` tells).
         """
-        fresh = Samples.borrow_identified(self.ids, data, columns)
-        self.check(fresh)
-        if not fresh.size:
-            return Report(0, 0, 0)
-        change, report = self._insertion(fresh)
-        self._warn(change)
-        self._take(change)
-        return report
+        return self._insert(Samples.borrow_identified(self.ids, data, columns), [])
 
     @guarded
     def insert_unit(self, names: str | Sequence[str], data: Any) -> Report:
@@ -271,16 +264,20 @@ class Memory(Guarded):
         """
         names = [names] if isinstance(names, str) else list(names)
         fresh = Samples.borrow_identified(self.ids, data, {})
-        now = self._contents
-        if any(name in now.units for name in names):
+        if any(name in self._contents.units for name in names):
             return Report(fresh.size, 0, 0)
+        return self._insert(fresh, names)
+
+    def _insert(self, fresh: Samples, names: Sequence[str]) -> Report:
         self.check(fresh)
         if not fresh.size:
             return Report(0, 0, 0)
         change, report = self._insertion(fresh)
         self._warn(change)
-        units = _remembered(now.units, dict.fromkeys(names, change.after.inserts))
-        self._take(replace(change, after=replace(change.after, units=units)))
+        if names:
+            units = _remembered(change.after.units, dict.fromkeys(names, change.after.inserts))
+            change = replace(change, after=replace(change.after, units=units))
+        self._take(change)
         return report
 
     @guarded

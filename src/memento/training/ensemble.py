@@ -214,12 +214,10 @@ class Ensemble:
         for which in range(len(self._models)):
             mine = member == which
             if mine.any() or (which == 0 and not samples.size):
-                found = self._annotated_by(which, samples.take(mine))
-                for name, column in found.items():
+                for name, column in self._annotated_by(which, samples.take(mine)).items():
                     values = np.asarray(column)
-                    if name not in chosen:
-                        chosen[name] = np.empty((samples.size, *values.shape[1:]), values.dtype)
-                    chosen[name][mine] = values
+                    room = np.empty((samples.size, *values.shape[1:]), values.dtype)
+                    chosen.setdefault(name, room)[mine] = values
         return {**chosen, "member": member}
 
     def match(self, samples: Samples) -> np.ndarray:
