@@ -35,7 +35,7 @@ from memento import JensenShannon, Memento, Memory, coverage_increase
 
 if TYPE_CHECKING:
     from memento_puffer.data.features import Features
-    from memento_puffer.predictor.ttp import Network
+    from memento_puffer.predictor.network import Network
 
 CLASSES = 21
 DISTANCES = [JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels("y", CLASSES)]

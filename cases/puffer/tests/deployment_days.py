@@ -17,7 +17,8 @@ from memento_puffer.deployment.deploy_settings import (
     puffer_policy,
 )
 from memento_puffer.predictor import ttp as ttp_module
-from memento_puffer.predictor.ttp import Moments, Network, Ttp
+from memento_puffer.predictor.network import Moments, Network
+from memento_puffer.predictor.ttp import Ttp
 from memento_puffer.predictor.ttp_training import TrainingSettings
 
 FIRST = dt.date(2022, 9, 19)  # of data; the job's first day is the next

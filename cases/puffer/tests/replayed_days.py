@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from memento_puffer.data.features import STEP, Features
-from memento_puffer.predictor.ttp import Network
+from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp_training import AFFORDABLE
 from memento_puffer.studies.days import first_network
 from memento_puffer.studies.replay import Replay

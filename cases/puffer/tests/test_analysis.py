@@ -14,7 +14,8 @@ from days import VARIANTS, made_streams, play, start_of, tables_of, write  # noq
 from memento.errors import SchemaError, SettingError, StorageError  # noqa: E402
 from memento_puffer.data.features import Features  # noqa: E402
 from memento_puffer.data.schema import Day, range_of, write_day  # noqa: E402
-from memento_puffer.predictor.ttp import CLASS_VALUES, Ttp  # noqa: E402
+from memento_puffer.predictor.network import CLASS_VALUES  # noqa: E402
+from memento_puffer.predictor.ttp import Ttp  # noqa: E402
 from memento_puffer.quality import analysis, qoe  # noqa: E402
 from memento_puffer.quality.aggregates import (  # noqa: E402
     by_day,

@@ -42,7 +42,8 @@ from memento_puffer.deployment.deploy_settings import (
 )
 from memento_puffer.deployment.publish import digest_of
 from memento_puffer.predictor import ttp as ttp_module
-from memento_puffer.predictor.ttp import Moments, Network, Ttp
+from memento_puffer.predictor.network import Moments, Network
+from memento_puffer.predictor.ttp import Ttp
 
 pytest.importorskip("torch")
 

@@ -33,7 +33,7 @@ from memento_puffer.data.features import (
 )
 from memento_puffer.data.layout import NOT_MEASURED
 from memento_puffer.data.schema import Day
-from memento_puffer.predictor.ttp import clamp_sentinels
+from memento_puffer.predictor.network import clamp_sentinels
 
 RANGE = "2021-10-17T11_2021-10-18T11"
 ACKED = ["time (ns GMT)", "session_id", "index", "expt_id", "channel", "video_ts"]

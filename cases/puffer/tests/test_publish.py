@@ -26,7 +26,8 @@ from memento.errors import (
 )
 from memento_puffer.deployment import publish as module
 from memento_puffer.deployment.publish import Publication, digest_of, mirror_to_git
-from memento_puffer.predictor.ttp import Network, Ttp, read_cpp, read_meta
+from memento_puffer.predictor.network import Network
+from memento_puffer.predictor.ttp import Ttp, read_cpp, read_meta
 
 torch = pytest.importorskip("torch")
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from memento.errors import SettingError
-from memento_puffer.predictor.ttp import Moments, Network, Ttp
+from memento_puffer.predictor.network import Moments, Network
+from memento_puffer.predictor.ttp import Ttp
 from memento_puffer.quality import qoe
 from memento_puffer.streaming.abr import BBA, BOLA, MPC, Fugu, RobustMPC, decibels
 from memento_puffer.streaming.content import CHANNELS, Content

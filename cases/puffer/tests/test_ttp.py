@@ -19,18 +19,14 @@ import pytest
 
 import memento
 from memento import errors
-from memento_puffer.predictor import ttp as module
-from memento_puffer.predictor.ttp import (
+from memento_puffer.predictor.network import (
     CLASS_VALUES,
     Moments,
     Network,
-    Ttp,
     clamp_sentinels,
     expected_time,
-    read_cpp,
-    read_meta,
-    read_py,
 )
+from memento_puffer.predictor.ttp import Ttp, read_cpp, read_meta, read_py
 from memento_puffer.predictor.ttp_training import (
     ARTEFACT,
     PUFFER,
@@ -511,7 +507,7 @@ def test_learner_annotates_and_comes_back(data):
 
 
 def test_a_log_score_does_not_underflow():
-    weights = [np.zeros(shape, dtype="f4") for shape in module.SHAPES]
+    weights = [np.zeros(shape, dtype="f4") for shape in SHAPES]
     weights[-1] = np.where(np.arange(21) == 0, 500, 0).astype("f4")
     learner = TtpLearner()
     learner.restore(Network(tuple(weights), Network.fresh().moments).arrays())

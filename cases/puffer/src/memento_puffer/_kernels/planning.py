@@ -24,12 +24,8 @@ A format whose size is NaN is never chosen; chunks count up to the first without
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from memento._kernels import kernel
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 _TIE = 1e-9
 _LEAST_CHANCE = 1e-5  # smaller chances are not followed
@@ -172,9 +168,28 @@ def _gain_by_chances(  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _plan_by_chances(  # type: ignore[no-untyped-def]
+def plan_by_chances(  # type: ignore[no-untyped-def]
     buffers, sizes, qualities, last, given, point, shares, switching, stall, chunk, full, out
 ):
+    """Fill out with the first format of the plan with the best expected value.
+
+    Args:
+        buffers: int64 (n,), units of video left, at most ``full``.
+        sizes: (n, steps, formats), only told apart by order; NaN if unknown. The first step of
+            each session has a known one.
+        qualities: (n, steps, formats).
+        last: (n,), quality of the chunk before, NaN if there is none.
+        given: (n, steps, formats, classes), distributions where the size is known. Class k takes
+            k units, the last one counts as too late.
+        point: use the likeliest class only.
+        shares: (classes, classes), what of each class (column) goes to which (row) after formats
+            were banned; (0, 0) to leave chances as they are.
+        switching: cost of a change of quality by 1.
+        stall: cost of a unit without video.
+        chunk: units of video that a chunk brings, at most ``full``.
+        full: units that the buffer can hold.
+        out: int64 (n,).
+    """
     formats, classes = given.shape[2:]
     blurs = shares.shape[0] > 0
     blurred = np.empty(classes)
@@ -200,55 +215,6 @@ def _plan_by_chances(  # type: ignore[no-untyped-def]
             _blur(shares, sizes[s, 0], blurred, chances)
         _gain_by_chances(chances, allowed, value, chunk, stall, b, b + 1, gain)
         out[s] = _first_step(last[s], quality[0], allowed, gain, switching, b)
-
-
-def plan_by_chances(
-    buffers: Integers,
-    sizes: Floats,
-    qualities: Floats,
-    last: Floats,
-    chances: Floats,
-    point: bool,
-    shares: Floats,
-    switching: float,
-    stall: float,
-    chunk: int,
-    full: int,
-    out: Integers,
-) -> None:
-    """Fill out with the first format of the plan with the best expected value.
-
-    Args:
-        buffers: int64 (n,), units of video left, at most ``full``.
-        sizes: (n, steps, formats), only told apart by order; NaN if unknown. The first step of
-            each session has a known one.
-        qualities: (n, steps, formats).
-        last: (n,), quality of the chunk before, NaN if there is none.
-        chances: (n, steps, formats, classes), distributions where the size is known. Class k takes
-            k units, the last one counts as too late.
-        point: use the likeliest class only.
-        shares: (classes, classes), what of each class (column) goes to which (row) after formats
-            were banned; (0, 0) to leave chances as they are.
-        switching: cost of a change of quality by 1.
-        stall: cost of a unit without video.
-        chunk: units of video that a chunk brings, at most ``full``.
-        full: units that the buffer can hold.
-        out: int64 (n,).
-    """
-    _plan_by_chances(
-        buffers,
-        sizes,
-        qualities,
-        last,
-        chances,
-        point,
-        shares,
-        float(switching),
-        float(stall),
-        chunk,
-        full,
-        out,
-    )
 
 
 # ----------------------------------------------------------------------------------------------
@@ -301,22 +267,30 @@ def _gain_by_time(sizes, pace, value, unit, chunk, stalling, low, high, gain):  
 
 
 @kernel()
-def _plan_by_time(  # type: ignore[no-untyped-def]
-    buffers,
-    sizes,
-    qualities,
-    last,
-    paces,
-    window,
-    robust,
-    unknown,
-    switching,
-    stalling,
-    unit,
-    chunk,
-    full,
-    out,
-):
+def plan_by_time(  # type: ignore[no-untyped-def]
+    buffers, sizes, qualities, last, paces, window, robust, unknown, switching, stalling, unit,
+    chunk, full, out,
+):  # fmt: skip
+    """Fill out with the first format of the best plan if times are as predicted.
+
+    Args:
+        buffers: int64 (n,), units of video left, at most ``full``.
+        sizes: (n, steps, formats) bytes, NaN if unknown. The first step of each session has a
+            known one.
+        qualities: (n, steps, formats).
+        last: (n,), quality of the chunk before, NaN if there is none.
+        paces: (n, past) seconds per byte of past chunks, oldest first; what lies before a NaN does
+            not count. With ``robust``, chunks older than the window give the first predictions.
+        window: how many past chunks are averaged.
+        robust: multiply predictions by 1 + the largest relative error in the window.
+        unknown: seconds per byte where no past chunk is known.
+        switching: cost of a change of quality by 1.
+        stalling: cost of a second without video.
+        unit: seconds in a unit.
+        chunk: seconds of video that a chunk brings.
+        full: units that the buffer can hold.
+        out: int64 (n,).
+    """
     steps_at_most, formats = sizes.shape[1:]
     predicted = np.empty(steps_at_most)
     value = np.empty((formats, full + 1))
@@ -340,66 +314,22 @@ def _plan_by_time(  # type: ignore[no-untyped-def]
         out[s] = _first_step(last[s], quality[0], allowed, gain, switching, b)
 
 
-def plan_by_time(
-    buffers: Integers,
-    sizes: Floats,
-    qualities: Floats,
-    last: Floats,
-    paces: Floats,
-    window: int,
-    robust: bool,
-    unknown: float,
-    switching: float,
-    stalling: float,
-    unit: float,
-    chunk: float,
-    full: int,
-    out: Integers,
-) -> None:
-    """Fill out with the first format of the best plan if times are as predicted.
-
-    Args:
-        buffers: int64 (n,), units of video left, at most ``full``.
-        sizes: (n, steps, formats) bytes, NaN if unknown. The first step of each session has a
-            known one.
-        qualities: (n, steps, formats).
-        last: (n,), quality of the chunk before, NaN if there is none.
-        paces: (n, past) seconds per byte of past chunks, oldest first; what lies before a NaN does
-            not count. With ``robust``, chunks older than the window give the first predictions.
-        window: how many past chunks are averaged.
-        robust: multiply predictions by 1 + the largest relative error in the window.
-        unknown: seconds per byte where no past chunk is known.
-        switching: cost of a change of quality by 1.
-        stalling: cost of a second without video.
-        unit: seconds in a unit.
-        chunk: seconds of video that a chunk brings.
-        full: units that the buffer can hold.
-        out: int64 (n,).
-    """
-    _plan_by_time(
-        buffers,
-        sizes,
-        qualities,
-        last,
-        paces,
-        window,
-        robust,
-        float(unknown),
-        float(switching),
-        float(stalling),
-        float(unit),
-        float(chunk),
-        full,
-        out,
-    )
-
-
 # ----------------------------------------------------------------------------------------------
 # By the buffer alone
 
 
 @kernel()
-def _follow_buffer(buffers, sizes, qualities, low, high, out):  # type: ignore[no-untyped-def]
+def follow_buffer(buffers, sizes, qualities, low, high, out):  # type: ignore[no-untyped-def]
+    """Fill out with the best format below a size that grows with the buffer.
+
+    Args:
+        buffers: (n,) seconds.
+        sizes: (n, formats), NaN if unknown; each session has a known one.
+        qualities: (n, formats).
+        low: buffer up to which the smallest format is sent.
+        high: buffer from which on the largest is, above ``low``.
+        out: int64 (n,).
+    """
     for s in range(buffers.shape[0]):
         smallest = -1
         largest = -1
@@ -427,24 +357,19 @@ def _follow_buffer(buffers, sizes, qualities, low, high, out):  # type: ignore[n
         out[s] = best
 
 
-def follow_buffer(
-    buffers: Floats, sizes: Floats, qualities: Floats, low: float, high: float, out: Integers
-) -> None:
-    """Fill out with the best format below a size that grows with the buffer.
+@kernel()
+def score_formats(chunks, sizes, utilities, weight, offset, best_if_negative, out):  # type: ignore[no-untyped-def]
+    """Fill out with the format of the largest ``(weight * (utility + offset) - chunks) / size``.
 
     Args:
-        buffers: (n,) seconds.
+        chunks: (n,) video left, in chunks.
         sizes: (n, formats), NaN if unknown; each session has a known one.
-        qualities: (n, formats).
-        low: buffer up to which the smallest format is sent.
-        high: buffer from which on the largest is, above ``low``.
+        utilities: (n, formats).
+        weight: of utility against buffer.
+        offset: added to utilities.
+        best_if_negative: take the largest utility where no score reaches 0.
         out: int64 (n,).
     """
-    _follow_buffer(buffers, sizes, qualities, float(low), float(high), out)
-
-
-@kernel()
-def _score_formats(chunks, sizes, utilities, weight, offset, best_if_negative, out):  # type: ignore[no-untyped-def]
     for s in range(chunks.shape[0]):
         best = -1
         useful = -1
@@ -459,26 +384,3 @@ def _score_formats(chunks, sizes, utilities, weight, offset, best_if_negative, o
             if useful < 0 or utilities[s, f] > utilities[s, useful]:
                 useful = f
         out[s] = useful if best_if_negative and most < 0.0 else best
-
-
-def score_formats(
-    chunks: Floats,
-    sizes: Floats,
-    utilities: Floats,
-    weight: float,
-    offset: float,
-    best_if_negative: bool,
-    out: Integers,
-) -> None:
-    """Fill out with the format of the largest ``(weight * (utility + offset) - chunks) / size``.
-
-    Args:
-        chunks: (n,) video left, in chunks.
-        sizes: (n, formats), NaN if unknown; each session has a known one.
-        utilities: (n, formats).
-        weight: of utility against buffer.
-        offset: added to utilities.
-        best_if_negative: take the largest utility where no score reaches 0.
-        out: int64 (n,).
-    """
-    _score_formats(chunks, sizes, utilities, float(weight), float(offset), best_if_negative, out)

@@ -467,7 +467,8 @@ def advance(
 
 
 @kernel()
-def _look_ahead(states, plans, video, active, sizes, ssim):  # type: ignore[no-untyped-def]
+def look_ahead(states, plans, video, active, sizes, ssim):  # type: ignore[no-untyped-def]
+    """Fill sizes and ssim (sessions, steps, FORMATS) of the next chunks, NaN beyond the newest."""
     for k in range(active.shape[0]):
         i = active[k]
         s = states[i]
@@ -484,15 +485,17 @@ def _look_ahead(states, plans, video, active, sizes, ssim):  # type: ignore[no-u
                     ssim[k, h, f] = np.nan
 
 
-def look_ahead(
-    states: Floats, plans: Plans, video: Video, active: Integers, sizes: Floats, ssim: Floats
-) -> None:
-    """Fill sizes and ssim (sessions, steps, FORMATS) of the next chunks, NaN beyond the newest."""
-    _look_ahead(states, plans, video, active, sizes, ssim)
-
-
 @kernel()
-def _recall(states, past, active, window, inputs):  # type: ignore[no-untyped-def]
+def recall(states, past, active, window, inputs):  # type: ignore[no-untyped-def]
+    """Fill the inputs of predictors but for the size asked about.
+
+    Args:
+        states: Of sessions that wait for a decision.
+        past: Their histories.
+        active: which of them, (k,).
+        window: past chunks of an input, at most PAST.
+        inputs: (k, window * KNOWN + NOW or more) float64.
+    """
     for k in range(active.shape[0]):
         s = states[active[k]]
         history = past[active[k]]
@@ -509,19 +512,6 @@ def _recall(states, past, active, window, inputs):  # type: ignore[no-untyped-de
                 source = of.PAST - min(window - slot, known)
                 for c in range(of.KNOWN):
                     at[c] = history[source, c]
-
-
-def recall(states: Floats, past: Floats, active: Integers, window: int, inputs: Floats) -> None:
-    """Fill the inputs of predictors but for the size asked about.
-
-    Args:
-        states: Of sessions that wait for a decision.
-        past: Their histories.
-        active: which of them, (k,).
-        window: past chunks of an input, at most PAST.
-        inputs: (k, window * KNOWN + NOW or more) float64.
-    """
-    _recall(states, past, active, window, inputs)
 
 
 # ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from memento.samples import Samples
     from memento_puffer.data.features import Features
     from memento_puffer.data.schema import Day
-    from memento_puffer.predictor.ttp import Network
+    from memento_puffer.predictor.network import Network
     from memento_puffer.predictor.ttp_training import TrainingSettings
     from memento_puffer.studies.days import Published
     from memento_puffer.studies.replay_settings import ReplaySettings
@@ -332,7 +332,8 @@ def _static(
 ) -> tuple[Network, Callable[[], Features] | None]:
     """The static model; where it is trained here, the first day leaves the days to replay."""
     from memento import snapshot
-    from memento_puffer.predictor.ttp import Network, read_py
+    from memento_puffer.predictor.network import Network
+    from memento_puffer.predictor.ttp import read_py
     from memento_puffer.studies.days import first_network
 
     if start is not None:

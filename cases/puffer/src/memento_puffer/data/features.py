@@ -44,7 +44,14 @@ from memento_puffer.data.chunks import (
     described,
     floats,
 )
-from memento_puffer.data.layout import CHUNK_INPUTS, CHUNK_TICKS, HORIZONS, NOT_MEASURED, scaled
+from memento_puffer.data.layout import (
+    CHUNK_INPUTS,
+    CHUNK_TICKS,
+    HISTORY,
+    HORIZONS,
+    NOT_MEASURED,
+    scaled,
+)
 from memento_puffer.data.schema import Day, made_folder, polars
 from memento_puffer.predictor.transmission import class_of
 
@@ -62,7 +69,6 @@ __all__ = [
     "features_of",
 ]
 
-HISTORY = 8  # past chunks in an input
 STEP = CHUNK_TICKS  # from chunk to chunk
 CHUNK_COLUMNS = (*CHUNK_INPUTS, "trans_time")
 _NOW = len(CHUNK_INPUTS) - 1  # values of TCP's state, which are known before the size
@@ -306,7 +312,7 @@ class Features:
             (array([1, 2]), array([0.8]))
         """
         from memento_puffer._kernels import windows
-        from memento_puffer.predictor.ttp import clamp_sentinels, sentinel_rows
+        from memento_puffer.predictor.network import clamp_sentinels, sentinel_rows
 
         dtype = self.values.dtype if dtype is None else np.dtype(dtype)
         _check_dtype(dtype)

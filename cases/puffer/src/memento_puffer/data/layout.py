@@ -16,6 +16,7 @@ __all__ = [
     "CHUNK_TICKS",
     "EVENTS",
     "EVENT_TABLES",
+    "HISTORY",
     "HORIZONS",
     "NOT_MEASURED",
     "PACKET",
@@ -28,7 +29,8 @@ __all__ = [
     "scaled",
 ]
 
-HORIZONS = 5  # chunks that a predictor looks ahead
+HISTORY = 8  # past chunks that a predictor knows
+HORIZONS = 5  # chunks that it looks ahead
 CHUNK_TICKS = 180180  # of a chunk's video, at 90 kHz
 CHUNK_SECONDS = CHUNK_TICKS / 90000  # 2.002
 PACKET = 1500.0  # bytes

@@ -76,8 +76,9 @@ from memento_puffer.deployment.publish import (
     is_sound,
     mirror_to_git,
 )
+from memento_puffer.predictor.network import INPUTS, Network
 from memento_puffer.predictor.transmission import CLASSES
-from memento_puffer.predictor.ttp import INPUTS, Network, Ttp
+from memento_puffer.predictor.ttp import Ttp
 from memento_puffer.predictor.ttp_training import Training, TtpLearner
 
 __all__ = [

@@ -48,7 +48,8 @@ from memento.files import (
     temporary_of,
 )
 from memento.learner import digest_of_state
-from memento_puffer.predictor.ttp import HORIZONS, INPUTS, Network, Ttp, read_cpp, read_meta
+from memento_puffer.predictor.network import INPUTS, Network
+from memento_puffer.predictor.ttp import HORIZONS, Ttp, read_cpp, read_meta
 
 __all__ = ["Publication", "Switch", "Version", "digest_of", "is_sound", "mirror_to_git"]
 

@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
+from memento_puffer.predictor.network import CLASS_VALUES
 from memento_puffer.predictor.transmission import CLASSES, class_of
-from memento_puffer.predictor.ttp import CLASS_VALUES
 
 __all__ = [
     "QUANTILES",

@@ -19,14 +19,14 @@ from memento.memory import Memory
 from memento.policies import Policy
 from memento.samples import Samples
 from memento_puffer.data.features import Features
-from memento_puffer.predictor.transmission import CLASSES
-from memento_puffer.predictor.ttp import (
+from memento_puffer.predictor.network import (
     Network,
     clamp_sentinels,
     forward,
     selected_inputs,
     shapes_of,
 )
+from memento_puffer.predictor.transmission import CLASSES
 from memento_puffer.predictor.ttp_training import Training, TrainingSettings, TtpLearner
 
 __all__ = ["EmbeddingLearner", "learner_for", "train", "training_set"]

@@ -19,8 +19,7 @@ import numpy as np
 from memento.errors import DomainError, ModelError, SchemaError, SettingError
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
-from memento_puffer.predictor.transmission import CLASSES
-from memento_puffer.predictor.ttp import (
+from memento_puffer.predictor.network import (
     INPUTS,
     WITHOUT_TCP,
     Moments,
@@ -33,6 +32,7 @@ from memento_puffer.predictor.ttp import (
     shapes_of,
     softmax,
 )
+from memento_puffer.predictor.transmission import CLASSES
 
 __all__ = ["AFFORDABLE", "ARTEFACT", "PUFFER", "Training", "TrainingSettings", "TtpLearner"]
 

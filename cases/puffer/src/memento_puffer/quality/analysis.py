@@ -37,8 +37,9 @@ from memento_puffer.data.joins import (
     with_encodings,
 )
 from memento_puffer.data.schema import Day, polars
+from memento_puffer.predictor.network import softmax
 from memento_puffer.predictor.scores import score, summarise
-from memento_puffer.predictor.ttp import Ttp, softmax
+from memento_puffer.predictor.ttp import Ttp
 from memento_puffer.quality.qoe import (
     daily_statistics,
     quality_statistics,

@@ -23,16 +23,15 @@ import numpy.typing as npt
 
 from memento.errors import SettingError
 from memento_puffer.data.layout import EVENT_TABLES, EVENTS, PACKET, records
-from memento_puffer.predictor.transmission import CLASSES
-from memento_puffer.predictor.ttp import (
-    HORIZONS,
+from memento_puffer.predictor.network import (
     INPUTS,
     Network,
-    Ttp,
     clamp_sentinels,
     selected_inputs,
     softmax,
 )
+from memento_puffer.predictor.transmission import CLASSES
+from memento_puffer.predictor.ttp import HORIZONS, Ttp
 from memento_puffer.streaming.abr import BBA, BOLA, MPC, Controller, Fugu, RobustMPC
 from memento_puffer.streaming.content import Content
 from memento_puffer.streaming.paths import TracePaths, drawn_paths

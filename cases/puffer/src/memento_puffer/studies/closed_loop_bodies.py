@@ -18,9 +18,10 @@ from memento.runner.spec import Run
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.data.layout import CHUNK_SECONDS
+from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.scores import score
 from memento_puffer.predictor.transmission import CLASSES
-from memento_puffer.predictor.ttp import Network, Ttp
+from memento_puffer.predictor.ttp import Ttp
 from memento_puffer.predictor.ttp_training import Training, TrainingSettings, TtpLearner
 from memento_puffer.quality.qoe import SLOW_RATE
 from memento_puffer.streaming.abr import Fugu

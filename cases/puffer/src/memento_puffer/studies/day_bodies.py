@@ -15,7 +15,7 @@ from memento.errors import SettingError, StorageError
 from memento.runner.spec import Run, checked
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.data.schema import Day
-from memento_puffer.predictor.ttp import Network
+from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp_training import TrainingSettings
 from memento_puffer.streaming.abr import BBA, BOLA, MPC, RobustMPC
 from memento_puffer.streaming.simulator import Scheme, Simulation

@@ -13,7 +13,8 @@ from memento.errors import SchemaError
 from memento.policies import Policy
 from memento_puffer.data.features import Features
 from memento_puffer.data.schema import Day, polars
-from memento_puffer.predictor.ttp import Network, clamp_sentinels, read_py, selected_inputs
+from memento_puffer.predictor.network import Network, clamp_sentinels, selected_inputs
+from memento_puffer.predictor.ttp import read_py
 from memento_puffer.predictor.ttp_training import AFFORDABLE, Training, TrainingSettings
 
 __all__ = [

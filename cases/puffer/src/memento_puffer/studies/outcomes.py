@@ -13,7 +13,8 @@ from memento.errors import SettingError
 from memento.loop import Step, read_steps
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS
-from memento_puffer.predictor.ttp import Network, Ttp
+from memento_puffer.predictor.network import Network
+from memento_puffer.predictor.ttp import Ttp
 from memento_puffer.quality import aggregates
 
 __all__ = ["ArmResult", "Outcome", "read_network", "summary", "write_network"]

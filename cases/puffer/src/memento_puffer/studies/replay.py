@@ -29,9 +29,9 @@ from memento.memory import Memory
 from memento.policies import QueryByCommittee
 from memento.samples import Samples
 from memento.training import Ensemble, JustTrainTwice
+from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.training_sets import learner_for
 from memento_puffer.predictor.transmission import CLASSES
-from memento_puffer.predictor.ttp import Network
 from memento_puffer.studies.claims import claim
 from memento_puffer.studies.days import (
     Days,

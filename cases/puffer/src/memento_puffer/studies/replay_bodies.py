@@ -14,7 +14,8 @@ from memento.runner.spec import Run, checked, located
 from memento.samples import Samples
 from memento_puffer.data.features import Features
 from memento_puffer.data.schema import polars
-from memento_puffer.predictor.ttp import Network, read_py
+from memento_puffer.predictor.network import Network
+from memento_puffer.predictor.ttp import read_py
 from memento_puffer.studies.contents import GROUP, replay_name
 from memento_puffer.studies.day_bodies import at_least, static_network, stored_days, training_of
 from memento_puffer.studies.days import published_models

@@ -14,7 +14,7 @@ from memento.memory import Memory
 from memento.policies import Policy
 from memento.samples import Samples
 from memento_puffer.deployment.deploy_settings import puffer_policy
-from memento_puffer.predictor.ttp import Network
+from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp_training import AFFORDABLE, TrainingSettings, TtpLearner
 
 __all__ = ["selection_study"]
