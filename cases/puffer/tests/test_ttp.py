@@ -21,6 +21,7 @@ import memento
 from memento import errors
 from memento_puffer.predictor.network import (
     CLASS_VALUES,
+    SHAPES,
     Moments,
     Network,
     clamp_sentinels,
