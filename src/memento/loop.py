@@ -103,9 +103,27 @@ def run(
         >>> [step.trained for step in steps]
         [True, False, True]
     """
+    trigger = OnArrivals() if trigger is None else trigger
+    _check(memory, trigger, learner, freeze_after)
+    judges = _judges(scores, judge)
+    if gate is not None:
+        way_back(learner)  # fails now if it would later
+    loop = _Loop(memory, learner, trigger, judges, gate, weighted=weighted, rng=rng)
+    loop.freeze_after = freeze_after
+    loop.note = note
+    loop.named = checkpoint is not None
+    folder = _folder_of(checkpoint, learner)
+    if folder is not None and snapshot.exists(folder):
+        loop.restore(folder)
+    yield from loop.steps_of(stream, folder, on_train, on_step)
+
+
+def _check(
+    memory: Memory | Group, trigger: Trigger, learner: Learner, freeze_after: int | None
+) -> None:
+    """Raise if an argument of `run` is not what is expected."""
     if not isinstance(memory, (Memory, Group)):
         raise SettingError(f"memory is {memory!r}; expected a memento.Memory, or a Group of them")
-    trigger = OnArrivals() if trigger is None else trigger
     if not isinstance(trigger, Trigger):
         raise SettingError(f"trigger is {trigger!r}; expected a Trigger, such as OnArrivals()")
     if isinstance(learner, type) or not isinstance(learner, Learner):
@@ -116,59 +134,21 @@ def run(
     if freeze_after is not None:
         words = "0 or more units"
         arguments.require("freeze_after", freeze_after, arguments.whole(0, words=words))
-    judges = _judges(scores, judge)
-    if gate is not None:
-        way_back(learner)  # fails now if it would later
-    loop = _Loop(memory, learner, trigger, judges, gate, weighted=weighted, rng=rng)
-    loop.freeze_after = freeze_after
-    loop.note = note
-    loop.named = checkpoint is not None
-    folder = None if checkpoint is None else local_path(checkpoint, "checkpoint")
-    if folder is not None and not isinstance(learner, Checkpointable):
+
+
+def _folder_of(checkpoint: str | Path | None, learner: Learner) -> Path | None:
+    """Where a run is saved; raises if the learner cannot be, before anything is computed."""
+    if checkpoint is None:
+        return None
+    folder = local_path(checkpoint, "checkpoint")
+    if not isinstance(learner, Checkpointable):
         raise SettingError(
             f"{type(learner).__name__} has no state() and restore(), so it cannot be saved; give "
             "it both, or run without checkpoint"
         )
-    if folder is not None and hasattr(learner, "check_checkpoint"):
+    if hasattr(learner, "check_checkpoint"):
         learner.check_checkpoint()
-    if folder is not None and snapshot.exists(folder):
-        loop.restore(folder)
-    done = len(loop.steps)
-    unit = -1
-    units = _with_next(stream) if "next" in judges else ((pair, None) for pair in _pairs(stream))
-    for unit, ((name, data), following) in enumerate(units):
-        if unit < done:
-            step = loop.steps[unit]
-            _check_same(folder, unit, step.name, name)
-            if step.missing and data is not None:
-                _log.warning("%s was missing and is passed over; append it to the stream", name)
-            if unit < done - 1 or step.evaluated_on is not None:
-                if unit == done - 1:
-                    _check_same(folder, done, str(step.evaluated_on), following and following[0])
-                yield step
-                continue
-        else:
-            with about(unit, name):
-                step = loop.advance(unit, name, data, late=loop.was_missing(name))
-            loop.steps.append(step)
-            if step.trained and on_train is not None:
-                on_train(step, learner)
-        # Here the step is new, or the last one of an earlier run on a stream that may have grown.
-        failure = None
-        if following is not None:
-            failure = loop.judge_on(unit, following)
-        if unit >= done or loop.steps[unit] is not step:
-            step = loop.steps[unit]
-            if on_step is not None:
-                on_step(step)
-            if folder is not None:
-                loop.save(folder)
-            _log.info("%s: %s", step.name, step.decision.reason, extra={"step": step.row()})
-        yield step
-        if failure is not None:
-            raise failure
-    if unit + 1 < done:
-        _check_same(folder, unit + 1, loop.steps[unit + 1].name, None)
+    return folder
 
 
 def _check_same(folder: Path | None, unit: int, before: str, now: str | None) -> None:
@@ -199,7 +179,7 @@ def _with_next(
     stream: Iterable[tuple[str, Any]],
 ) -> Iterator[tuple[tuple[str, Any], tuple[str, Any] | None]]:
     """Each unit together with the one after it."""
-    iterator = _pairs(stream)
+    iterator = iter(stream)
     try:
         current = next(iterator)
     except StopIteration:
@@ -238,6 +218,61 @@ class _Loop(Stepper):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.steps: list[Step] = []
+
+    def steps_of(
+        self,
+        stream: Iterable[tuple[str, Any]],
+        folder: Path | None,
+        on_train: Callable[[Step, Learner], None] | None,
+        on_step: Callable[[Step], None] | None,
+    ) -> Iterator[Step]:
+        """The steps of a stream; arguments as for `run`, ``folder`` of the checkpoint."""
+        done, unit = len(self.steps), -1
+        pairs = _pairs(stream)
+        units = _with_next(pairs) if "next" in self.judges else ((pair, None) for pair in pairs)
+        for unit, ((name, data), following) in enumerate(units):
+            if unit >= done:
+                with about(unit, name):
+                    step = self.advance(unit, name, data, late=self.was_missing(name))
+                self.steps.append(step)
+                if step.trained and on_train is not None:
+                    on_train(step, self.learner)
+            elif self._is_complete(unit, done, name, data, following, folder):
+                yield self.steps[unit]
+                continue
+            # The step is new, or the last one of an earlier run on a stream that may have grown.
+            step = self.steps[unit]
+            failure = None if following is None else self.judge_on(unit, following)
+            if unit >= done or self.steps[unit] is not step:
+                step = self.steps[unit]
+                if on_step is not None:
+                    on_step(step)
+                if folder is not None:
+                    self.save(folder)
+                _log.info("%s: %s", step.name, step.decision.reason, extra={"step": step.row()})
+            yield step
+            if failure is not None:
+                raise failure
+        if unit + 1 < done:
+            _check_same(folder, unit + 1, self.steps[unit + 1].name, None)
+
+    def _is_complete(
+        self,
+        unit: int,
+        done: int,
+        name: str,
+        data: Any,
+        following: tuple[str, Any] | None,
+        folder: Path | None,
+    ) -> bool:
+        """Whether nothing is left to do for a unit of an earlier run, which must be the same."""
+        step = self.steps[unit]
+        _check_same(folder, unit, step.name, name)
+        if step.missing and data is not None:
+            _log.warning("%s was missing and is passed over; append it to the stream", name)
+        if unit == done - 1 and step.evaluated_on is not None:
+            _check_same(folder, done, step.evaluated_on, following and following[0])
+        return unit < done - 1 or step.evaluated_on is not None
 
     def was_missing(self, name: str) -> bool:
         """Whether a unit of this name was missing before."""

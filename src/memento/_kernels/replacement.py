@@ -84,18 +84,11 @@ def _place_of_share(  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _replace(losses, starts, filled, entering, drawn, inverse):  # type: ignore[no-untyped-def]
-    """Let samples enter, each in the place of a victim; ``filled`` says who is held in the end."""
-    labels = starts.shape[0] - 1
-    tree = np.zeros((losses.shape[0], 2), np.float64)  # filled places and their losses
-    held = np.zeros(labels, np.int64)
-    loss = np.zeros(labels, np.float64)
-    size = np.zeros(labels, np.float64)  # of the losses: sum of their absolute values
-    first = np.zeros(labels, np.int64)  # filled place, which has the largest loss
-    last = np.zeros(labels, np.int64)
-    weights = np.empty(labels, np.float64)
-    label_of = np.empty(losses.shape[0], np.int64)
-    for c in range(labels):
+def _count(  # type: ignore[no-untyped-def]
+    losses, starts, filled, tree, held, loss, size, first, last, label_of
+):
+    """Fill the trees, the figures of each label, and the label of each place."""
+    for c in range(starts.shape[0] - 1):
         start = starts[c]
         for p in range(start, starts[c + 1]):
             label_of[p] = c
@@ -112,36 +105,59 @@ def _replace(losses, starts, filled, entering, drawn, inverse):  # type: ignore[
             if above < starts[c + 1]:
                 tree[above, 0] += tree[p, 0]
                 tree[above, 1] += tree[p, 1]
-    for e in range(entering.shape[0]):
-        count = 0.0
-        squares = 0.0
-        sizes = 0.0
-        for c in range(labels):
-            count += held[c]
-            squares += float(held[c]) * held[c]
-            sizes += size[c]
-        if sizes <= 0.0:
-            a = 0.0
-        elif inverse:
-            a = count / sizes * (count / squares)
+
+
+@kernel()
+def _weigh(losses, held, loss, size, first, last, inverse, weights):  # type: ignore[no-untyped-def]
+    """Fill the weights of labels; return their sum, slope, lowest score, and if all are equal."""
+    labels = held.shape[0]
+    count = 0.0
+    squares = 0.0
+    sizes = 0.0
+    for c in range(labels):
+        count += held[c]
+        squares += float(held[c]) * held[c]
+        sizes += size[c]
+    if sizes <= 0.0:
+        a = 0.0
+    elif inverse:
+        a = count / sizes * (count / squares)
+    else:
+        a = squares / sizes
+    lowest = np.inf
+    highest = -np.inf
+    for c in range(labels):
+        if held[c] > 0:
+            lowest = min(lowest, held[c] - a * losses[first[c]])
+            highest = max(highest, held[c] - a * losses[last[c]])
+    equal = highest - lowest <= _EQUAL * max(abs(highest), abs(lowest))
+    weight = 0.0
+    for c in range(labels):
+        if held[c] == 0:
+            weights[c] = 0.0
+        elif equal:
+            weights[c] = held[c]
         else:
-            a = squares / sizes
-        lowest = np.inf
-        highest = -np.inf
-        for c in range(labels):
-            if held[c] > 0:
-                lowest = min(lowest, held[c] - a * losses[first[c]])
-                highest = max(highest, held[c] - a * losses[last[c]])
-        equal = highest - lowest <= _EQUAL * max(abs(highest), abs(lowest))
-        weight = 0.0
-        for c in range(labels):
-            if held[c] == 0:
-                weights[c] = 0.0
-            elif equal:
-                weights[c] = held[c]
-            else:
-                weights[c] = max(0.0, held[c] * (held[c] - lowest) - a * loss[c])
-            weight += weights[c]
+            weights[c] = max(0.0, held[c] * (held[c] - lowest) - a * loss[c])
+        weight += weights[c]
+    return weight, a, lowest, equal
+
+
+@kernel()
+def _replace(losses, starts, filled, entering, drawn, inverse):  # type: ignore[no-untyped-def]
+    """Let samples enter, each in the place of a victim; ``filled`` says who is held in the end."""
+    labels = starts.shape[0] - 1
+    tree = np.zeros((losses.shape[0], 2), np.float64)  # filled places and their losses
+    held = np.zeros(labels, np.int64)
+    loss = np.zeros(labels, np.float64)
+    size = np.zeros(labels, np.float64)  # of the losses: sum of their absolute values
+    first = np.zeros(labels, np.int64)  # filled place, which has the largest loss
+    last = np.zeros(labels, np.int64)
+    weights = np.empty(labels, np.float64)
+    label_of = np.empty(losses.shape[0], np.int64)
+    _count(losses, starts, filled, tree, held, loss, size, first, last, label_of)
+    for e in range(entering.shape[0]):
+        weight, a, lowest, equal = _weigh(losses, held, loss, size, first, last, inverse, weights)
         share = drawn[e] * weight
         chosen = -1
         for c in range(labels):
