@@ -289,8 +289,10 @@ class Stepper:
         learner = self.learner
         if not self.adapts or not learner.trained or not fresh.size:
             return False
+        if not isinstance(learner, Adaptive):
+            return False
         with _timed(seconds, "adapt"):
-            if not isinstance(learner, Adaptive) or not learner.adapt(fresh):
+            if not learner.adapt(fresh):
                 return False
             # What is held or kept aside is compared with what comes: by one model's predictions.
             if len(self.memory):
