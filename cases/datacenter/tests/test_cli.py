@@ -212,7 +212,7 @@ def test_sigterm_stops_simulations_and_leaves_nothing(tmp_path):
     [
         (("simulate", "w1_c50"), "setting 'w1_c50'"),
         (("simulate", "w1", "--runs", "5-2"), "--runs '5-2'"),
-        (("simulate", "w1", "--messages", "lost"), "'buffered' or 'refused'"),
+        (("simulate", "w1", "--messages", "lost"), "messages is 'lost'; expected"),
         (("simulate", "w1", "--sizes", "mine"), "give NAME=FILE"),
         (("simulate", "w1", "--sizes", "w2=some.txt"), "already"),
         (("simulate", "w1", "--sizes", "mine=absent.txt"), "absent.txt"),

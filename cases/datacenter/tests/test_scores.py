@@ -21,12 +21,10 @@ def test_accuracies_are_shares_of_each_class(seed, size, classes):
     for k in range(classes):
         own = [int(np.argmax(row)) == k for row, label in zip(p, y, strict=True) if label == k]
         assert found[k] == pytest.approx(np.mean(own)) if own else math.isnan(found[k])
-    expected = np.nanmean(found)
-    assert scores.balanced_accuracy(y, p, classes) == pytest.approx(expected)
 
 
 def test_nothing_to_judge():
-    assert math.isnan(scores.balanced_accuracy([], np.empty((0, 3)), 3))
+    assert np.isnan(scores.accuracies([], np.empty((0, 3)), 3)).all()
 
 
 @pytest.mark.parametrize(("y", "p"), [([0], [0.5, 0.5]), ([[0]], [[1, 0]]), ([0], [[1, 0, 0]])])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,6 @@ from memento.files import storage_errors
 if TYPE_CHECKING:
     from memento.samples import Samples
     from memento_datacenter.scenarios import Plan
-    from memento_datacenter.tuning import Search, Trial, Tuned
     from memento_datacenter.workloads import Workload
 
 __all__ = ["app"]
@@ -44,6 +44,22 @@ Source = Annotated[
     Path, typer.Option("--from", metavar="DIR", help="Where `memento datacenter simulate` wrote.")
 ]
 Jobs = Annotated[int, typer.Option("-j", help="Processes at a time.")]
+Epochs = Annotated[int | None, typer.Option(help="Of each training. Default: the task's own.")]
+Names = list[str] | None
+Files = Annotated[
+    Names,
+    typer.Option(
+        metavar="NAME=FILE",
+        help="A further workload, from a file in the format of Homa's simulator. Repeatable.",
+    ),
+]
+Recordings = Annotated[
+    Names,
+    typer.Option(
+        metavar="NAME=FILE",
+        help="A further workload, from recorded message sizes in bytes, one a line. Repeatable.",
+    ),
+]
 
 
 # -------------------------------------------------------------------------------------- simulate
@@ -79,21 +95,8 @@ def simulate(
             "it is. Default: up to the end. 1 gives the sample counts of the paper's data."
         ),
     ] = None,
-    sizes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="A further workload, from a file in the format of Homa's simulator. Repeatable.",
-        ),
-    ] = None,
-    recorded: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="A further workload, from recorded message sizes in bytes, one a line. "
-            "Repeatable.",
-        ),
-    ] = None,
+    sizes: Files = None,
+    recorded: Recordings = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers, from 1.")] = 1,
     jobs: Jobs = 1,
     as_json: AsJson = False,
@@ -112,29 +115,23 @@ def simulate(
             f"that, up to {longest:,.0f}"
         )
     network = case.Network(messages=messages, end=seconds, start_window=start_window)
-    with _stoppable(), ui.Progress(width=32) as bar:
-        task = bar.add_task("simulate", total=len(chosen) * len(numbers))
-
-        def progress(done: int, total: int, last: str) -> None:
-            bar.update(task, completed=done, description=last or "simulate")
-
+    with _progress("simulate") as progress:
         paths = case.simulate(chosen, numbers, to, network, seed=seed, jobs=jobs, progress=progress)
     rows = []
     for one, start in zip(chosen, range(0, len(paths), len(numbers)), strict=True):
         abouts = [Run.describe(path) for path in paths[start : start + len(numbers)]]
-        packets = [about["packets"] for about in abouts]
         rows.append(
             {
                 "setting": one.name,
                 "runs": len(abouts),
-                "packets": float(np.mean(packets)),
+                "packets": float(np.mean([about["packets"] for about in abouts])),
                 "ns3": abouts[0].get("ns3"),
                 "messages": messages,
             }
         )
     _show(
         ("setting", "runs", "packets a run", "ns-3", "messages"),
-        [[r["setting"], r["runs"], f"{r['packets']:,.0f}", r["ns3"], r["messages"]] for r in rows],
+        [[f"{v:,.0f}" if k == "packets" else v for k, v in row.items()] for row in rows],
     )
     _end(as_json, {"folder": str(to), "settings": rows})
 
@@ -186,9 +183,7 @@ def replay_(
     network: Annotated[
         str, typer.Option("--as", help="memento or paper: how networks are trained.")
     ] = "memento",
-    epochs: Annotated[
-        int | None, typer.Option(help="Of each training. Default: as --as says.")
-    ] = None,
+    epochs: Epochs = None,
     standardise: Annotated[
         bool,
         typer.Option(
@@ -217,43 +212,23 @@ def replay_(
     if chosen == []:
         raise SettingError(f"--memories {memories!r}; give some of {','.join(MEMORIES)}")
     numbers = run_numbers(seeds, "--seeds")
-    with _stoppable(), ui.Progress(width=32) as bar:
-        task = bar.add_task("replay", total=None)
-
-        def progress(done: int, total: int, last: str) -> None:
-            bar.update(task, completed=done, total=total, description=last or "replay")
-
+    with _progress("replay") as progress:
         table = compare(
-            source,
-            out,
-            scenario or SCENARIOS,
-            chosen,
-            numbers,
-            plan,
+            *(source, out, scenario or SCENARIOS, chosen, numbers, plan),
             jobs=jobs,
             progress=progress,
         )
-    summary, held = scores.summary(table), scores.composition(table)
-    judged = scores.targets(table)
-    files = _write(out, table, {"summary": summary, "held": held, "targets": judged})
-    _show_summary(summary, held)
-    _show(
-        ("target", "measured", "bound", "holds"),
-        [
-            [t, f"{v:.3f} {u}".rstrip(), f"{b:.3f} {u}".rstrip(), "yes" if h else "no"]
-            for t, v, b, u, h in zip(*(judged[c].tolist() for c in judged), strict=True)
-        ],
-    )
+    made = {
+        "summary": scores.summary(table),
+        "held": scores.composition(table),
+        "targets": scores.targets(table),
+    }
+    files = _write(out, table, made)
+    _show_summary(made["summary"], made["held"])
+    rows = {name: _rows(columns) for name, columns in made.items()}
+    _show_targets(made["targets"])
     ui.say(f"tables and figures are in {out}", err=True)
-    _end(
-        as_json,
-        {
-            "summary": _rows(summary),
-            "held": _rows(held),
-            "targets": _rows(judged),
-            "files": [str(file) for file in files],
-        },
-    )
+    _end(as_json, {**rows, "files": [str(file) for file in files]})
 
 
 def _plan(
@@ -267,30 +242,31 @@ def _plan(
     from memento_datacenter import models
     from memento_datacenter.scenarios import REDUCED, Plan
 
-    plan = replace(REDUCED if reduced else Plan(), stride=stride)
+    plan = REDUCED if reduced else Plan()
+    networks = {"classification": plan.classification, "regression": plan.regression}
     if network not in ("memento", "paper"):
         raise SettingError(f"--as {network}; give memento or paper")
     if network == "paper":
-        plan = replace(
-            plan,
-            classification=models.PUBLISHED_CLASSIFICATION,
-            regression=models.PUBLISHED_REGRESSION,
-        )
+        networks["classification"] = models.PUBLISHED_CLASSIFICATION
+        networks["regression"] = models.PUBLISHED_REGRESSION
     if epochs is not None:
-        plan = replace(
-            plan,
-            classification=replace(plan.classification, epochs=epochs),
-            regression=replace(plan.regression, epochs=epochs),
-        )
+        networks = {task: replace(of_task, epochs=epochs) for task, of_task in networks.items()}
     if standardise:
-        plan = replace(plan, regression=replace(plan.regression, standardise=True))
+        networks["regression"] = replace(networks["regression"], standardise=True)
     found = dict(plan.capacities)
     for text in capacities:
         name, _, number = text.partition("=")
         if not number.isdecimal():
             raise SettingError(f"--capacity {text!r}; give SCENARIO=SAMPLES")
         found[name] = int(number)
-    return replace(plan, capacities=found)
+    classification, regression = networks["classification"], networks["regression"]
+    return replace(
+        plan,
+        stride=stride,
+        capacities=found,
+        classification=classification,
+        regression=regression,
+    )
 
 
 def _write(out: Path, table: Samples, made: Mapping[str, Samples]) -> list[Path]:
@@ -328,20 +304,31 @@ def _write(out: Path, table: Samples, made: Mapping[str, Samples]) -> list[Path]
 def _show_summary(summary: Samples, held: Samples) -> None:
     """A table for each scenario: memories by scores and by what they hold."""
     cells: dict[str, dict[str, dict[str, str]]] = {}
-    for scenario, memory, score, value, low, high, _ in zip(
-        *(summary[c].tolist() for c in summary), strict=True
-    ):
-        half = "" if math.isnan(low) else f" ± {(high - low) / 2:.3g}"
-        cells.setdefault(scenario, {}).setdefault(memory, {})[score] = f"{value:.3g}{half}"
-    for scenario, memory, workload, value, *_ in zip(
-        *(held[c].tolist() for c in held), strict=True
-    ):
-        cells[scenario][memory][workload] = f"{value:,.0f}"
+    for row in _rows(summary):
+        half = "" if row["low"] is None else f" ± {(row['high'] - row['low']) / 2:.3g}"
+        own = cells.setdefault(row["scenario"], {}).setdefault(row["memory"], {})
+        own[row["score"]] = f"{row['value']:.3g}{half}"
+    for row in _rows(held):
+        cells[row["scenario"]][row["memory"]][row["workload"]] = f"{row['value']:,.0f}"
     for scenario, rows in cells.items():
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
         _show(
             (scenario, *names), [[m, *(row.get(n, "") for n in names)] for m, row in rows.items()]
         )
+
+
+def _show_targets(targets: Samples) -> None:
+    cells = [
+        [
+            target,
+            *(f"{number:.3f} {unit}".rstrip() for number in numbers),
+            "yes" if holds else "no",
+        ]
+        for target, *numbers, unit, holds in zip(
+            *(targets[c].tolist() for c in targets), strict=True
+        )
+    ]
+    _show(("target", "measured", "bound", "holds"), cells)
 
 
 # ------------------------------------------------------------------------------------------ tune
@@ -365,9 +352,7 @@ def tune(
     layers: Annotated[str, typer.Option(help="Least and most.")] = "3-10",
     units: Annotated[str, typer.Option(help="Least and most.")] = "128-512",
     window: Annotated[int, typer.Option(help="Packets that a sample sees.")] = 128,
-    epochs: Annotated[
-        int | None, typer.Option(help="Of a training. Default: the task's own.")
-    ] = None,
+    epochs: Epochs = None,
     seed: Annotated[int, typer.Option(help="Of splits, trials and networks.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -393,30 +378,24 @@ def tune(
             search = replace(search, base=replace(TASKS[search.task], epochs=epochs))
         searches.append(search)
     for search in searches:
-        tuned = _search(search, source, out, trials)
-        best = tuned.best
+        with _progress(search.task) as progress:
+            tuned = search.run(source, out, trials, progress=progress)
+        best = dataclasses.asdict(tuned.best)
         found[search.task] = {
             "trials": len(tuned.trials),
-            "best": best.number,
-            "loss": best.loss,
-            "layers": best.layers,
-            "units": best.units,
-            "learning_rate": best.learning_rate,
+            "best": tuned.best.number,
+            "loss": tuned.best.loss,
+            **{name: best[name] for name in ("layers", "units", "learning_rate")},
         }
     names = ("trials", "best", "loss", "layers", "units", "learning_rate")
-    _show(("task", *names), [[t, *(_cell(r[n]) for n in names)] for t, r in found.items()])
+    _show(
+        ("task", *names),
+        [
+            [task, *(f"{v:.4g}" if isinstance(v, float) else v for v in row.values())]
+            for task, row in found.items()
+        ],
+    )
     _end(as_json, found)
-
-
-def _search(search: Search, source: Path, out: Path, trials: int) -> Tuned:
-    with _stoppable(), ui.Progress(width=32) as bar:
-        line = bar.add_task(search.task, total=trials)
-
-        def progress(done: int, total: int, trial: Trial | None) -> None:
-            said = f"loss {trial.loss:.4g}" if trial is not None else search.task
-            bar.update(line, completed=done, total=total, description=said)
-
-        return search.run(source, out, trials, progress=progress)
 
 
 def _range(option: str, text: str) -> tuple[int, int]:
@@ -430,11 +409,15 @@ def _range(option: str, text: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
+def _progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar; Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
     with terminated_like_interrupted() as ending:
         try:
-            yield
+            with ui.Progress(width=32) as bar:
+                task = bar.add_task(what, total=None)
+                yield lambda done, total, last: bar.update(
+                    task, completed=done, total=total, description=last or what
+                )
         except KeyboardInterrupt:
             ui.say("stopped; the same command goes on from here", err=True)
             raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
@@ -452,10 +435,6 @@ def _rows(table: Samples) -> list[dict[str, Any]]:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _end(as_json: bool, result: Mapping[str, Any]) -> None:

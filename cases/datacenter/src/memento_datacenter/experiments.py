@@ -104,6 +104,6 @@ def tuning(run: Run, *, task: Any, trials: int, runs: str) -> None:
         runs,
         run.checkpoint,
         trials,
-        progress=lambda done, total, trial: run.report(done, total, "trials"),
+        progress=run.report,
     )
     run.write("trials.csv", dict(found.table()))

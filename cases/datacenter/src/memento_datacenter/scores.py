@@ -6,6 +6,7 @@ Tables have a row per scenario, memory, seed and iteration, as `replay.compare` 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ from memento.samples import Samples
 
 __all__ = [
     "accuracies",
-    "balanced_accuracy",
     "composition",
     "courses",
     "interval",
@@ -28,6 +28,7 @@ __all__ = [
 
 WORKLOADS = ("w1", "w2", "w3")
 LOADS = (66, 100, 133)
+_INTERVAL = ("value", "low", "high", "seeds")
 _AFTER = 2  # iterations after a workload appears from which on a model has to know it
 
 
@@ -62,18 +63,6 @@ def accuracies(
     right = np.bincount(y[p.argmax(axis=1) == y], minlength=classes).astype(np.float64)
     count = np.bincount(y, minlength=classes)
     return np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)
-
-
-def balanced_accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int) -> float:
-    """The mean of `accuracies` over the classes that have samples; NaN without samples.
-
-    Example:
-        >>> balanced_accuracy([0, 0, 1], [[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], 2)
-        0.75
-    """
-    found = accuracies(labels, probabilities, classes)
-    found = found[~np.isnan(found)]
-    return float(found.mean()) if len(found) else float("nan")
 
 
 def weighted_quantile(values: npt.ArrayLike, weights: npt.ArrayLike, q: float) -> float:
@@ -172,12 +161,12 @@ def summary(table: Mapping[str, Any], level: float = 0.9) -> Samples:
         percentile of the error [ms] at each load, and ``error_before_133`` over the first two;
         ``select``, CPU seconds of an insert, the median over iterations (the first compiles).
     """
-    rows = []
-    for scenario, memory in _pairs(table):
-        for score, values in _scores(table, scenario, memory).items():
-            mean, low, high = interval(values, level)
-            rows.append((scenario, memory, score, mean, low, high, len(values)))
-    return _table(rows, ("scenario", "memory", "score", "value", "low", "high", "seeds"))
+    rows = [
+        (scenario, memory, score, *interval(values, level), len(values))
+        for scenario, memory, own in _groups(table)
+        for score, values in _scores(scenario, own).items()
+    ]
+    return _table(rows, ("scenario", "memory", "score", *_INTERVAL))
 
 
 def composition(table: Mapping[str, Any], level: float = 0.9) -> Samples:
@@ -192,13 +181,12 @@ def composition(table: Mapping[str, Any], level: float = 0.9) -> Samples:
         (samples), ``low``, ``high``, ``seeds``.
     """
     rows = []
-    for scenario, memory in _pairs(table):
-        own = _rows(table, scenario, memory)
+    for scenario, memory, own in _groups(table):
+        last = own["iteration"] == own["last"]
         for workload in WORKLOADS:
-            last = [r[f"held_{workload}"] for r in own if r["iteration"] == r["last"]]
-            mean, low, high = interval(last, level)
-            rows.append((scenario, memory, workload, mean, low, high, len(last)))
-    return _table(rows, ("scenario", "memory", "workload", "value", "low", "high", "seeds"))
+            values = own[f"held_{workload}"][last]
+            rows.append((scenario, memory, workload, *interval(values, level), len(values)))
+    return _table(rows, ("scenario", "memory", "workload", *_INTERVAL))
 
 
 def courses(table: Mapping[str, Any], score: str, level: float = 0.9) -> Samples:
@@ -219,20 +207,16 @@ def courses(table: Mapping[str, Any], score: str, level: float = 0.9) -> Samples
     if score not in table:
         raise SchemaError(f"no column {score!r} among {sorted(table)}")
     rows = []
-    for scenario, memory in _pairs(table):
-        own = _rows(table, scenario, memory)
-        for iteration in sorted({r["iteration"] for r in own}):
-            here = [r for r in own if r["iteration"] == iteration]
-            values = np.array([r[score] for r in here], dtype=np.float64)
+    for scenario, memory, own in _groups(table):
+        for iteration in np.unique(own["iteration"]).tolist():
+            here = own["iteration"] == iteration
+            values = own[score][here]
             values = values[~np.isnan(values)]
-            if not len(values):
-                continue
-            mean, low, high = interval(values, level)
-            names = here[0]["settings"]
-            rows.append((scenario, memory, iteration, names, mean, low, high, len(values)))
-    return _table(
-        rows, ("scenario", "memory", "iteration", "settings", "value", "low", "high", "seeds")
-    )
+            if len(values):
+                names = own["settings"][here][0]
+                made = interval(values, level)
+                rows.append((scenario, memory, iteration, names, *made, len(values)))
+    return _table(rows, ("scenario", "memory", "iteration", "settings", *_INTERVAL))
 
 
 def targets(table: Mapping[str, Any], memory: str = "memento") -> Samples:
@@ -257,148 +241,124 @@ def targets(table: Mapping[str, Any], memory: str = "memento") -> Samples:
     def most(target: str, value: float, bound: float, unit: str = "") -> None:
         rows.append((f"{target} (at most)", value, bound, unit, value <= bound))
 
-    there = _pairs(table)
+    groups = {(scenario, name): own for scenario, name, own in _groups(table)}
     means = {
-        (scenario, name): {k: float(np.mean(v)) for k, v in _scores(table, scenario, name).items()}
-        for scenario, name in there
+        key: {score: float(np.mean(v)) for score, v in _scores(key[0], own).items()}
+        for key, own in groups.items()
     }
-    held = composition(table)
-    rare, steps, load = "rare-patterns", "incremental", "congestion"
-    if (rare, memory) in there:
-        least("rare patterns: accuracy", means[rare, memory]["accuracy"], 0.88)
-        if (rare, "random") in there:
-            ahead = means[rare, memory]["accuracy"] - means[rare, "random"]["accuracy"]
+    rare, steps, load = ((name, memory) for name in ("rare-patterns", "incremental", "congestion"))
+    if rare in groups:
+        accuracy = means[rare]["accuracy"]
+        least("rare patterns: accuracy", accuracy, 0.88)
+        if (random := ("rare-patterns", "random")) in groups:
+            ahead = accuracy - means[random]["accuracy"]
             least("rare patterns: accuracy above random", ahead, 0.10)
-    if (steps, memory) in there:
-        after = [r for r in _rows(table, steps, memory) if _known(r)]
-        least("incremental: lowest accuracy once w3 is known", _lowest(after), 0.88)
-    for scenario in (rare, steps):
-        if (scenario, memory) not in there:
-            continue
-        own = [i for i in range(held.size) if (held["scenario"][i], held["memory"][i]) == (
-            scenario, memory)]  # fmt: skip
-        total = float(held["value"][own].sum())
-        for i in own:
-            if held["workload"][i] != "w2":
-                share = float(held["value"][i]) / max(total, 1.0)
-                words = scenario.replace("-", " ")
-                least(f"{words}: share of {held['workload'][i]} in memory", share, 0.2)
-    if (steps, memory) in there:
-        jump, rest = _jumps(_rows(table, steps, memory))
+    if steps in groups:
+        own = groups[steps]
+        after = _over_seeds(own, "balanced_accuracy", _known(own))
+        lowest = min(after.values(), default=math.nan)
+        least("incremental: lowest accuracy once w3 is known", lowest, 0.88)
+    for key in (k for k in (rare, steps) if k in groups):
+        held = composition({name: column[_of(table, *key)] for name, column in table.items()})
+        total = max(float(held["value"].sum()), 1.0)
+        for workload, value in zip(held["workload"], held["value"], strict=True):
+            if workload != "w2":
+                words = f"{key[0].replace('-', ' ')}: share of {workload} in memory"
+                least(words, float(value) / total, 0.2)
+    if steps in groups:
+        rises = _over_seeds(own, "rci")
+        new = {r for w in ("w2", "w3") for r in own[f"{w}_from"].tolist()}
+        jump = min((v for i, v in rises.items() if i in new), default=math.nan)
+        rest = max((v for i, v in rises.items() if i not in new), default=0.0)
         least("incremental: coverage increase where w2 and w3 appear", jump, 2 * rest)
-    others = [name for scenario, name in there if scenario == load and name != memory]
-    if (load, memory) in there and others:
-        error = means[load, memory].get("error_before_133", float("nan"))
-        best = min(means[load, name].get("error_before_133", float("nan")) for name in others)
-        most("congestion: error up to 100 %, of the best other", error, best, "ms")
-        if "random" in others:
-            most(
-                "congestion: error up to 100 %, of nine tenths of random's",
-                *(error, 0.9 * means[load, "random"].get("error_before_133", float("nan"))),
-                unit="ms",
-            )
-    for scenario in (rare, steps):
-        if (scenario, memory) in there and (scenario, "lars") in there:
-            words = scenario.replace("-", " ")
-            most(
-                f"{words}: seconds that LARS takes for an insert",
-                *(means[scenario, "lars"]["select"], means[scenario, memory]["select"]),
-                unit="s",
-            )
+    errors = {n: m.get("error_before_133", math.nan) for (s, n), m in means.items() if s == load[0]}
+    if memory in errors and len(errors) > 1:
+        best = min(error for name, error in errors.items() if name != memory)
+        most("congestion: error up to 100 %, of the best other", errors[memory], best, "ms")
+        if "random" in errors:
+            words = "congestion: error up to 100 %, of nine tenths of random's"
+            most(words, errors[memory], 0.9 * errors["random"], "ms")
+    for key in (rare, steps):
+        if key in groups and (lars := (key[0], "lars")) in groups:
+            words = f"{key[0].replace('-', ' ')}: seconds that LARS takes for an insert"
+            most(words, means[lars]["select"], means[key]["select"], "s")
     return _table(rows, ("target", "value", "bound", "unit", "holds"))
 
 
-def _scores(table: Mapping[str, Any], scenario: str, memory: str) -> dict[str, list[float]]:
+def _scores(scenario: str, own: Mapping[str, Any]) -> dict[str, list[float]]:
     """The values of each score, one for each seed."""
-    own = _rows(table, scenario, memory)
+    score, scale = "balanced_accuracy", 1.0
+    parts = {"accuracy": np.ones(len(own["seed"]), bool)}
+    if scenario == "incremental":
+        parts["accuracy_after_w3"] = _known(own)
+    if scenario == "congestion":
+        score, scale = "error_p99", 1e3
+        loads = np.array([_load(names) for names in own["settings"].tolist()])
+        parts = {f"error_{load}": loads == load for load in LOADS}
+        parts["error_before_133"] = loads < LOADS[-1]
     found: dict[str, list[float]] = {}
-    for seed in sorted({r["seed"] for r in own}):
-        here = [r for r in own if r["seed"] == seed]
-        parts: dict[str, list[dict[str, Any]]] = {}
-        score, scale = "balanced_accuracy", 1.0
-        if scenario == "congestion":
-            score, scale = "error_p99", 1e3
-            parts = {f"error_{load}": [r for r in here if _load(r) == load] for load in LOADS}
-            parts["error_before_133"] = [r for r in here if _load(r) < LOADS[-1]]
-        else:
-            parts["accuracy"] = here
-            if scenario == "incremental":
-                parts["accuracy_after_w3"] = [r for r in here if _known(r)]
-        for name, rows in parts.items():
-            if rows:
-                mean = float(np.mean([r[score] for r in rows])) * scale
+    for seed in np.unique(own["seed"]):
+        mine = own["seed"] == seed
+        for name, part in parts.items():
+            if (mine & part).any():
+                mean = float(np.mean(own[score][mine & part])) * scale
                 found.setdefault(name, []).append(mean)
-        seconds = np.array([r["select"] for r in here], dtype=np.float64)
+        seconds = own["select"][mine].astype(np.float64)
         if not np.isnan(seconds).all():
             found.setdefault("select", []).append(float(np.nanmedian(seconds)))
     return found
 
 
-def _known(row: Mapping[str, Any]) -> bool:
-    """Whether w3 came long enough before this iteration."""
-    return bool(row["iteration"] >= row["w3_from"] + _AFTER)
+def _known(own: Mapping[str, Any]) -> np.ndarray:
+    """Where w3 came long enough before."""
+    return np.asarray(own["iteration"] >= own["w3_from"] + _AFTER)
 
 
-def _load(row: Mapping[str, Any]) -> int:
+def _load(settings: str) -> int:
     """Load of the bottleneck in per cent, from names such as w1_c133+w2_c133."""
-    _, _, load = str(row["settings"]).partition("+")[0].partition("_c")
+    _, _, load = settings.partition("+")[0].partition("_c")
     return int(load) if load else LOADS[0]
 
 
-def _lowest(rows: Sequence[Mapping[str, Any]]) -> float:
-    """The lowest mean over seeds of all iterations."""
-    means = [
-        float(np.mean([r["balanced_accuracy"] for r in rows if r["iteration"] == iteration]))
-        for iteration in sorted({r["iteration"] for r in rows})
-    ]
-    return min(means, default=float("nan"))
+def _over_seeds(own: Mapping[str, Any], score: str, rows: Any = True) -> dict[int, float]:
+    """By iteration the mean of a score over seeds, where there is one."""
+    there = rows & ~np.isnan(own[score])
+    iterations = own["iteration"]
+    return {
+        iteration: float(np.mean(own[score][there & (iterations == iteration)]))
+        for iteration in np.unique(iterations[there]).tolist()
+    }
 
 
-def _jumps(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Coverage increase where a workload is new (the least), and elsewhere (the most)."""
-    new: list[float] = []
-    old: list[float] = []
-    for iteration in sorted({r["iteration"] for r in rows}):
-        here = [r for r in rows if r["iteration"] == iteration]
-        values = [r["rci"] for r in here if not math.isnan(r["rci"])]
-        if values:
-            first = all(r["iteration"] in (r["w2_from"], r["w3_from"]) for r in here)
-            (new if first else old).append(float(np.mean(values)))
-    return min(new, default=float("nan")), max(old, default=0.0)
+def _of(table: Mapping[str, Any], scenario: str, memory: str) -> np.ndarray:
+    return np.asarray((table["scenario"] == scenario) & (table["memory"] == memory))
 
 
-def _pairs(table: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Scenarios and memories, in the order of the table."""
+def _groups(table: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Rows of each scenario and memory, with where it ends and workloads first appear."""
     for name in ("scenario", "memory", "seed", "iteration", "settings"):
         if name not in table:
             raise SchemaError(
                 f"no column {name!r} among {sorted(table)}; is it a table of replays?"
             )
-    found = zip(table["scenario"], table["memory"], strict=True)
-    return list(dict.fromkeys((str(s), str(m)) for s, m in found))
-
-
-def _rows(table: Mapping[str, Any], scenario: str, memory: str) -> list[dict[str, Any]]:
-    """Rows of one memory, with where its scenario ends and workloads first appear."""
     columns = {name: np.asarray(table[name]) for name in table}
-    mine = np.flatnonzero((columns["scenario"] == scenario) & (columns["memory"] == memory))
-    rows = [{name: column[i].item() for name, column in columns.items()} for i in mine]
-    for seed in {r["seed"] for r in rows}:
-        own = [r for r in rows if r["seed"] == seed]
-        last = max(r["iteration"] for r in own)
-        firsts = {
-            f"{w}_from": min(
-                (r["iteration"] for r in own if w in _workloads(r["settings"])), default=last + 1
-            )
-            for w in WORKLOADS
-        }
-        for row in own:
-            row |= {"last": last, **firsts}
-    return rows
-
-
-def _workloads(settings: str) -> set[str]:
-    return {name.partition("_")[0] for name in settings.split("+")}
+    pairs = zip(columns["scenario"].tolist(), columns["memory"].tolist(), strict=True)
+    groups = []
+    for scenario, memory in dict.fromkeys(pairs):
+        rows = _of(columns, scenario, memory)
+        own = {name: column[rows] for name, column in columns.items()}
+        names = ("last", *(f"{w}_from" for w in WORKLOADS))
+        marks = {name: own["iteration"].copy() for name in names}
+        for seed in np.unique(own["seed"]):
+            mine = own["seed"] == seed
+            iterations, settings = own["iteration"][mine], own["settings"][mine].tolist()
+            marks["last"][mine] = iterations.max()
+            for workload in WORKLOADS:
+                here = [workload in re.findall(r"\bw\d+", text) for text in settings]
+                first = iterations[here].min() if any(here) else iterations.max() + 1
+                marks[f"{workload}_from"][mine] = first
+        groups.append((scenario, memory, own | marks))
+    return groups
 
 
 def _table(rows: Iterable[Sequence[Any]], names: Sequence[str]) -> Samples:

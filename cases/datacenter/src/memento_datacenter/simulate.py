@@ -31,10 +31,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from memento import arguments
+from memento.arguments import Expected, check_fields, one_of, require, whole
 from memento.errors import ForeignError, MementoError, SettingError, StorageError
 from memento.files import digest, storage_errors
 from memento.study import difference
@@ -76,6 +78,10 @@ _RUNS = 2**32  # numbers of runs; settings have distinct ranges of them
 _RANGES = 2**18  # so many, since substreams of a stream are apart up to number 2**51
 
 
+def _between(least: float, most: float) -> Expected:
+    return arguments.number(least, most, words=f"a number from {least:g} to {most:g}")
+
+
 @dataclass(frozen=True)
 class Network:
     """What all runs of a study have in common.
@@ -108,55 +114,30 @@ class Network:
         2000000.0
     """
 
-    messages: str = "buffered"
-    senders: int = 20
-    link_rate: float = 30e6
-    link_delay: float = 0.005
-    queue: int = 100
-    segment: int = 1446
-    load: float = 20e6
-    cross_packet: int = 1054
-    start: float = 1.0
-    end: float = 60.0
+    messages: Annotated[str, one_of(("buffered", "refused"))] = "buffered"
+    senders: Annotated[int, whole(1, 4000)] = 20
+    link_rate: Annotated[float, _between(1e3, 1e12)] = 30e6
+    link_delay: Annotated[float, _between(0, 10)] = 0.005
+    queue: Annotated[int, whole(1, 10**6)] = 100
+    segment: Annotated[int, whole(1, 1446)] = 1446
+    load: Annotated[float, _between(1, 1e12)] = 20e6
+    cross_packet: Annotated[int, whole(31, 1502)] = 1054
+    start: Annotated[float, _between(0, 1e6)] = 1.0
+    end: Annotated[float, _between(0, 1e6)] = 60.0
     start_window: float | None = None
 
     def __post_init__(self) -> None:
-        if self.messages not in ("buffered", "refused"):
-            raise SettingError(f"messages {self.messages!r}; give 'buffered' or 'refused'")
-        bounds: Mapping[str, tuple[float, float, bool]] = {
-            "senders": (1, 4000, True),
-            "link_rate": (1e3, 1e12, False),
-            "link_delay": (0, 10, False),
-            "queue": (1, 10**6, True),
-            "segment": (1, 1446, True),
-            "load": (1, 1e12, False),
-            "cross_packet": (31, 1502, True),
-            "start": (0, 1e6, False),
-            "end": (0, 1e6, False),
-        }
-        for name, (least, most, whole) in bounds.items():
-            value = getattr(self, name)
-            kinds = int | np.integer if whole else int | float | np.number
-            right = isinstance(value, kinds) and not isinstance(value, bool)
-            if not right or not least <= value <= most:
-                raise SettingError(
-                    f"{name} {value!r}; give {'an integer' if whole else 'a number'} "
-                    f"from {least:g} to {most:g}"
-                )
-            object.__setattr__(self, name, int(value) if whole else float(value))
-        if self.start_window is not None:
-            given = self.start_window
-            right = isinstance(given, int | float | np.number) and not isinstance(given, bool)
-            if not right or not 0 <= given <= self.end - self.start:
-                raise SettingError(
-                    f"start_window {given!r}; give seconds from 0 to {self.end - self.start:g}, "
-                    "from the start to the end, or None"
-                )
-            object.__setattr__(self, "start_window", float(given))
+        check_fields(self)
         if not self.start < self.end:
             raise SettingError(
                 f"start {self.start:g} s and end {self.end:g} s; the end comes after the start"
             )
+        if self.start_window is not None:
+            require("start_window", self.start_window, _between(0, self.end - self.start))
+        for field in dataclasses.fields(self):  # equal numbers are written alike, too
+            value = getattr(self, field.name)
+            if "float" in str(field.type) and value is not None:
+                object.__setattr__(self, field.name, float(value))
 
     @property
     def active_rate(self) -> float:
@@ -477,8 +458,7 @@ def simulate(
         StorageError: The folder cannot be written to.
     """
     network = Network() if network is None else network
-    if isinstance(jobs, bool) or not isinstance(jobs, int | np.integer) or jobs < 1:
-        raise SettingError(f"jobs {jobs!r}; give how many processes run at a time, at least 1")
+    require("jobs", jobs, whole())
     runs, numbers = Runs(folder), list(numbers)
     plan = [(setting, number) for setting in settings for number in numbers]
     paths = [runs.path(setting.name, number) for setting, number in plan]
@@ -500,8 +480,8 @@ def simulate(
     if program is not None and abouts:
         processes = _Processes()
         with ThreadPoolExecutor(jobs) as pool:
-            waiting: dict[Future[None], Path] = {
-                pool.submit(_store, program, setting, about, path, processes): path
+            waiting: dict[Future[Run], Path] = {
+                pool.submit(_execute, program, setting, about, processes, path): path
                 for path, (setting, about) in abouts.items()
             }
             try:
@@ -529,29 +509,25 @@ class _Processes:
 
     def run(self, command: list[str]) -> tuple[int, str, str]:
         """Run a program to its end; its exit status, output and error output."""
+        # ns-3 takes defaults and logging from these, which would make other runs.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("NS_")}
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
         with self._guard:
             if self._stopped:
                 raise MementoError("stopped before it began")
             process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                # ns-3 takes defaults and logging from these, which would make other runs.
-                env={k: v for k, v in os.environ.items() if not k.startswith("NS_")},
+                command, stdin=none, stdout=pipe, stderr=pipe, text=True, errors="replace", env=env
             )
             self._running.add(process)
-        try:
-            output, errors = process.communicate()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            with self._guard:
-                self._running.discard(process)
+        with process:
+            try:
+                output, errors = process.communicate()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                with self._guard:
+                    self._running.discard(process)
         return process.returncode, output, errors
 
     def stop(self) -> None:
@@ -566,10 +542,8 @@ def _describe(
     program: Program | None, setting: Setting, number: int, network: Network, seed: int
 ) -> dict[str, Any]:
     """What makes a run what it is. Two runs with equal descriptions are equal."""
-    for what, value, least, most in (("run", number, 0, _RUNS), ("seed", seed, 1, _SEEDS)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or not least <= value < most:
-            raise SettingError(f"{what} {value!r}; give an integer from {least} to {most - 1:,}")
+    require("run", number, whole(0, _RUNS - 1))
+    require("seed", seed, whole(1, _SEEDS - 1))
     about = {
         "setting": setting.name,
         "run": int(number),
@@ -597,15 +571,14 @@ def _check(path: Path, about: Mapping[str, Any]) -> None:
         )
 
 
-def _store(
-    program: Program, setting: Setting, about: Mapping[str, Any], path: Path, processes: _Processes
-) -> None:
-    _execute(program, setting, about, processes).write(path)
-
-
 def _execute(
-    program: Program, setting: Setting, about: Mapping[str, Any], processes: _Processes
+    program: Program,
+    setting: Setting,
+    about: Mapping[str, Any],
+    processes: _Processes,
+    path: Path | None = None,
 ) -> Run:
+    """Run the program, and keep what came out if a file is named."""
     network = Network(**about["network"])
     workload = setting.workload
     with (
@@ -656,7 +629,10 @@ def _execute(
             f"{counters.get('packets')} packets and wrote {len(packets):,}; is the disk full?"
         )
     columns = {name: packets[name] for name in COLUMNS}
-    return Run(**columns, about={**about, "counters": counters})
+    run = Run(**columns, about={**about, "counters": counters})
+    if path is not None:
+        run.write(path)
+    return run
 
 
 def _substream(setting: str, number: int) -> int:

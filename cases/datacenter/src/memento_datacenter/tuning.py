@@ -151,7 +151,7 @@ class Search:
         folder: str | Path,
         trials: int = 100,
         *,
-        progress: Callable[[int, int, Trial | None], None] | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
     ) -> Tuned:
         """Search, or go on with a search.
 
@@ -159,7 +159,7 @@ class Search:
             runs: Folder of simulated runs.
             folder: For trials; those of an earlier call count.
             trials: How many there are to be in the end.
-            progress: Called with (done, total, the last trial) at the beginning and after each.
+            progress: Called with (done, total, the last loss) at the beginning and after each.
 
         Raises:
             MissingExtraError: Optuna is not installed.
@@ -175,7 +175,7 @@ class Search:
         samples, about = self._samples(Runs(runs))
         done = self._read(path, about)[:trials]
         if progress is not None:
-            progress(len(done), trials, None)
+            progress(len(done), trials, "")
         while len(done) < trials:
             # Optuna is told all trials anew, and draws from the seed and the number alone: so a
             # search that goes on is the same as one that was never stopped.
@@ -187,7 +187,7 @@ class Search:
             done.append(trial)
             self._write(path, about, done)
             if progress is not None:
-                progress(len(done), trials, trial)
+                progress(len(done), trials, f"loss {trial.loss:.4g}")
         best = min(done, key=lambda trial: trial.loss)
         if not best.losses:
             raise ModelError(
