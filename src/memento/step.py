@@ -199,6 +199,7 @@ class Stepper:
         trained_at: Unit of the last training; None before the first.
         seen_at: Samples that the memory had seen then.
         freeze_after: Memory and model are left alone after so many units; None: never.
+        decision: The newest.
         note: What the notes of each step are to say of the memory.
         label: Column of the labels; None: as the learner says.
         named: Whether ``memory.model`` says whose predictions are held; the learner then needs a
@@ -228,6 +229,7 @@ class Stepper:
         self.arrivals: Arrivals | None = trigger.keeps()
         self.trained_at: int | None = None
         self.seen_at = 0
+        self.decision: Decision | None = None
         self.note: Note | None = None
         self.label: str | None = None
         self.named = False
@@ -263,7 +265,9 @@ class Stepper:
         adapted = day.fresh is not None and self._adapt(day.fresh, day.seconds)
         with _timed(day.seconds, "insert"):
             if isinstance(data, Pieces):
-                reports = [self.memory.insert(self.annotated(part)) for part in data.parts]
+                reports = [
+                    self.memory.insert(self.annotated(Samples.borrow(part))) for part in data.parts
+                ]
                 kept, size = sum(r.kept for r in reports), sum(r.offered for r in reports)
             else:
                 enters = day.again() if adapted else day.served
@@ -273,7 +277,7 @@ class Stepper:
             decision = Decision(False, "the unit came late: it is held, and nothing is decided")
             return self._step(unit, name, size, decision, day, kept=kept, late=True)
         with _timed(day.seconds, "decide"):
-            decision = self._decide(unit)
+            self.decision = decision = self._decide(unit)
         refused = None
         if decision.due:
             with _timed(day.seconds, "train"):

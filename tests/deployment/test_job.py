@@ -246,12 +246,14 @@ def test_what_killed_runs_left_is_cleared_away(made):
     stranger.write_day(days, 1)
     run(deployment)
     publication = deployment.publication("main")
-    state, _ = publication.read("2026-01-01")
-    publication.write("2026-01-02", state, {})  # and killed before it counted
+    state = publication.version("2026-01-01").read()
+    publication.write(state, "2026-01-02", {})  # and killed before it counted
     (publication.root / ".2026-01-03.0123456789abcdef.tmp").mkdir()
     publication.link.unlink()
     run(deployment)
-    assert sorted(p.name for p in publication.root.iterdir()) == ["2026-01-01", "current"]
+    assert sorted(p.name for p in publication.root.iterdir()) == [
+        *("2026-01-01", "current", "history.json")
+    ]
     assert os.readlink(publication.link) == "2026-01-01"
 
 

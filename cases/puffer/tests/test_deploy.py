@@ -27,12 +27,9 @@ from memento.memory import Memory
 from memento_puffer.data.features import Features
 from memento_puffer.data.schema import write_day
 from memento_puffer.deployment import deploy as module
-from memento_puffer.deployment.deploy import (
-    DayFolders,
-    Deployment,
-    check_candidate,
-    check_predictions,
-)
+from memento_puffer.deployment import task
+from memento_puffer.deployment.checks import check_candidate, check_predictions
+from memento_puffer.deployment.deploy import DayFolders, Deployment
 from memento_puffer.deployment.deploy_settings import (
     DeploymentSettings,
     Gate,
@@ -97,7 +94,7 @@ def rows(outcome, variant="default"):
 
 
 def memory_of(deployment, horizon=0, variant="default"):
-    found = snapshot.read(deployment.folder / "variants" / variant / str(horizon), module._KIND)
+    found = snapshot.read(deployment.folder / "variants" / variant / str(horizon), task.KIND)
     return Memory.restore(
         snapshot.with_prefix(found.arrays, "memory/"),
         snapshot.with_prefix(found.documents, "memory/"),
@@ -140,19 +137,19 @@ def test_all_horizons_of_a_generation_appear_at_once(make):
     deployment = make()
     (outcome,) = run(deployment, [0])
     version = deployment.publication("default").current()
-    assert list(version.digests) == [row["candidate"] for row in rows(outcome)]
+    assert version.identity == [row["candidate"] for row in rows(outcome)]
     assert version.manifest["facts"]["trained"] == [0, 1, 2, 3, 4]
 
 
 def test_horizons_that_were_not_trained_are_carried_forward(make):
     deployment = make()
     run(deployment, [0])
-    before = deployment.publication("default").current().digests
+    before = deployment.publication("default").current().identity
     trained = set()
     for number in range(1, 8):
         (outcome,) = run(deployment, [number])
         trained = {row["horizon"] for row in rows(outcome) if row["retrained"]}
-        after = deployment.publication("default").current().digests
+        after = deployment.publication("default").current().identity
         for h in range(5):
             assert (before[h] != after[h]) == (h in trained)
         if 0 < len(trained) < 5:
@@ -166,7 +163,7 @@ def test_trainings_start_from_the_base(make):
     training = dataclasses.replace(TRAINING, epochs=1, learning_rate=1e-9)
     deployment = make(training=training, gate=Gate(loss=50, tail=50))
     run(deployment, [0, 1, 2])
-    networks = deployment.publication("default").current().networks()
+    networks = deployment.publication("default").current().read()
     x = features(0).columns(0)["x"]
     np.testing.assert_allclose(networks[0].probabilities(x), base()[0].probabilities(x), atol=1e-3)
 
@@ -511,8 +508,8 @@ def test_failure_01_stored_predictions_are_those_of_the_model_that_serves(make, 
         serving = deployment.publication("default").current()
         h = len(attached) % 5
         for columns in (self.samples, self.reference, data):
-            check_predictions(columns, serving.networks()[h])
-        attached.append(self.model == serving.digests[h])
+            check_predictions(columns, serving.read()[h])
+        attached.append(self.model == serving.identity[h])
         return original(self, data)
 
     with monkeypatch.context() as patched:
@@ -541,8 +538,8 @@ def test_failure_01_predictions_are_compared_with_a_fresh_pass():
         check_predictions({"x": x, "yhat": shifted}, network)
 
 
-def test_failure_02_predictions_on_disk_are_never_trusted(make):
-    """They are saved before the training, so they are those of the model before."""
+def test_failure_02_predictions_on_disk_name_their_model(make):
+    """They were saved before the training, as those of the model before."""
     deployment = make()
     run(deployment, [0, 1])
     retrained = [row for row in rows(run(deployment, [2])[0]) if row["retrained"]]
@@ -550,23 +547,26 @@ def test_failure_02_predictions_on_disk_are_never_trusted(make):
     h = retrained[0]["horizon"]
     memory = memory_of(deployment, h)
     serving = deployment.publication("default").current()
-    assert memory.model == retrained[0]["model_digest"], "whose predictions they are is known"
-    assert memory.model != serving.digests[h]
-    fresh = serving.networks()[h].probabilities(memory.samples["x"])
-    assert np.abs(memory.samples["yhat"] - fresh).max() > 1e-3, "stale on disk, by design"
+    assert memory.model == serving.identity[h] == retrained[0]["candidate"]
+    assert memory.reference_model == memory.model
+    check_predictions(memory.samples, serving.read()[h])
+    check_predictions(memory.reference, serving.read()[h])
+    deployment.rollback("default", "tests")
+    assert memory_of(deployment, h).model == memory.model, "attached by the next day"
+    deployment.rollback("default", "and back", to=serving.name)
     outcome = run(deployment, [3])[0]
-    assert rows(outcome)[h]["model_digest"] == serving.digests[h]
-    assert memory_of(deployment, h).model == serving.digests[h]
+    assert rows(outcome)[h]["model_digest"] == serving.identity[h]
+    assert memory_of(deployment, h).model == (rows(outcome)[h]["candidate"] or serving.identity[h])
 
 
 def test_failure_02_damaged_predictions_are_refused(make):
     deployment = make(variants={"default": Variant(puffer_policy(batch_size=16), threshold=1.0)})
     run(deployment, [0, 1])
     folder = deployment.folder / "variants" / "default" / "3"
-    found = snapshot.read(folder, module._KIND)
+    found = snapshot.read(folder, task.KIND)
     arrays = dict(found.arrays)
     arrays["memory/column/yhat"] = np.roll(arrays["memory/column/yhat"], 1, axis=0)
-    snapshot.write(folder, module._KIND, arrays, found.documents)
+    snapshot.write(folder, task.KIND, arrays, found.documents)
     with pytest.raises(DamagedError, match=r"differ by up to .* from those of the model they name"):
         run(deployment, [2])
 
@@ -578,7 +578,7 @@ def test_failure_02_predictions_of_another_processor_are_sound(make):
     publication = deployment.publication("default")
     networks = [
         Network(tuple(6 * array for array in network.weights), network.moments)
-        for network in publication.current().networks()
+        for network in publication.current().read()
     ]
     deployment.configure(
         settings(gate=Gate(loss=99, tail=99), variants=deployment.settings.variants)
@@ -588,14 +588,14 @@ def test_failure_02_predictions_of_another_processor_are_sound(make):
     furthest = 0.0
     for h, network in enumerate(networks):
         folder = deployment.folder / "variants" / "default" / str(h)
-        found = snapshot.read(folder, module._KIND)
+        found = snapshot.read(folder, task.KIND)
         arrays = dict(found.arrays)
         single, before = network.astype(np.float32), arrays["memory/column/yhat"]
         x = arrays["memory/column/x"]
         after = np.concatenate([single.probabilities(row[None]) for row in x])
         furthest = max(furthest, float(np.abs(before - after).max()))
         arrays["memory/column/yhat"] = after
-        snapshot.write(folder, module._KIND, arrays, found.documents)
+        snapshot.write(folder, task.KIND, arrays, found.documents)
     assert furthest > 1e-6
     (outcome,) = run(deployment, [2])
     assert not outcome.attention or "rolled back" in outcome.attention[0]
@@ -610,7 +610,7 @@ def test_failure_03_a_broken_network_does_not_get_through_the_gate(make, monkeyp
     variant = Variant(puffer_policy(batch_size=16), threshold=0.0)
     deployment.configure(settings(gate=Gate(loss=0.3, tail=5.0), variants={"default": variant}))
     with monkeypatch.context() as patched:
-        patched.setattr(Deployment, "_train", lambda *arguments: broken)
+        patched.setattr(task.HorizonLearner, "train", lambda *arguments: broken)
         (outcome,) = run(deployment, [2])
     assert all("nats, that of the reference" in row["refused"] for row in rows(outcome))
     assert not any(row["retrained"] for row in rows(outcome))
@@ -648,7 +648,7 @@ def test_failure_03_no_memory_gets_what_the_gate_is_held_against(make):
     run(deployment, range(5))
     for h in range(5):
         folder = deployment.folder / "variants" / "default" / str(h)
-        arrays = snapshot.read(folder, module._KIND).arrays
+        arrays = snapshot.read(folder, task.KIND).arrays
         apart = {row.tobytes() for row in arrays["gate/x"]}
         held = {row.tobytes() for row in arrays["memory/column/x"]}
         assert apart
@@ -662,8 +662,8 @@ def test_failure_03_rollback_when_scores_regress(make, monkeypatch):
     run(deployment, [0])
     publication = deployment.publication("default")
     good = publication.current()
-    weights = [tuple(6 * array for array in n.weights) for n in good.networks()]
-    worse = Ttp(tuple(Network(w, n.moments) for w, n in zip(weights, good.networks(), strict=True)))
+    weights = [tuple(6 * array for array in n.weights) for n in good.read()]
+    worse = Ttp(tuple(Network(w, n.moments) for w, n in zip(weights, good.read(), strict=True)))
     deployment.configure(
         settings(gate=Gate(loss=0.2, tail=1.0), variants=deployment.settings.variants)
     )
@@ -685,7 +685,7 @@ def test_failure_03_a_network_that_cannot_be_published_is_refused_before(make, m
     weights = tuple(1e200 * array.astype(float) for array in base()[0].weights)
     with monkeypatch.context() as patched, np.errstate(all="ignore"):
         broken = Network(weights, base()[0].moments)
-        patched.setattr(Deployment, "_train", lambda *arguments: broken)
+        patched.setattr(task.HorizonLearner, "train", lambda *arguments: broken)
         (outcome,) = run(deployment, [0], lonely)
     assert {row["refused"] for row in rows(outcome)} == {"its predictions are no distributions"}
     assert deployment.publication("default").current() is None
@@ -771,14 +771,14 @@ STATE = {
 )
 def test_failure_05_every_value_of_the_state_has_its_type(field, value):
     """A path that was missing was stored as the text "None", and a day as text, and both read."""
-    state = module._State.of_document(STATE, Path("x"))
+    state = task.State.of_document(STATE, Path("x"))
     assert state.day + dt.timedelta(days=1) == dt.date(2022, 9, 21)
-    assert module._State.of_document(state.document(), Path("x")) == state
+    assert task.State.of_document(state.document(), Path("x")) == state
     with pytest.raises(DamagedError, match=field):
-        module._State.of_document({**STATE, field: value}, Path("x"))
+        task.State.of_document({**STATE, field: value}, Path("x"))
     broken = {name: v for name, v in STATE.items() if name != field}
     with pytest.raises(DamagedError, match=f"lacks '{field}'"):
-        module._State.of_document(broken, Path("x"))
+        task.State.of_document(broken, Path("x"))
 
 
 def test_failure_05_nothing_missing_is_stored_as_text(make):
@@ -886,7 +886,7 @@ def test_failure_09_huge_days_are_inserted_in_pieces(make, monkeypatch):
         sizes.append(self.samples(horizon)[0].size if take is None else len(take))
         return original(self, horizon, take, **others)
 
-    monkeypatch.setattr(module, "_ROWS_SCORED", 50)
+    monkeypatch.setattr(task, "_ROWS_SCORED", 50)
     monkeypatch.setattr(Features, "columns", columns)
     (outcome,) = run(deployment, [0])
     assert max(sizes) == 50
@@ -915,7 +915,7 @@ def test_failure_10_normalisers_are_of_today(make, tmp_path):
         values, found.stream, found.video_ts, found.sent, found.acked, found.streams
     )
     run(deployment, [0], days)
-    for h, network in enumerate(deployment.publication("default").current().networks()):
+    for h, network in enumerate(deployment.publication("default").current().read()):
         assert network.moments.count == len(memory_of(deployment, h))
         assert network.moments.std[3::7].max() < 0.1
 
@@ -990,8 +990,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize("part", ["write_synced", "sync_folder"])
 def test_stopped_anywhere_and_run_again(make, monkeypatch, part):
     """At every few writes to the disk; the next run comes to the bytes of one that was not."""
-    import memento_puffer.deployment.publish as publish_module
     from memento import files
+    from memento.deployment import publication as publish_module
 
     straight = make()
     run(straight, range(2))
@@ -1034,7 +1034,7 @@ def test_a_training_goes_on_where_it_was(make, monkeypatch):
     run(straight, [0])
     deployment = make(training=slow, checkpoint_seconds=1e-9)
     epochs = []
-    original = module.Training.epoch
+    original = task.Training.epoch
 
     def epoch(self):
         epochs.append(len(self.losses))
@@ -1042,14 +1042,14 @@ def test_a_training_goes_on_where_it_was(make, monkeypatch):
             raise Killed
         return original(self)
 
-    monkeypatch.setattr(module.Training, "epoch", epoch)
+    monkeypatch.setattr(task.Training, "epoch", epoch)
     with pytest.raises(Killed):
         run(deployment, [0])
     assert (deployment.folder / "training" / "default-0").is_dir()
     run(deployment, [0])
     assert epochs[:9] == [*range(8), 7]
     one = deployment.publication("default").current()
-    assert one.digests == straight.publication("default").current().digests
+    assert one.identity == straight.publication("default").current().identity
     assert not any((deployment.folder / "training").iterdir())
 
 
@@ -1059,13 +1059,13 @@ def test_a_checkpoint_of_another_training_is_left_alone(make):
     run(other, [0])
     folder = deployment.folder / "training" / "default-0"
     columns = features(3).columns(0)
-    training = module.Training(None, columns["x"], columns["y_bin"], settings=TRAINING)
+    training = task.Training(None, columns["x"], columns["y_bin"], settings=TRAINING)
     training.epoch()
     folder.parent.mkdir()
-    snapshot.write(folder, module._TRAINING_KIND, training.state(), {})
+    snapshot.write(folder, task.TRAINING_KIND, training.state(), {})
     run(deployment, [0])
     one = deployment.publication("default").current()
-    assert one.digests == other.publication("default").current().digests
+    assert one.identity == other.publication("default").current().identity
 
 
 # Settings and folders
@@ -1216,5 +1216,5 @@ def test_published_to_git(make, work_tree):
 def test_the_digest_of_a_network_is_that_of_its_files(make):
     deployment = make()
     (outcome,) = run(deployment, [0])
-    networks = deployment.publication("default").current().networks()
+    networks = deployment.publication("default").current().read()
     assert [digest_of(n) for n in networks] == [row["candidate"] for row in rows(outcome)]

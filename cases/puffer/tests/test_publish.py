@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 
 from memento import files
+from memento.deployment import git as git_module
+from memento.deployment import publication as module
+from memento.deployment.git import mirror_to_git
 from memento.errors import (
     DamagedError,
     ForeignError,
@@ -24,8 +27,7 @@ from memento.errors import (
     SpaceError,
     StorageError,
 )
-from memento_puffer.deployment import publish as module
-from memento_puffer.deployment.publish import Publication, digest_of, mirror_to_git
+from memento_puffer.deployment.publish import Publication, digest_of
 from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp import Ttp, read_cpp, read_meta
 
@@ -58,8 +60,8 @@ def test_a_version_is_complete(models):
     names |= {f"cpp-meta-{h}.json" for h in range(5)} | {"manifest.json"}
     assert {path.name for path in models.link.iterdir()} == names
     assert version.manifest["facts"] == {"variant": "default"}
-    assert version.digests == tuple(digest_of(network) for network in ttp)
-    for mine, read, other in zip(ttp, version.networks(), Ttp.read(models.link), strict=True):
+    assert version.identity == [digest_of(network) for network in ttp]
+    for mine, read, other in zip(ttp, version.read(), Ttp.read(models.link), strict=True):
         for name, array in mine.arrays().items():
             np.testing.assert_array_equal(read.arrays()[name], array)
             np.testing.assert_array_equal(other.arrays()[name], array)
@@ -69,7 +71,7 @@ def test_a_server_loads_what_was_published(models):
     version = models.publish(Ttp.fresh(seed=1), "v1")
     x = np.random.default_rng(0).normal(size=(7, 62))
     program = torch.jit.load(version.folder / "cpp-3.pt")
-    network = version.networks()[3]
+    network = version.read()[3]
     z = network.moments.standardise(x, np.float64)
     np.testing.assert_allclose(program(torch.from_numpy(z)).numpy(), network.logits(x), atol=1e-12)
 
@@ -195,7 +197,7 @@ def interrupt_at(monkeypatch, count):
         return call
 
     for owner, name in (
-        (os, "rename"), (os, "replace"), (os, "symlink"), (module, "_erase"), (os, "mkdir"),
+        (os, "rename"), (os, "replace"), (os, "symlink"), (module, "erase"), (os, "mkdir"),
         (os, "unlink"), (module.shutil, "rmtree"), (files, "write_synced"),
         (Path, "write_bytes"), (Path, "write_text"), (module, "sync_folder"),
     ):  # fmt: skip
@@ -225,9 +227,7 @@ def test_interrupted_at_every_change_of_the_disk(tmp_path, monkeypatch):
                 pass
         served = models.link.resolve()
         assert served.name in ("v2", "v3")
-        module.Version(
-            served.name, served, module._read_manifest(served / "manifest.json")
-        ).verify()
+        models.version(served.name).verify()
         assert models.current().name in ("v2", "v3")
         models.publish(Ttp.fresh(3), "v3")
         assert tree(models.root) == wanted, f"after {count} changes"
@@ -523,7 +523,7 @@ def test_failure_07_the_lock_is_released_whatever_happens(models, clone, monkeyp
     """Jobs of five horizons pushed to one repository; one that failed kept the lock for good."""
     _, work = clone
     version = models.publish(Ttp.fresh(0), "v0")
-    original = module._Git.__call__
+    original = git_module._Git.__call__
 
     def fails(self, *words):
         if words[0] == "add":
@@ -531,7 +531,7 @@ def test_failure_07_the_lock_is_released_whatever_happens(models, clone, monkeyp
         return original(self, *words)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module._Git, "__call__", fails)
+        patched.setattr(git_module._Git, "__call__", fails)
         with pytest.raises(KeyboardInterrupt):
             mirror_to_git(version, work, "a")
     with files.Lock(work / ".git" / "memento-publish.lock"), pytest.raises(LockedError):

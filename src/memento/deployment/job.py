@@ -29,6 +29,7 @@ from memento.arguments import shown
 from memento.arrivals import Arrivals
 from memento.days import day_of, is_day
 from memento.deployment.gate import annotated, judge
+from memento.deployment.model_files import LearnerFiles
 from memento.deployment.models import Models, first_line
 from memento.deployment.publication import Publication
 from memento.deployment.settings import DeploymentSettings, Variant
@@ -191,17 +192,17 @@ class Deployment:
                     f"variant {name!r} has no version {version!r}; there are "
                     f"{', '.join(state.versions) or 'none'}"
                 )
-            publication.read(version)
+            publication.version(version).read()
             if version != state.serving:
                 state.rollbacks.append([str(state.serving), version])
                 state.serving = version
                 state.save(self._folder(name))
-            publication.point(version)
+            publication.switch("rollback", version)
             return version
 
     def publication(self, name: str) -> Publication:
         """The published models of a variant."""
-        return Publication(self.root / "published" / name)
+        return Publication(self.root / "published" / name, LearnerFiles())
 
     def _folder(self, name: str) -> Path:
         return self.root / "variants" / name
@@ -242,7 +243,7 @@ class _VariantJob:
         self._state = VariantState.load(self._folder)
         self._forget()
         self._publication.clean(self._state.versions)
-        self._publication.point(self._state.serving)
+        self._follow()
 
     def _forget(self) -> None:
         """Read what serves anew before the next day."""
@@ -280,7 +281,7 @@ class _VariantJob:
         news = [one for one in (*gap, record) if self._state.note(one)]
         if news:
             self._state.save(self._folder)
-            self._publication.point(self._state.serving)
+            self._follow()
         return news if record in news else [*news, record]
 
     def _missing_before(self, day: str, files: dict[str, list[Path]]) -> list[DayRecord]:
@@ -331,7 +332,7 @@ class _VariantJob:
             self._learner,
             trigger,
             {"before": lambda moment: log_scores(moment.samples, label)},
-            lambda moment: self._gate(day, samples, moment),
+            lambda moment: self._gate(day, samples, moment, stepper.decision),
             rng=np.random.default_rng((memory.inserts, memory.seen)),
         )
         stepper.label, stepper.arrivals = label, trigger.arrivals(memory.recent)
@@ -365,7 +366,9 @@ class _VariantJob:
             figures={n: float(v) for n, v in (figures | notes).items() if math.isfinite(v)},
         )
 
-    def _gate(self, day: str, samples: Samples, moment: Moment) -> str | None:
+    def _gate(
+        self, day: str, samples: Samples, moment: Moment, decision: Decision | None
+    ) -> str | None:
         """Why a new model is refused; one that passes is published, and serves from then on."""
         state, learner, label = self._state, self._learner, self._settings.label
         verdict = judge(learner, moment.served, samples, label, self._settings.tolerance)
@@ -374,19 +377,30 @@ class _VariantJob:
         moment.notes.update(verdict=verdict.reason, **finite)
         if not verdict.passed:
             return verdict.reason
-        facts = {"variant": self.name, "trained_on": len(moment.memory), "label": label}
-        self._publication.write(
-            day, learner.state(), {**facts, "inputs": list(self._settings.inputs)}
-        )
+        facts = {
+            "variant": self.name,
+            "trained_on": len(moment.memory),
+            "reason": "" if decision is None else decision.reason,
+            "label": label,
+            "inputs": list(self._settings.inputs),
+        }
+        self._publication.write(learner.state(), day, facts)
         state.serving, state.versions = day, [*state.versions, day]
         self._load(day)
         return None
 
+    def _follow(self) -> None:
+        """Let serve what the state says, which is the moment a day counts."""
+        name = self._state.serving
+        if name is not None:
+            action = "publish" if name == self._state.versions[-1] else "rollback"
+            self._publication.switch(action, name)
+
     def _load(self, name: str) -> None:
         """Read a version."""
-        arrays, manifest = self._publication.read(name)
-        self._learner.restore(arrays)
-        self._loaded, self._model = name, str(manifest["model"])
+        version = self._publication.version(name)
+        self._learner.restore(version.read())
+        self._loaded, self._model = name, version.identity
 
     def _attach(self) -> None:
         """Read what serves; all that is held is predicted by it, also after a rollback."""

@@ -1,197 +1,473 @@
-"""Published models: a folder for each version, and a link that is switched.
+"""Published models: a folder for each version, a link that is switched, and what was switched when.
 
-    ROOT/2026-01-07/    model.skops (scikit-learn) or learner.npz, manifest.json
-    ROOT/current        symbolic link to the version that serves
+    ROOT/2026-01-07/     the files of a model, manifest.json
+    ROOT/current         symbolic link to the version that serves
+    ROOT/history.json    every switch: publications and rollbacks, in order
+    ROOT/lock            held while somebody publishes
 
-A version is written under a temporary name and renamed, so all its files appear at once; then the
-caller's state names it, which is the moment it counts; then the link follows. Who is killed in
-between leaves a link one step behind, which the next run puts right. A server resolves the link
-once and reads all files from the folder that it got, which never changes.
+All files of a version appear together or not at all: it is written under a temporary name, read
+back, checked, renamed; then the history names it, which is the moment it serves; then the link
+follows. Whoever was killed in between leaves a link that is one step behind the history, and the
+next writer puts it right. A server resolves the link once and reads all files from the folder that
+it got, which never changes.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import shutil
-import zipfile
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-
-from memento.errors import DamagedError, StorageError
+from memento.errors import DamagedError, ForeignError, SettingError, StorageError
 from memento.files import (
+    Lock,
+    atomic_write,
     digest,
     is_plain_file,
+    local_path,
+    replace_folder,
     storage_errors,
     sync_folder,
     temporary_of,
-    write_synced,
 )
-from memento.integrations.sklearn import archive_of_state, state_of_archive
-from memento.learner import digest_of_state
 
-__all__ = ["Publication"]
+__all__ = ["MANIFEST", "ModelFiles", "Publication", "Switch", "Version", "erase"]
 
-_FORMAT, _VERSION = "memento-model", 1
-_MANIFEST, _SKOPS, _ARRAYS = "manifest.json", "model.skops", "learner.npz"
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+MANIFEST = "manifest.json"
+_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_FILE = re.compile(r"[\w-]+\.\w+")
+_ACTIONS = ("publish", "rollback")
+
+
+class ModelFiles(Protocol):
+    """The files that a model is published as.
+
+    Attributes:
+        format: Name of the format.
+        key: Where the manifest says which model it is.
+        remedy: What to do where a version is damaged.
+    """
+
+    format: str
+    key: str
+    remedy: str
+
+    def identity(self, model: Any) -> Any:
+        """What tells models apart, a JSON value: digests."""
+
+    def write(self, folder: Path, model: Any) -> Sequence[str]:
+        """Write the files into an empty folder, and give their names."""
+
+    def read(self, folder: Path) -> Any:
+        """The model, from files that are those of the manifest."""
+
+    def check(self, model: Any) -> None:
+        """Raise ModelError at a model that must not be published, as it was read back."""
 
 
 @dataclass(frozen=True)
+class Version:
+    """One published generation.
+
+    Attributes:
+        name: What it is called, such as the day it was published.
+        folder: Where its files and the manifest are.
+        manifest: Sizes and SHA-256 of the files, which model it is, and what the publisher had to
+            say (``facts``).
+        files: Reads them.
+    """
+
+    name: str
+    folder: Path
+    manifest: Mapping[str, Any]
+    files: ModelFiles
+
+    @property
+    def identity(self) -> Any:
+        """Which model it is, as ``files.identity``."""
+        return self.manifest[self.files.key]
+
+    def read(self) -> Any:
+        """The model, from the files that a server reads.
+
+        Raises:
+            DamagedError: A file differs from the manifest.
+        """
+        self.verify()
+        with storage_errors("read the model", self.folder):
+            model = self.files.read(self.folder)
+        if self.files.identity(model) != self.identity:
+            raise DamagedError(
+                f"{self.folder}: the model is not the one that the manifest names; "
+                f"{self.files.remedy}"
+            )
+        return model
+
+    def verify(self) -> None:
+        """Compare all files with the manifest.
+
+        Raises:
+            DamagedError: One is missing or differs.
+        """
+        for name, facts in self.manifest["files"].items():
+            path = self.folder / name
+            if not is_plain_file(path):
+                raise DamagedError(f"{path} is missing; {self.files.remedy}")
+            with storage_errors("read the model", path):
+                same = _facts(path) == facts
+            if not same:
+                raise DamagedError(f"{path} differs from the manifest; {self.files.remedy}")
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One change of what serves.
+
+    Attributes:
+        action: "publish" or "rollback".
+        version: What served from then on.
+        replaces: What had served; None at first.
+        day: Day of the deployment on which it happened; None if outside of one.
+        reason: One sentence.
+    """
+
+    action: str
+    version: str
+    replaces: str | None
+    day: str | None
+    reason: str
+
+
 class Publication:
     """The published versions of one variant.
 
-    Attributes:
-        root: Folder of its own; made by the first version.
+    Reading takes no lock. Writers exclude each other, and first clear away what killed ones left.
+
+    Args:
+        root: Folder of its own; made by the first publication.
+        files: What a model consists of.
+        keep: How many of the versions published last stay, at least 1; what serves always does.
+            None: all.
+        inside: Folder in ``root`` that holds the versions; "" for ``root`` itself.
+
+    Raises:
+        SettingError: ``keep`` is below 1.
     """
 
-    root: Path
+    def __init__(
+        self, root: str | Path, files: ModelFiles, keep: int | None = None, inside: str = ""
+    ) -> None:
+        if keep is not None and keep < 1:
+            raise SettingError(f"keep={keep}; give at least 1 version")
+        self.root = local_path(root, "the folder")
+        self.files = files
+        self.keep = keep
+        self._inside = inside
 
     @property
     def link(self) -> Path:
         """The symbolic link that a server follows."""
         return self.root / "current"
 
-    def write(self, name: str, state: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
-        """Write a version; it does not serve yet. One of the same name is replaced.
+    def history(self) -> list[Switch]:
+        """All switches so far, oldest first.
+
+        Raises:
+            DamagedError: The history is not readable.
+        """
+        path = self.root / "history.json"
+        if not path.is_file():
+            return []
+        with storage_errors("read the history", path):
+            data = path.read_bytes()
+        try:
+            found = [Switch(**entry) for entry in json.loads(data)]
+            for switch in found:
+                texts = (switch.action, switch.version, switch.reason)
+                others = (switch.replaces, switch.day)
+                if switch.action not in _ACTIONS or not all(isinstance(t, str) for t in texts):
+                    raise ValueError(f"{switch}")
+                if not all(t is None or isinstance(t, str) for t in others):
+                    raise ValueError(f"{switch}")
+        except (ValueError, TypeError) as error:
+            raise DamagedError(
+                f"{path} is no history of publications ({error}); restore it from a copy"
+            ) from error
+        return found
+
+    def current(self) -> Version | None:
+        """What serves by the history; None before the first publication.
+
+        Raises:
+            DamagedError: It is gone, or its manifest was changed.
+        """
+        history = self.history()
+        return self.version(history[-1].version) if history else None
+
+    def version(self, name: str) -> Version:
+        """A version that is kept.
+
+        Raises:
+            StorageError: There is none of this name.
+            DamagedError: Its manifest is missing or was changed.
+        """
+        folder = self._folder(name)
+        if not folder.is_dir():
+            kept = ", ".join(sorted(self._kept())) or "none"
+            raise StorageError(f"{self.root}: no version {name!r}; there are: {kept}")
+        return Version(name, folder, _read_manifest(folder / MANIFEST, self.files), self.files)
+
+    def versions(self) -> list[Version]:
+        """All versions that are kept, in the order of their publication."""
+        kept = self._kept()
+        return [self.version(name) for name in _published(self.history()) if name in kept]
+
+    def previous(self) -> Version | None:
+        """What a rollback would go back to: the last kept version published before the current."""
+        history = self.history()
+        if not history:
+            return None
+        published = _published(history)
+        before = published[: published.index(history[-1].version)]
+        kept = self._kept()
+        name = next((name for name in reversed(before) if name in kept), None)
+        return None if name is None else self.version(name)
+
+    def publish(
+        self,
+        model: Any,
+        name: str,
+        *,
+        day: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        reason: str = "",
+        validate: Callable[[Any], None] | None = None,
+    ) -> Version:
+        """Write a generation and let it serve.
+
+        To publish the same under the same name once more changes nothing, also if something else
+        serves by now.
 
         Args:
-            name: Of the version, such as the day.
-            state: The learner's.
+            model: As ``files`` writes it.
+            name: Of the version: letters, digits, "-", "_" and single dots.
+            day: For the history.
             facts: JSON values for the manifest.
-
-        Returns:
-            Digest of the model.
-
-        Raises:
-            SpaceError, StorageError: As the file system says; nothing is left behind.
-        """
-        files = _files_of(state)
-        manifest: dict[str, Any] = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "name": name,
-            "model": digest_of_state(state),
-            "files": {
-                file: {"bytes": len(data), "sha256": digest(data)} for file, data in files.items()
-            },
-            "facts": dict(facts),
-        }
-        manifest["sha256"] = _own_digest(manifest)
-        files[_MANIFEST] = json.dumps(manifest, indent=1).encode()
-        folder = self.root / name
-        with storage_errors("publish", folder):
-            self.root.mkdir(parents=True, exist_ok=True)
-            staging = temporary_of(folder)
-            try:
-                staging.mkdir()
-                for file, data in files.items():
-                    write_synced(staging / file, lambda out, data=data: out.write(data))  # type: ignore[misc]
-                sync_folder(staging)
-                self._remove(folder)  # of a run that was killed before it counted
-                os.rename(staging, folder)
-                sync_folder(self.root)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-        return str(manifest["model"])
-
-    def read(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """The learner's state and the manifest of a version, verified.
+            reason: For the history.
+            validate: Called with the model as it was read back from the files, before anything is
+                switched; raises to refuse it.
 
         Raises:
-            DamagedError: A file is missing or was changed.
+            SettingError: A name that cannot be one of a folder.
+            ForeignError: Another model was published under this name.
+            ModelError: What was read back differs, or must not be published.
+            LockedError, SpaceError, StorageError: As the file system says; what served still does.
         """
-        folder = self.root / name
-        with storage_errors("read the model", folder):
-            manifest = _read_manifest(folder / _MANIFEST)
-            state: dict[str, np.ndarray] = {}
-            for file, facts in manifest["files"].items():
-                path = folder / file
-                data = path.read_bytes() if is_plain_file(path) else b""
-                if len(data) != facts["bytes"] or digest(data) != facts["sha256"]:
-                    raise DamagedError(
-                        f"{path} is missing or differs from the manifest; restore it from a copy, "
-                        "or go to another version with memento deploy rollback"
+        if not _NAME.fullmatch(name) or name.endswith(".tmp"):
+            raise SettingError(f"version {name!r}; give letters, digits, '-' and '_'")
+        with storage_errors("publish", self.root):
+            self._folder(name).parent.mkdir(parents=True, exist_ok=True)
+            with self.lock():
+                self.clean()
+                history = self.history()
+                if name in _published(history):
+                    found = self.version(name)
+                    if found.identity != self.files.identity(model):
+                        raise ForeignError(
+                            f"{self.root}: another model was published as {name!r}; versions never "
+                            "change, so give it another name"
+                        )
+                    return found
+                folder = self._folder(name)
+                _remove(folder)  # of a writer that was killed before it counted
+                self.write(model, name, facts or {}, validate)
+                try:
+                    self.switch("publish", name, day=day, reason=reason)
+                except BaseException:
+                    if self.history() == history:
+                        _remove(folder)
+                    raise
+                self.clean()
+                return self.version(name)
+
+    def rollback(self, reason: str, *, to: str | None = None, day: str | None = None) -> Version:
+        """Let an earlier version serve again.
+
+        Args:
+            reason: One sentence for the history.
+            to: Its name; the last one published before the current if left out.
+            day: For the history.
+
+        Raises:
+            StorageError: There is no such version, or none before; what served still does.
+            DamagedError: That version's files differ from its manifest.
+            LockedError: Somebody is publishing.
+        """
+        with storage_errors("roll back", self.root):
+            if not self.root.is_dir():
+                raise StorageError(f"{self.root}: nothing was published yet; check the path")
+            with self.lock():
+                self.clean()
+                target = self.previous() if to is None else self.version(to)
+                if target is None or not self.history():
+                    raise StorageError(
+                        f"{self.root}: no version before the current one is kept; publish another"
                     )
-                state |= state_of_archive(data) if file == _SKOPS else _arrays_of(data)
-        return state, manifest
+                target.read()
+                self.switch("rollback", target.name, day=day, reason=reason)
+                return target
 
-    def point(self, name: str | None) -> None:
-        """Let a version serve: one rename. Nothing happens if it does already, or for None."""
-        if name is None or (self.link.is_symlink() and os.readlink(self.link) == name):
+    def write(
+        self,
+        model: Any,
+        name: str,
+        facts: Mapping[str, Any],
+        validate: Callable[[Any], None] | None = None,
+    ) -> Version:
+        """Write a version; it does not serve yet. One of the same name is replaced.
+
+        Raises:
+            ModelError: What was read back differs, or must not be published.
+        """
+        folder = self._folder(name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replace_folder(folder) as staging:
+            names = self.files.write(staging, model)
+            manifest: dict[str, Any] = {
+                "format": self.files.format,
+                "version": _VERSION,
+                "name": name,
+                self.files.key: self.files.identity(model),
+                "files": {
+                    file: {
+                        "bytes": (staging / file).stat().st_size,
+                        "sha256": digest(staging / file),
+                    }
+                    for file in names
+                },
+                "facts": dict(facts),
+            }
+            manifest["sha256"] = _own_digest(manifest)
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            written = Version(name, staging, manifest, self.files).read()
+            self.files.check(written)
+            if validate is not None:
+                validate(written)
+        return Version(name, folder, manifest, self.files)
+
+    def switch(self, action: str, name: str, *, day: str | None = None, reason: str = "") -> None:
+        """Let a version serve; nothing happens if it does already."""
+        history = self.history()
+        if not history or history[-1].version != name:
+            replaces = history[-1].version if history else None
+            history.append(Switch(action, name, replaces, day, reason))
+            text = json.dumps([asdict(switch) for switch in history], indent=1)
+            atomic_write(self.root / "history.json", text.encode())
+        self._point(name)
+
+    def clean(self, counting: Collection[str] = ()) -> None:
+        """Clear away old versions and what killed writers left; let the link follow the history.
+
+        For callers that hold a lock; `publish` and `rollback` do it themselves.
+
+        Args:
+            counting: Versions that stay besides those of the history.
+        """
+        for folder in {self.root, self.root / self._inside}:
+            for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+                erase(path)
+        history = self.history()
+        if history:
+            self._point(history[-1].version)
+        published = _published(history)
+        staying = {*counting, *(published if self.keep is None else published[-self.keep :])}
+        staying |= {switch.version for switch in history[-1:]}
+        for name in self._kept() - staying:
+            _remove(self._folder(name))
+
+    def lock(self) -> Lock:
+        """For a ``with`` block around writing; it goes away with the process that holds it."""
+        return Lock(self.root / "lock")
+
+    def _folder(self, name: str) -> Path:
+        return self.root / self._inside / name
+
+    def _kept(self) -> set[str]:
+        folder = self.root / self._inside
+        return {
+            path.name
+            for path in (folder.iterdir() if folder.is_dir() else ())
+            if path.is_dir()
+            and not path.is_symlink()
+            and not path.name.startswith(".")
+            and (self._inside or is_plain_file(path / MANIFEST))
+        }
+
+    def _point(self, name: str) -> None:
+        target = os.path.join(self._inside, name)
+        if self.link.is_symlink() and os.readlink(self.link) == target:
             return
-        with storage_errors("publish", self.link):
-            temporary = temporary_of(self.link)
-            os.symlink(name, temporary)
-            os.replace(temporary, self.link)
-            sync_folder(self.root)
-
-    def clean(self, versions: Collection[str]) -> None:
-        """Clear away what killed runs left: temporaries, and versions that never counted."""
-        if not self.root.is_dir():
-            return
-        for path in self.root.iterdir():
-            ours = path.is_dir() and not path.is_symlink() and is_plain_file(path / _MANIFEST)
-            if _TEMPORARY.fullmatch(path.name) or (ours and path.name not in versions):
-                self._remove(path)
-
-    def _remove(self, path: Path) -> None:
-        """A folder disappears at once for whoever lists it, then its files go."""
-        if path.is_symlink() or path.is_file():
-            path.unlink(missing_ok=True)
-        elif path.exists():
-            gone = temporary_of(self.root / "gone")
-            os.rename(path, gone)
-            shutil.rmtree(gone, ignore_errors=True)
+        temporary = temporary_of(self.link)
+        os.symlink(target, temporary)
+        os.replace(temporary, self.link)
+        sync_folder(self.root)
 
 
-def _files_of(state: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """The files of a version: what skops made as skops reads it, all other arrays as .npz."""
-    archive, rest = archive_of_state(state)
-    files = {} if archive is None else {_SKOPS: archive}
-    if rest:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as out:
-            for name in sorted(rest):
-                content = io.BytesIO()
-                np.lib.format.write_array(content, np.asarray(rest[name]), allow_pickle=False)
-                out.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
-        files[_ARRAYS] = buffer.getvalue()
-    return files
+def _published(history: Sequence[Switch]) -> list[str]:
+    return [switch.version for switch in history if switch.action == "publish"]
 
 
-def _arrays_of(data: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return dict(found)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path, files: ModelFiles) -> dict[str, Any]:
     """What a version's manifest says, checked."""
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing; {files.remedy}")
+    with storage_errors("read the model", path):
+        data = path.read_bytes()
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        sound = manifest["sha256"] == _own_digest(manifest) and manifest["format"] == _FORMAT
-        version, files = manifest["version"], manifest["files"]
-        sound = sound and all(re.fullmatch(r"[\w-]+\.\w+", file) for file in files)
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        manifest: dict[str, Any] = json.loads(data)
+        known = manifest["format"] == files.format and manifest["version"] <= _VERSION
+        recorded = manifest["sha256"]
+        plain = all(map(_FILE.fullmatch, manifest["files"])) and manifest[files.key] is not None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
-            f"{path} is no manifest of a model; go to another version with memento deploy rollback"
+            f"{path} is no manifest of a model ({error!r}); {files.remedy}"
         ) from error
-    if not sound:
-        raise DamagedError(
-            f"{path} was changed; go to another version with memento deploy rollback"
+    if recorded != _own_digest(manifest) or not plain:
+        raise DamagedError(f"{path} was changed; {files.remedy}")
+    if not known:
+        raise ForeignError(
+            f"{path}: format {manifest['format']!r}, version {manifest['version']}; expected "
+            f"{files.format!r} up to {_VERSION}"
         )
-    if version > _VERSION:
-        raise StorageError(f"{path} is of version {version}; this Memento reads up to {_VERSION}")
     return manifest
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
     content = {name: value for name, value in manifest.items() if name != "sha256"}
     return digest(json.dumps(content, sort_keys=True).encode())
+
+
+def _remove(folder: Path) -> None:
+    """A folder disappears at once for whoever lists it, then its files go."""
+    if folder.exists():
+        gone = temporary_of(folder)
+        os.rename(folder, gone)
+        erase(gone)
+
+
+def erase(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -363,7 +363,7 @@ def serve(folder: Path) -> dict[str, int]:
             published = Publication(disturbed.folder / "published" / "default")
             serving = published.current()
             if serving is not None:
-                serving.networks()  # whole, whatever was going on
+                serving.read()  # whole, whatever was going on
             if published.link.is_symlink():
                 assert (published.link / "manifest.json").is_file()
         found = tree(disturbed.folder)

@@ -19,24 +19,16 @@ Every horizon's step replaces its folder at once, the publication is one switch,
 repeated without doing anything twice. So a job killed anywhere goes on where it was, and comes to
 the same bytes as one that was left alone.
 
-``memento.loop.run`` is not used here: it advances one memory and replaces its model at once, while
-here five have to agree on one publication, a gate may refuse what was trained, days may be missing,
-and what serves may have been rolled back by a person since yesterday. The parts are the same:
-`Memory`, `OnCoverage`, ``snapshot``, `Training`.
-
 Source: the Memento paper, section 5, and the failures that its deployment had.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import json
 import math
 import shutil
-import time
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,56 +38,36 @@ import numpy as np
 
 from memento import snapshot
 from memento.days import day_of
-from memento.density import batch_densities
+from memento.deployment.git import mirror_to_git
+from memento.deployment.publication import Version
 from memento.errors import (
     DamagedError,
     ForeignError,
     InputError,
     MementoError,
-    ModelError,
     SettingError,
     StorageError,
 )
 from memento.files import Lock, atomic_write, local_path, storage_errors
-from memento.memory import Memory
-from memento.retrain import Situation
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.data.schema import Day, range_of
 from memento_puffer.deployment.deploy_settings import (
-    METRIC,
     DeploymentSettings,
-    Gate,
-    Variant,
-    is_of,
 )
-from memento_puffer.deployment.publish import (
-    Publication,
-    Version,
-    digest_of,
-    is_sound,
-    mirror_to_git,
-)
-from memento_puffer.predictor.network import INPUTS, Network
-from memento_puffer.predictor.transmission import CLASSES
+from memento_puffer.deployment.publish import Publication
+from memento_puffer.deployment.task import Done, Horizon
+from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp import Ttp
-from memento_puffer.predictor.ttp_training import Training, TtpLearner
 
 __all__ = [
     "DayFolders",
     "Deployment",
     "Outcome",
-    "check_candidate",
-    "check_predictions",
 ]
 
-_KIND = "memento-puffer-deployment"
 _BASE_KIND = "memento-puffer-base"
-_TRAINING_KIND = "memento-puffer-training"
 _FORMAT = "memento-puffer-deployment"
-_ROWS_CHECKED = 2048
-_ROWS_SCORED = 20_000
-_PAST_TIMES = slice(6, 56, 7)  # of the inputs: transmission times of past chunks
 
 Source = Callable[[dt.date], Features | None]
 
@@ -137,137 +109,6 @@ class DayFolders:
         return None
 
 
-def check_predictions(samples: Mapping[str, np.ndarray], network: Network) -> None:
-    """Refuse samples whose predictions are not those of a network.
-
-    A memory that compares predictions of different models, or of none that serves, selects by
-    nothing; in the first deployment that went unnoticed for months.
-
-    Args:
-        samples: Columns ``x`` and ``yhat``; up to 2,048 rows of them, evenly spread, are predicted
-            again in float64. They may differ by what single precision can make of these inputs and
-            weights, see ``Network.rounding``.
-        network: What serves.
-
-    Raises:
-        ModelError: Predictions are missing or differ.
-
-    Example:
-        >>> network = Network.fresh(seed=0)
-        >>> x = np.random.default_rng(0).normal(size=(9, 62))
-        >>> check_predictions({"x": x, "yhat": network.probabilities(x)}, network)
-    """
-    if "yhat" not in samples:
-        raise ModelError("samples are held without predictions; attach the model after loading")
-    size = len(samples["x"])
-    if not size:
-        return
-    rows = np.unique(np.linspace(0, size - 1, min(size, _ROWS_CHECKED)).astype(np.int64))
-    off, within = _differences(samples, network, rows)
-    if not (off <= within).all():
-        raise ModelError(
-            f"predictions that are held differ by up to {off.max():.3g} from those of the model "
-            "that serves, so nothing is inserted; attach the model after loading the memory"
-        )
-
-
-def _differences(
-    samples: Mapping[str, np.ndarray], network: Network, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """``(n,)`` how far predictions are from those of the network, and how far they may be."""
-    x = samples["x"][rows]
-    again = network.astype(np.float64).probabilities(x)
-    off = np.abs(again - samples["yhat"][rows]).max(axis=1)
-    return off, network.astype(np.float32).rounding(x)
-
-
-def check_candidate(
-    candidate: Network,
-    references: Sequence[Network],
-    x: np.ndarray,
-    y_bin: np.ndarray,
-    gate: Gate,
-) -> tuple[str | None, dict[str, float]]:
-    """Hold a network against those that serve, or served, on samples that none was trained on.
-
-    Args:
-        candidate: What was trained.
-        references: The best of them counts; without any, guessing is what has to be beaten.
-        x: (n, 62) inputs.
-        y_bin: (n,) classes.
-        gate: Margins.
-
-    Returns:
-        Why it is refused, or None; and ``loss`` and ``tail`` of the candidate and of the best
-        reference (``reference_loss``, ``reference_tail``), in nats, NaN without samples.
-    """
-    nothing = dict.fromkeys(("loss", "tail", "reference_loss", "reference_tail"), math.nan)
-    chances = candidate.probabilities(x)
-    whole = np.isfinite(chances).all() and np.allclose(chances.sum(axis=1), 1, atol=1e-3)
-    # What the publication would refuse is refused here, before anything counts as trained.
-    if not whole or not is_sound(candidate):
-        return "its predictions are no distributions", nothing
-    if not len(x):
-        return None, nothing
-    loss, tail = _losses(candidate, x, y_bin)
-    found = [_losses(reference, x, y_bin) for reference in references]
-    best_loss = min((one for one, _ in found), default=math.log(CLASSES))
-    best_tail = min((two for _, two in found), default=math.inf)
-    facts = {"loss": loss, "tail": tail, "reference_loss": best_loss, "reference_tail": best_tail}
-    if not loss <= best_loss + gate.loss:
-        return f"its mean loss is {loss:.3f} nats, that of the reference {best_loss:.3f}", facts
-    if not tail <= best_tail + gate.tail:
-        return f"its tail loss is {tail:.3f} nats, that of the reference {best_tail:.3f}", facts
-    return None, facts
-
-
-def _losses(network: Network, x: np.ndarray, y_bin: np.ndarray) -> tuple[float, float]:
-    """Mean and 99th percentile of the loss, in nats."""
-    chances = network.probabilities(x)[np.arange(len(x)), y_bin]
-    losses = -np.log(np.maximum(chances.astype(np.float64), 1e-30))
-    return float(losses.mean()), float(np.quantile(losses, 0.99))
-
-
-@dataclass(frozen=True)
-class _State:
-    """What a horizon has to remember besides its memory; every value of its own type."""
-
-    day: dt.date
-    unit: int
-    trained: dt.date | None
-    trained_unit: int | None
-    seen_at: int
-    streak: int
-    metric: Mapping[str, Any]
-    row: Mapping[str, Any]
-
-    def document(self) -> dict[str, Any]:
-        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        found["day"] = self.day.isoformat()
-        found["trained"] = None if self.trained is None else self.trained.isoformat()
-        return found
-
-    @classmethod
-    def of_document(cls, document: Any, where: Path) -> _State:
-        """Raises DamagedError, with the field, where a value is missing or of another type."""
-        kinds = typing.get_type_hints(cls)
-        values: dict[str, Any] = {}
-        for name in kinds:
-            if not isinstance(document, Mapping) or name not in document:
-                raise DamagedError(f"{where}: the state lacks {name!r}; restore it from a copy")
-            value = document[name]
-            if name in ("day", "trained") and isinstance(value, str):
-                value = day_of(value, f"{where}: {name}", DamagedError)
-            if not is_of(kinds[name], value):
-                raise DamagedError(
-                    f"{where}: the state's {name!r} is {value!r}; restore the folder from a copy"
-                )
-            values[name] = value
-        if (values["trained"] is None) != (values["trained_unit"] is None):
-            raise DamagedError(f"{where}: 'trained' and 'trained_unit' contradict each other")
-        return cls(**values)
-
-
 @dataclass(frozen=True)
 class _Models:
     """The networks of a variant while a day is worked on, by horizon."""
@@ -295,14 +136,6 @@ class _Plan:
             "data_days": [one.isoformat() for one in self.data],
             "attention": list(self.attention),
         }
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What a horizon's step came to."""
-
-    row: dict[str, Any]
-    candidate: Network | None
 
 
 @dataclass(frozen=True)
@@ -612,12 +445,16 @@ class Deployment:
             _write_json(self.folder / "plan.json", plan.document(day))
             steps = len(self.settings.variants) * HORIZONS
             for number, name in enumerate(self.settings.variants):
-                done = []
+                done: list[Done] = []
                 models = self._models(name)
                 attention += [f"{day}, {name}: {sentence}" for sentence in models.attention]
                 for h in range(HORIZONS):
                     tell(f"{day}: {name}, horizon {h}", (number * HORIZONS + h) / steps)
-                    done.append(self._step(name, h, day, plan.data, models))
+                    done.append(
+                        self._horizon(name, h).step(
+                            day, plan.data, models.networks[h], models.older[h], models.name
+                        )
+                    )
                 variants[name] = self._finish(name, day, done)
                 attention += variants[name].pop("attention")
         document = {**plan.document(day), "variants": variants, "attention": attention}
@@ -653,13 +490,8 @@ class Deployment:
 
     def _touched(self, day: dt.date) -> bool:
         """Whether any memory has the data of a day; until then the day can be planned anew."""
-        for name in self.settings.variants:
-            folder = self.folder / "variants" / name / "0"  # the first of its horizons
-            if snapshot.exists(folder):
-                found = snapshot.read(folder, _KIND, verify=False)
-                if _State.of_document(found.documents.get("state"), folder).day >= day:
-                    return True
-        return False
+        last = [self._horizon(name, 0).last() for name in self.settings.variants]
+        return any(one is not None and one >= day for one in last)
 
     def _read(
         self, day: dt.date, source: Source, today: dt.date, skipped: frozenset[dt.date]
@@ -721,205 +553,17 @@ class Deployment:
         try:
             before = publication.previous()
             if before is not None:
-                older = before.networks()
+                older = tuple(before.read())
         except DamagedError as error:  # it does not serve, so that the day can do without
             attention = (f"what served before cannot be compared with: {error}",)
         return _Models(
             None if serving is None else serving.name,
-            self.base if serving is None else serving.networks(),
+            self.base if serving is None else tuple(serving.read()),
             older,
             attention,
         )
 
-    def _step(
-        self,
-        name: str,
-        h: int,
-        day: dt.date,
-        data: Mapping[dt.date, Features],
-        models: _Models,
-    ) -> _Done:
-        """One horizon of one variant: insert, decide, train, and keep all that at once."""
-        settings, variant = self.settings, self.settings.variants[name]
-        folder = self.folder / "variants" / name / str(h)
-        memory, state, arrays = self._load(folder, variant, h)
-        pending = snapshot.with_prefix(arrays, "candidate/")
-        if state is not None and state.day == day:
-            shutil.rmtree(self._training_folder(name, h), ignore_errors=True)
-            return _Done(dict(state.row), Network.of_arrays(pending) if pending else None)
-        if state is not None and state.day > day:
-            raise DamagedError(f"{folder} is at {state.day}, after {day}; restore it from a copy")
-        current, older = models.networks[h], models.older[h]
-        learner = TtpLearner(self.base[h], settings.training)
-        if current is not None:
-            learner.restore(current.astype(settings.training.dtype).arrays())
-            _attach(memory, learner, current, folder)
-        offered = kept = dropped = 0
-        held_out = [snapshot.with_prefix(arrays, "gate/")]
-        inserts = memory.inserts
-        for data_day, features in data.items():
-            seed = [settings.seed, h, data_day.toordinal()]
-            for columns, apart, lost in _pieces(features, h, data_day, settings, seed):
-                dropped += lost
-                held_out.append(apart)
-                if len(columns["y"]):
-                    if learner.trained:
-                        columns["yhat"] = learner.annotate({"x": columns["x"]})["yhat"]
-                    report = memory.insert(columns)
-                    offered += report.offered
-        kept = int(np.count_nonzero(memory.arrivals > inserts))
-        scores = _scores(data[max(data)], h, settings, [current, older])
-        recent = _recent(held_out, settings.gate.days)
-        unit = 0 if state is None else state.unit + 1
-        rng = np.random.default_rng([settings.seed, h, day.toordinal(), 1])
-        first = memory.reference is None
-        decision = variant.trigger.decide(
-            Situation(
-                memory,
-                unit,
-                None if first or state is None else state.trained_unit,
-                0 if state is None else state.seen_at,
-            ),
-            rng,
-        )
-        if not len(memory):
-            decision = dataclasses.replace(
-                decision, due=False, reason="the memory is empty", value=0.0
-            )
-        streak = (0 if state is None else state.streak) + 1 if decision.due else 0
-        rested = (
-            state is None or state.trained is None or (day - state.trained).days >= variant.rest
-        )
-        due = bool(len(memory)) and (first or (streak >= variant.confirm and rested))
-        candidate: Network | None = None
-        refused: str | None = None
-        facts: dict[str, float] = {}
-        if due:
-            references = [network for network in (current, older) if network is not None]
-            try:
-                candidate = self._train(name, h, variant, memory, current)
-                refused, facts = check_candidate(
-                    candidate, references, recent["x"], recent["y_bin"], settings.gate
-                )
-            except (InputError, ModelError) as error:  # it would fail in the same way again
-                refused = f"the training failed: {error}"
-            if refused is not None:
-                candidate = None
-        retrained = candidate is not None
-        if retrained:
-            memory.mark_trained()
-            streak = 0
-        increase, total = float(decision.value), 0.0
-        if len(memory):
-            increase = 1.0 if first else increase
-            total = float(batch_densities(memory.samples, variant.space)[1].sum())
-        row = {
-            "variant": name,
-            "horizon": h,
-            "day": day.isoformat(),
-            "offered": offered,
-            "kept": kept,
-            "held": len(memory),
-            "dropped": dropped,
-            "retrained": retrained,
-            "refused": refused,
-            "reason": decision.reason,
-            "streak": streak,
-            "coverage_increase": increase,
-            "total_coverage": total,
-            "total_coverage_increase": increase * total,
-            **{n: getattr(decision, n) for n in ("threshold", "noise", "p_value")},
-            **scores,
-            **{f"gate_{n}": facts.get(n, math.nan) for n in _GATE},
-            "model": models.name,
-            "model_digest": None if current is None else digest_of(current),
-            "candidate": None if candidate is None else digest_of(candidate),
-            "metric": settings.metric,
-        }
-        row = {name: _without_nan(value) for name, value in row.items()}
-        state = _State(
-            day=day,
-            unit=unit,
-            trained=day if retrained else (state.trained if state else None),
-            trained_unit=unit if retrained else (state.trained_unit if state else None),
-            seen_at=memory.seen if retrained else (state.seen_at if state else 0),
-            streak=streak,
-            metric=variant.metric(settings.metric),
-            row=row,
-        )
-        found, documents = memory.dump()
-        arrays = {f"memory/{n}": array for n, array in found.items()}
-        if candidate is not None:
-            arrays |= {f"candidate/{n}": array for n, array in candidate.arrays().items()}
-        elif pending and models.name is None:  # it still waits for the other horizons
-            arrays |= {f"candidate/{n}": array for n, array in pending.items()}
-            candidate = Network.of_arrays(pending)
-        arrays |= {f"gate/{n}": array for n, array in recent.items()}
-        texts = {f"memory/{n}": text for n, text in documents.items()}
-        with storage_errors("save the state", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        snapshot.write(folder, _KIND, arrays, {**texts, "state": state.document()})
-        shutil.rmtree(self._training_folder(name, h), ignore_errors=True)
-        return _Done(row, candidate)
-
-    def _load(
-        self, folder: Path, variant: Variant, h: int
-    ) -> tuple[Memory, _State | None, dict[str, np.ndarray]]:
-        """Memory, state and the other arrays of a horizon; new ones on its first day."""
-        settings = self.settings
-        if not snapshot.exists(folder):
-            seed = np.random.default_rng([settings.seed, h])
-            return Memory(settings.capacity, variant.policy, seed), None, {}
-        found = snapshot.read(folder, _KIND)
-        state = _State.of_document(found.documents.get("state"), folder)
-        arrays, documents = dict(found.arrays), dict(found.documents)
-        metric = variant.metric(settings.metric)
-        contents = dict(documents["memory/memory"])
-        if state.metric != metric:
-            if not settings.metric > state.metric["epoch"]:
-                raise ForeignError(
-                    f"{folder}: coverage was measured in another way up to {state.day} (code "
-                    f"{state.metric['code']}, now {METRIC}); raise the setting metric, which "
-                    "resets the reference and trains"
-                )
-            # What follows is not to be compared with what was before: everything is new.
-            arrays = {n: a for n, a in arrays.items() if not n.startswith("memory/reference/")}
-            contents["trained"] = False
-            state = dataclasses.replace(state, trained=None, trained_unit=None, streak=0)
-        contents["capacity"] = settings.capacity
-        documents["memory/memory"] = contents
-        documents["memory/policy"] = variant.policy.settings()
-        memory = Memory.restore(
-            snapshot.with_prefix(arrays, "memory/"),
-            snapshot.with_prefix(documents, "memory/"),
-            None,
-        )
-        return memory, state, arrays
-
-    def _train(
-        self, name: str, h: int, variant: Variant, memory: Memory, current: Network | None
-    ) -> Network:
-        """Train on all that is held; a training that was interrupted goes on."""
-        settings = self.settings
-        start = {"base": self.base[h], "last": current, "scratch": None}[settings.training.start]
-        weights = memory.weights if variant.weighted else None
-        samples = memory.samples
-        training = Training(start, samples["x"], samples["y_bin"], weights, settings.training)
-        folder = self._training_folder(name, h)
-        if snapshot.exists(folder):
-            try:
-                training.restore(snapshot.read(folder, _TRAINING_KIND).arrays)
-            except (ModelError, StorageError):
-                shutil.rmtree(folder)  # of another day
-        saved = time.monotonic()
-        while not training.done:
-            training.epoch()
-            if time.monotonic() - saved >= settings.checkpoint_seconds:
-                snapshot.write(folder, _TRAINING_KIND, training.state(), {})
-                saved = time.monotonic()
-        return training.network
-
-    def _finish(self, name: str, day: dt.date, done: Sequence[_Done]) -> dict[str, Any]:
+    def _finish(self, name: str, day: dt.date, done: Sequence[Done]) -> dict[str, Any]:
         """Publish what all five horizons came to, or go back to what served before."""
         publication = self.publication(name)
         rows = [one.row for one in done]
@@ -940,7 +584,7 @@ class Deployment:
             published = version  # before the job was stopped
         elif fresh:
             serving = publication.current()
-            others = self.base if serving is None else serving.networks()
+            others = self.base if serving is None else tuple(serving.read())
             networks = [
                 one.candidate if one.candidate is not None else others[h]
                 for h, one in enumerate(done)
@@ -1048,8 +692,8 @@ class Deployment:
     def _day_file(self, day: dt.date) -> Path:
         return self.folder / "days" / f"{day}.json"
 
-    def _training_folder(self, name: str, h: int) -> Path:
-        return self.folder / "training" / f"{name}-{h}"
+    def _horizon(self, variant: str, h: int) -> Horizon:
+        return Horizon(self.settings, variant, h, self.folder, self.base[h])
 
     def _clean(self) -> None:
         """Clear away what a killed run left."""
@@ -1117,114 +761,6 @@ class Deployment:
 
 
 _REGRESSED = "what serves predicts worse than what served before"
-_GATE = ("loss", "tail", "reference_loss", "reference_tail")
-
-
-def _attach(memory: Memory, learner: TtpLearner, network: Network, where: Path) -> None:
-    """Make all predictions held those of a network, and see that they are.
-
-    Predictions on disk are those of the model that served when they were made, so never trusted:
-    if it is the same model, they have to agree; in any case they are made again.
-    """
-    name = digest_of(network)
-    for samples, annotate in (
-        (memory.samples, memory.annotate),
-        (memory.reference, memory.annotate_reference),
-    ):
-        if samples is None or not samples.size:
-            continue
-        if memory.model == name and "yhat" in samples:
-            off, within = _differences(samples, network, np.arange(samples.size))
-            if not (off <= within).all():
-                raise DamagedError(
-                    f"{where}: predictions that were stored differ by up to {off.max():.3g} from "
-                    "those of the model they name; restore the folder from a copy"
-                )
-        annotate(yhat=learner.annotate({"x": samples["x"]})["yhat"])
-    memory.model = name
-    for samples in (memory.samples, memory.reference):
-        if samples is not None and samples.size:
-            check_predictions(samples, network)
-
-
-def _pieces(
-    features: Features,
-    h: int,
-    day: dt.date,
-    settings: DeploymentSettings,
-    seed: Sequence[int],
-) -> Iterable[tuple[dict[str, Any], dict[str, np.ndarray], int]]:
-    """A day's samples in pieces of bounded size: to insert, held out, and how many were dropped."""
-    _, targets = features.samples(h)
-    streams = features.stream[targets]
-    apart = _held_out(streams, settings.gate, np.random.default_rng(list(seed)))
-    for begin in range(0, len(targets), settings.insert_rows):
-        take = np.arange(begin, min(begin + settings.insert_rows, len(targets)))
-        columns = features.columns(h, take, sentinels=settings.training.sentinels)
-        lost = len(take) - len(columns["y"])
-        out = np.isin(columns["stream"], apart)
-        x, y = columns["x"], columns["y"]
-        sane = (y <= settings.longest) & (x[:, _PAST_TIMES] <= settings.longest).all(axis=1)
-        lost += int(np.count_nonzero(~sane))
-        stay, out = sane & ~out, sane & out
-        number = (day - dt.date(1970, 1, 1)).days
-        fresh = {
-            **{name: columns[name][stay] for name in ("x", "y", "y_bin", "time")},
-            "day": np.full(int(stay.sum()), number, np.int32),
-        }
-        gate = {
-            **{name: columns[name][out] for name in ("x", "y_bin")},
-            "day": np.full(int(out.sum()), number, np.int32),
-        }
-        yield fresh, gate, lost
-
-
-def _held_out(streams: np.ndarray, gate: Gate, rng: np.random.Generator) -> np.ndarray:
-    """Streams that no memory gets: whole ones, because the chunks of a stream are alike."""
-    names, counts = np.unique(streams, return_counts=True)
-    if len(names) < 2:
-        return names[:0]
-    wanted = min(gate.held_out * len(streams), gate.samples)
-    order = rng.permutation(len(names))
-    count = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
-    return names[order[: min(count, len(names) // 2)]]
-
-
-def _recent(parts: Sequence[Mapping[str, np.ndarray]], days: int) -> dict[str, np.ndarray]:
-    """Held-out samples of the last days."""
-    present = [part for part in parts if part]
-    if not present:
-        return {"x": np.empty((0, INPUTS)), "y_bin": np.empty(0, int), "day": np.empty(0, int)}
-    joined = {n: np.concatenate([part[n] for part in present]) for n in ("x", "y_bin", "day")}
-    last = np.unique(joined["day"])[-days:]
-    stay = np.isin(joined["day"], last)
-    return {name: column[stay] for name, column in joined.items()}
-
-
-def _scores(
-    features: Features,
-    h: int,
-    settings: DeploymentSettings,
-    networks: Sequence[Network | None],
-) -> dict[str, float]:
-    """Losses of what serves, and of what served before, on samples that came after both."""
-    count = len(features.samples(h)[0])
-    take = np.unique(np.linspace(0, count - 1, min(count, _ROWS_SCORED)).astype(np.int64))
-    found: dict[str, float] = {}
-    columns = features.columns(h, take, sentinels="clamp")
-    sane = columns["y"] <= settings.longest
-    x, y_bin = columns["x"][sane], columns["y_bin"][sane]
-    for prefix, network in zip(("", "previous_"), networks, strict=True):
-        loss, tail = math.nan, math.nan
-        if network is not None and len(x):
-            loss, tail = _losses(network.astype(settings.training.dtype), x, y_bin)
-        found |= {f"{prefix}loss": loss, f"{prefix}tail": tail}
-    return found
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON knows no number that is none."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _settings_document(settings: DeploymentSettings) -> dict[str, Any]:

@@ -269,7 +269,7 @@ class DeploymentSettings:
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise SettingError(f"variant {name!r}; name it with letters, digits, '-' and '_'")
             Memory(self.capacity, variant.policy)
-        from memento_puffer.deployment.publish import check_git_folder
+        from memento.deployment.git import check_git_folder
 
         check_git_folder(self.git_folder)
         for name, least in (
