@@ -256,7 +256,6 @@ def streaming_rows(quick: bool, large: bool) -> list[Row]:
 
     import polars as pl
 
-    from memento_puffer.data.blocks import frames
     from memento_puffer.data.features import Features
     from memento_puffer.data.release import write_simulated_day
     from memento_puffer.data.schema import write_day
@@ -308,7 +307,10 @@ def streaming_rows(quick: bool, large: bool) -> list[Row]:
     if quick:
         return rows
 
-    small = frames(plain.day(0, sessions=300, record="all"), plain, "2021-10-17")
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"sessions": 300, "form": "parquet", "content": False}
+        day = write_simulated_day(folder, "2021-10-17", plain, 0, **options)
+        small = {kind: day.read(kind) for kind in ("video_sent", "video_acked")}
     kept = {}
     for million, budget in ((0.3, ""), (3, "15 s, 4 GB"), *(((12, "12 GB"),) if large else ())):
         times = math.ceil(million * 1_000_000 / len(small["video_sent"]))

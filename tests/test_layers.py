@@ -100,6 +100,7 @@ HEAVY = {
     "rich": ["cli/*.py", *CASE_COMMANDS],
     "numba": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
     "google_crc32c": ["memento_puffer/data/transfer.py"],
+    "urllib3": ["memento_puffer/data/transfer.py"],
     "psutil": [],
     "llvmlite": ["_kernels/*.py", "memento_puffer/_kernels/*.py"],
 }

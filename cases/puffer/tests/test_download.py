@@ -35,7 +35,7 @@ from memento.errors import (
     StorageError,
 )
 from memento.files import Lock
-from memento_puffer.data.archives import MODEL_FILES, read_model_archive, write_folder
+from memento_puffer.data.archives import MODEL_FILES, read_model_archive
 from memento_puffer.data.download import (
     KINDS,
     Clock,
@@ -303,6 +303,21 @@ def test_redirects_are_followed(server, days, tmp_path, location):
     (record,) = _get(server, tmp_path).records
     assert Path(record.path).read_bytes() == body
     assert [r[2] for r in server.requests] == [None, None, "bytes=500-", "bytes=500-"]
+
+
+def test_the_proxy_of_the_environment_is_asked(server, days, tmp_path, monkeypatch):
+    place = "http://puffer.example"
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    address = server.url.removeprefix("http://")
+    monkeypatch.setenv("http_proxy", f"http://user:word@{address}")
+    server.files[f"{place}/{SENT}"] = Resource(days[NEW][SENT])
+    result = download(NEW, tmp_path, kinds=["video_sent"], data_url=place, patience=QUICK)
+    assert result.state == "done"
+    assert server.requests == [("GET", f"{place}/{SENT}", None)]
+    monkeypatch.setenv("no_proxy", "puffer.example")
+    assert download(NEW, tmp_path / "b", kinds=["video_sent"], data_url=place,
+                    patience=QUICK).state == "failed"  # fmt: skip
 
 
 def test_from_https_nobody_is_sent_to_http():
@@ -890,28 +905,6 @@ def test_a_bad_archive_is_a_failed_file(server, tmp_path, name):
     assert "bbr-20211017-1.tar.gz" in result.records[0].error
     assert list((tmp_path / "to" / "models").iterdir()) == []
     assert {p.name for p in tmp_path.iterdir()} == {"to"}
-
-
-def test_a_folder_is_whole_or_absent(tmp_path, monkeypatch):
-    place = tmp_path / "model"
-    write_folder(place, {"a": b"old"})
-    with pytest.raises(ForeignError):
-        write_folder(place, {"a": b"new"})
-    rename, calls = os.rename, []
-
-    def failing(source, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise OSError(errno.EIO, "broken")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(StorageError):
-        write_folder(place, {"a": b"new"}, replace=True)
-    assert (place / "a").read_bytes() == b"old"
-    write_folder(place, {"a": b"new"}, replace=True)
-    assert (place / "a").read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [place]
 
 
 # Progress and settings.

@@ -20,7 +20,6 @@ from polars.testing import assert_frame_equal
 
 from memento.errors import ForeignError, LockedError, SettingError, SpaceError, StorageError
 from memento.files import Lock
-from memento_puffer.data.blocks import frames
 from memento_puffer.data.features import HORIZONS, Features, chunk_table
 from memento_puffer.data.inspection import inspect
 from memento_puffer.data.joins import EVENTS, viewers_of
@@ -113,14 +112,11 @@ def test_rows_come_by_time(written):
         assert (times % 10**6 == 0).all(), kind
 
 
-def test_forms_hold_the_same(written, blocks, simulation):
-    in_memory = frames(blocks, simulation, NAME, NUMBER)
+def test_forms_hold_the_same(written):
     for kind in written["csv"].files:
         table = written["csv"].read(kind)
         assert_frame_equal(table, written["csv.gz"].read(kind))
         assert_frame_equal(table, written["parquet"].read(kind))
-        if kind in in_memory:
-            assert_frame_equal(table, in_memory[kind])
     plain = (written["csv"].folder / f"video_acked_{SPAN}.csv").read_bytes()
     packed = written["csv.gz"].folder / f"video_acked_{SPAN}.csv.gz"
     assert gzip.decompress(packed.read_bytes()) == plain

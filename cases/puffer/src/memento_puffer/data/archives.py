@@ -11,19 +11,28 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from memento.errors import DamagedError, ForeignError
-from memento.files import replace_folder, storage_errors
+from memento.files import storage_errors
+from memento_puffer.data.layout import HORIZONS
 
-__all__ = ["MODEL_FILES", "read_model_archive", "write_folder"]
+__all__ = ["MODEL_FILES", "model_files", "read_model_archive"]
+
 
 # What makes a model; pictures of the losses may come with it.
-MODEL_FILES = tuple(
-    name for n in range(5) for name in (f"py-{n}.pt", f"cpp-{n}.pt", f"cpp-meta-{n}.json")
-)
-_PICTURES = tuple(f"loss{n}.png" for n in range(5))
+def model_files(horizon: int) -> tuple[str, str, str]:
+    """Names of a network's files: for trainers, for servers, and its moments.
+
+    Example:
+        >>> model_files(0)
+        ('py-0.pt', 'cpp-0.pt', 'cpp-meta-0.json')
+    """
+    return f"py-{horizon}.pt", f"cpp-{horizon}.pt", f"cpp-meta-{horizon}.json"
+
+
+MODEL_FILES = tuple(name for horizon in range(HORIZONS) for name in model_files(horizon))
+_PICTURES = tuple(f"loss{horizon}.png" for horizon in range(HORIZONS))
 _ENTRY = re.compile(r"(?:\./)?([A-Za-z0-9_][A-Za-z0-9._-]*)/([^/\\\0]+)")
 _FOLDER = re.compile(r"\.?/?|(?:\./)?[A-Za-z0-9_][A-Za-z0-9._-]*/?")
 _MOST_ENTRIES = 64
@@ -135,30 +144,3 @@ class _Bounded(io.BytesIO):
         if self._left < 0:
             raise _EndlessError("its headers lead in circles")
         return super().read(size)
-
-
-def write_folder(folder: Path, contents: Mapping[str, bytes], *, replace: bool = False) -> None:
-    """Write a folder of files that is whole or absent.
-
-    Args:
-        folder: Its parent exists. See `memento.files.replace_folder`.
-        contents: Bytes by file name, without sub-folders.
-        replace: Whether a folder may be there.
-
-    Raises:
-        ForeignError: Something is there already.
-        SpaceError, StorageError: It cannot be written; what was there is unchanged.
-
-    Example:
-        >>> import tempfile
-        >>> place = Path(tempfile.mkdtemp()) / "pair"
-        >>> write_folder(place, {"a": b"1", "b": b"22"})
-        >>> sorted(path.name for path in place.iterdir())
-        ['a', 'b']
-    """
-    taken = folder.is_symlink() or folder.exists()
-    if taken and (folder.is_symlink() or not folder.is_dir() or not replace):
-        raise ForeignError(f"{folder} is there already; move it away, or name another place")
-    with storage_errors("write the folder", folder), replace_folder(folder) as new:
-        for name, data in contents.items():
-            (new / name).write_bytes(data)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memento_puffer.data.layout import CHUNK_INPUTS, EVENT_TABLES, EVENTS, TABLES
+from memento_puffer.data.layout import CHUNK_INPUTS, EVENTS, TABLES
 from memento_puffer.data.schema import (
     DAY,
     Experiment,
@@ -20,7 +20,7 @@ from memento_puffer.data.schema import (
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["BlockSource", "Names", "frames", "rows_of"]
+__all__ = ["BlockSource", "Names", "rows_of"]
 
 
 class Names:
@@ -162,34 +162,3 @@ def _schemes_of(block: Any, sessions: np.ndarray) -> np.ndarray:
     known = np.asarray(block.sessions["session"])
     order = np.argsort(known)
     return np.asarray(block.sessions["scheme"])[order[np.searchsorted(known[order], sessions)]]
-
-
-def frames(
-    blocks: Iterable[Any], simulation: Any, day: str, number: int = 0
-) -> dict[str, pl.DataFrame]:
-    """The tables of a small simulated day as ``release.write_simulated_day`` would write them.
-
-    Args:
-        blocks: As ``simulation.day`` returns them, recorded "all".
-        simulation: Names sessions, schemes, channels and formats.
-        day: The date, as 2021-10-17.
-        number: Which day of the simulation it is.
-
-    Returns:
-        video_sent, video_acked and client_buffer by their names, with the columns of
-        ``layout.TABLES``, sorted by time.
-
-    Raises:
-        SettingError: There is no such day.
-    """
-    names = Names(simulation, day, number)
-    parts: dict[str, list[np.ndarray]] = {kind: [] for kind in EVENT_TABLES}
-    for block in blocks:
-        for kind in EVENT_TABLES:
-            parts[kind].append(rows_of(block, kind))
-    rows = {kind: np.concatenate(part) for kind, part in parts.items() if part}
-    return {
-        kind: names.table(kind, found[np.argsort(found["time"], kind="stable")])
-        for kind, found in rows.items()
-        if len(found)
-    }

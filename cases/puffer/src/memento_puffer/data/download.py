@@ -29,12 +29,18 @@ import numpy as np
 
 from memento.days import parse_days
 from memento.errors import DamagedError, ForeignError, SettingError
-from memento.files import Lock, atomic_write, clear_temporaries, digest, storage_errors
+from memento.files import (
+    Lock,
+    atomic_write,
+    clear_temporaries,
+    digest,
+    replace_folder,
+    storage_errors,
+)
 from memento_puffer.data.archives import (
     LARGEST_MODEL,
     MODEL_FILES,
     read_model_archive,
-    write_folder,
 )
 from memento_puffer.data.layout import TABLES
 from memento_puffer.data.schema import range_of
@@ -407,8 +413,9 @@ class _Run:
     def _model(self, file: _File, rng: np.random.Generator) -> _Found:
         """The model of a day, of its highest version."""
         folder = self.folder / "models" / file.day
-        present = folder.is_dir() or folder.is_symlink()
-        if present:
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise ForeignError(f"{folder} is there and no folder; move it away")
+        if folder.is_dir():
             old = _Manifest(folder, file.day, must_exist=True)
             if set(MODEL_FILES) <= set(old.files) and all(
                 _whole(folder / name, entry) for name, entry in old.files.items()
@@ -439,10 +446,14 @@ class _Run:
             for name, data in contents.items()
         }
         manifest = _Manifest.form(file.day, entries) | {"archive": archive}
-        write_folder(folder, contents | {"manifest.json": _json(manifest)}, replace=present)
+        contents |= {"manifest.json": _json(manifest)}
+        with storage_errors("write the model", folder), replace_folder(folder) as new:
+            for name, data in contents.items():
+                (new / name).write_bytes(data)
         part.discard()
         self._manifest(file.day).forget_missing(file)
-        return _Found("fetched", sum(len(data) for data in contents.values()), path=folder)
+        size = sum(entry["size"] for entry in entries.values())
+        return _Found("fetched", size, path=folder)
 
     def _highest(self, file: _File, rng: np.random.Generator) -> str:
         """The address of the last of a day's models: trainings that were repeated count up."""

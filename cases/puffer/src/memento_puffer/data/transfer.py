@@ -23,7 +23,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+import urllib3
 
 from memento.errors import MementoError, SettingError, SpaceError
 from memento.files import atomic_write, storage_errors, sync_folder
@@ -42,6 +42,7 @@ __all__ = ["AbsentError", "Clock", "Entity", "FailedError", "Part", "Patience", 
 _BLOCK = 1 << 18
 _GAIN = 1 << 20  # an attempt that brings this much forward does not count as a failed one
 _REDIRECTS = 5
+_MOST_CONNECTIONS = 64
 _MOVED = (301, 302, 303, 307, 308)
 # Google's storage says 403 instead of 404 where strangers may not list what there is.
 _ABSENT = (403, 404, 410)
@@ -157,11 +158,11 @@ class Entity:
 
     @classmethod
     def of(cls, url: str, headers: Any, size: int | None) -> Entity:
-        """From the head of an answer (an ``email.message.Message``)."""
+        """From the head of an answer."""
         sums: dict[str, str | None] = {"md5": None, "crc32c": None}
         # Of a file that the server unpacks on the way, the sums are those of the packed one.
         if headers.get("x-goog-stored-content-encoding", "identity") == "identity":
-            for line in headers.get_all("x-goog-hash", []):
+            for line in headers.getlist("x-goog-hash"):
                 for item in line.split(","):
                     name, _, value = item.strip().partition("=")
                     if name in sums:
@@ -300,16 +301,8 @@ class Web:
         self.patience = patience
         self.clock = clock or Clock()
         self.stop = stop or threading.Event()
-        self._opener = urllib.request.OpenerDirector()
-        # No handlers of other schemes: nothing can lead to a file or an FTP server.
-        for handler in (
-            urllib.request.ProxyHandler(),
-            _Http(patience),
-            _Https(patience),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-        ):
-            self._opener.add_handler(handler)
+        self._choosing = threading.Lock()
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
 
     def exists(self, url: str, rng: np.random.Generator) -> bool:
         """Whether a server has a file.
@@ -502,7 +495,7 @@ class Web:
                 try:
                     # At most one read of the socket, so that a slow server cannot hold it.
                     block = response.read1(_BLOCK)
-                except (OSError, http.client.HTTPException) as error:
+                except (OSError, urllib3.exceptions.HTTPError) as error:
                     raise _AgainError(
                         f"broke off after {sums.size:,} bytes: {_said(error)}"
                     ) from error
@@ -528,27 +521,38 @@ class Web:
 
     def _ask(self, url: str, headers: dict[str, str], method: str = "GET") -> Any:
         """An answer of 2xx, its head read."""
-        place = url
+        place, timeout = url, urllib3.Timeout(self.patience.connect, self.patience.read)
+        headers = headers | {"Accept-Encoding": "identity", "User-Agent": "memento-replay"}
         for _ in range(_REDIRECTS + 1):
-            request = urllib.request.Request(place, headers=headers, method=method)
-            request.add_header("Accept-Encoding", "identity")
-            request.add_header("User-Agent", "memento-replay")
             self._check_stop()
             try:
-                return self._opener.open(request, timeout=self.patience.connect)
-            except urllib.error.HTTPError as error:
-                with error:
-                    if error.code not in _MOVED or "Location" not in error.headers:
-                        raise _trouble(url, error, self.clock.now()) from None
-                    place = _next_place(url, place, error.headers["Location"])
-            except (OSError, http.client.HTTPException) as error:
-                reason = getattr(error, "reason", error)
-                if isinstance(reason, ssl.SSLCertVerificationError):
+                response = self._pool(place).urlopen(
+                    method, place, headers=headers, timeout=timeout, retries=False, redirect=False,
+                    preload_content=False, decode_content=False, enforce_content_length=False,
+                )  # fmt: skip
+            except (OSError, urllib3.exceptions.HTTPError) as error:
+                if isinstance(error.args[0] if error.args else None, ssl.SSLCertVerificationError):
                     raise FailedError(
-                        f"{url}: the server cannot prove who it is ({_said(reason)})"
+                        f"{url}: the server cannot prove who it is ({_said(error)})"
                     ) from error
-                raise _AgainError(f"no answer: {_said(reason)}") from error
+                raise _AgainError(f"no answer: {_said(error)}") from error
+            if 200 <= response.status < 300:
+                return response
+            with response:
+                if response.status not in _MOVED or "Location" not in response.headers:
+                    raise _trouble(url, response, self.clock.now())
+                place = _next_place(url, place, response.headers["Location"])
         raise FailedError(f"{url}: sent on more than {_REDIRECTS} times")
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        """Connections to a server, or to the proxy that the environment names for it."""
+        parts = urllib.parse.urlsplit(url)
+        around = urllib.request.proxy_bypass(parts.netloc)
+        proxy = None if around else urllib.request.getproxies().get(parts.scheme)
+        with self._choosing:
+            if proxy not in self._pools:
+                self._pools[proxy] = _timed_manager(proxy, self.patience.answer)
+            return self._pools[proxy]
 
 
 def _next_place(url: str, place: str, location: str) -> str:
@@ -567,15 +571,15 @@ def _next_place(url: str, place: str, location: str) -> str:
     return urllib.parse.quote(following, safe="%/:=&?~#+!$,;'@()*[]")
 
 
-def _trouble(url: str, error: urllib.error.HTTPError, now: dt.datetime) -> Exception:
+def _trouble(url: str, response: Any, now: dt.datetime) -> Exception:
     """What an answer other than 2xx means."""
-    said = f"answered {error.code} {error.reason}".strip()
-    if error.code in _ABSENT:
+    code, said = response.status, f"answered {response.status} {response.reason}".strip()
+    if code in _ABSENT:
         return AbsentError(f"{url}: {said}")
-    if error.code in _PASSING or error.code >= 500:
-        return _AgainError(said, _retry_after(error.headers.get("Retry-After"), now), error.code)
-    if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return _AgainError(said, None, error.code)
+    if code in _PASSING or code >= 500:
+        return _AgainError(said, _retry_after(response.headers.get("Retry-After"), now), code)
+    if code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return _AgainError(said, None, code)
     return FailedError(f"{url}: {said}")
 
 
@@ -609,20 +613,14 @@ def _said(error: BaseException | str) -> str:
 
 
 class _Timed:
-    """What both kinds of connection do besides: other limits for reading than for connecting."""
+    """What both kinds of connection do besides: the head of an answer comes within a limit."""
 
-    patience: Patience
+    answer: float
     sock: socket.socket | None
-
-    def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
-        if self.sock is not None:
-            self.sock.settimeout(self.patience.read)
 
     def getresponse(self) -> Any:
         # Every byte of a head may come just in time; the head as a whole must, too.
-        sock = self.sock
-        timer = threading.Timer(self.patience.answer, _cut, (sock,))
+        timer = threading.Timer(self.answer, _cut, (self.sock,))
         timer.daemon = True
         timer.start()
         try:
@@ -631,30 +629,24 @@ class _Timed:
             timer.cancel()
 
 
+def _timed_manager(proxy: str | None, answer: float) -> urllib3.PoolManager:
+    """Pools of connections whose answers have their heads within ``answer`` seconds."""
+    manager = urllib3.PoolManager(maxsize=_MOST_CONNECTIONS)
+    if proxy:
+        place = urllib3.util.parse_url(proxy if "//" in proxy else f"http://{proxy}")
+        headers = urllib3.make_headers(proxy_basic_auth=place.auth) if place.auth else None
+        address = place._replace(auth=None).url
+        manager = urllib3.ProxyManager(address, proxy_headers=headers, maxsize=_MOST_CONNECTIONS)
+    pools: dict[str, Any] = manager.pool_classes_by_scheme
+    for scheme, pool in pools.items():
+        timed = type("Timed", (_Timed, pool.ConnectionCls), {"answer": answer})
+        manager.pool_classes_by_scheme = manager.pool_classes_by_scheme | {
+            scheme: type("TimedPool", (pool,), {"ConnectionCls": timed})
+        }
+    return manager
+
+
 def _cut(sock: socket.socket | None) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, patience: Patience) -> None:
-        super().__init__()
-        self._kind: Any = type(
-            "Connection", (_Timed, http.client.HTTPConnection), {"patience": patience}
-        )
-
-    def http_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._kind, request)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, patience: Patience) -> None:
-        super().__init__()
-        self._kind: Any = type(
-            "Connection", (_Timed, http.client.HTTPSConnection), {"patience": patience}
-        )
-        self._proof = ssl.create_default_context()
-
-    def https_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._kind, request, context=self._proof)

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from memento.errors import (
     StorageError,
 )
 from memento.files import replace_folder, storage_errors
+from memento_puffer.data.archives import MODEL_FILES, model_files
 from memento_puffer.data.layout import HORIZONS
 from memento_puffer.predictor.network import (
     HIDDEN,
@@ -121,10 +122,10 @@ class Ttp:
         folder = Path(folder)
         with storage_errors("read the model", folder):
             present = set(os.listdir(folder))
-        absent = [name for h in range(HORIZONS) for name in _file_names(h) if name not in present]
+        absent = [name for name in MODEL_FILES if name not in present]
         if absent:
             raise ForeignError(
-                f"{folder} lacks {', '.join(absent)}; a model is {3 * HORIZONS} files, copy all"
+                f"{folder} lacks {', '.join(absent)}; a model is {len(MODEL_FILES)} files, copy all"
             )
         return cls(tuple(_read_network(folder, h) for h in range(HORIZONS)))
 
@@ -150,7 +151,7 @@ class Ttp:
         contents: dict[str, bytes] = {}
         for h, network in enumerate(self.networks):
             made = (_py_bytes(network), _cpp_bytes(network), _meta_bytes(network.moments))
-            contents.update(zip(_file_names(h), made, strict=True))
+            contents.update(zip(model_files(h), made, strict=True))
         # The rename fails if another writer was faster.
         with (
             storage_errors("write the model", folder),
@@ -284,13 +285,9 @@ def _import_torch(purpose: str) -> Any:
     return torch
 
 
-def _file_names(horizon: int) -> tuple[str, str, str]:
-    return f"py-{horizon}.pt", f"cpp-{horizon}.pt", f"cpp-meta-{horizon}.json"
-
-
 def _read_network(folder: Path, horizon: int) -> Network:
     """All three files, which have to say the same."""
-    py, cpp, meta = (folder / name for name in _file_names(horizon))
+    py, cpp, meta = (folder / name for name in model_files(horizon))
     network, weights, moments = read_py(py), read_cpp(cpp), read_meta(meta)
     differs = []
     if not all(map(np.array_equal, network.weights, weights)):
@@ -307,10 +304,6 @@ def _read_network(folder: Path, horizon: int) -> Network:
 def _bytes_of(path: Path) -> bytes:
     with storage_errors("read the model", path):
         return path.read_bytes()
-
-
-def _put(data: bytes, file: IO[bytes]) -> None:
-    file.write(data)
 
 
 def _empty(folder: Path) -> bool:
