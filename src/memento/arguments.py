@@ -52,7 +52,7 @@ class Expected:
     """What an argument has to be.
 
     Attributes:
-        words: For the message.
+        words: What is expected, as it stands in a message.
         holds: Whether a value, of any type, is so.
     """
 
@@ -157,7 +157,7 @@ def number(
     Args:
         least: Smallest that will do.
         most: Largest that will do.
-        above: Excluded lower bound.
+        above: Lower bound that is itself excluded.
         infinite: Whether infinity will do.
         words: What is expected, for the message.
 

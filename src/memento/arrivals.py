@@ -52,7 +52,7 @@ class Clusters:
     """Samples in whole clusters.
 
     Attributes:
-        samples: ``n`` rows.
+        samples: ``n`` samples, in whole clusters.
         key: ``(n,)`` float64 in [0, 1), one random number a cluster: rows of one cluster share it.
     """
 
@@ -235,8 +235,8 @@ class Arrivals:
         """Give what is kept its labels, as `Memory.label` does for what is held.
 
         Args:
-            by: Column of ids.
-            ids: ``(n,)`` distinct.
+            by: Name of the column of ids.
+            ids: ``(n,)`` distinct ids.
             given: ``(n,)`` values for them by column.
         """
         self._take(

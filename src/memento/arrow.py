@@ -54,7 +54,7 @@ def numpy_of(name: str, values: Any, *, mark: bool = False) -> np.ndarray:
 
     Args:
         name: The column's, for messages.
-        values: The array.
+        values: An array of pyarrow, chunked or not.
         mark: Whether missing values are marked, see `memento.casting.with_marks`, not refused.
 
     Returns:

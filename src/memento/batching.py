@@ -384,7 +384,7 @@ def _join(runs: np.ndarray, apart: np.ndarray, batch_size: int, most: int) -> np
     """Join neighbours of less than half a batch, no more of them than needed.
 
     Args:
-        runs: ``(n,)`` lengths.
+        runs: ``(n,)`` numbers of rows in each run.
         apart: ``(n,)`` whether a run must not join the one before.
         batch_size: Of the batches that the runs are cut into.
         most: How many batches there should be at most.

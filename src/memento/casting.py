@@ -54,7 +54,7 @@ def common_type(name: str, arrays: Sequence[np.ndarray]) -> np.dtype[Any]:
 
     Args:
         name: The column's, for messages.
-        arrays: At least one.
+        arrays: At least one part of the column.
 
     Raises:
         ColumnTypeError: There is none.
@@ -85,8 +85,8 @@ def type_for(name: str, held: np.ndarray, offered: np.ndarray) -> np.dtype[Any]:
 
     Args:
         name: The column's, for messages.
-        held: What is held.
-        offered: What comes.
+        held: ``(m, ...)`` the column of the samples held.
+        offered: ``(n, ...)`` the column of the samples that come.
 
     Raises:
         ColumnTypeError: No type holds the values of both.

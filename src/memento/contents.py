@@ -75,10 +75,10 @@ class Contents:
     Attributes:
         rng: The generator, with the state it has then.
         columns: By name; each has room for ``size`` rows at least.
-        size: Rows held.
+        size: Number of rows held.
         arrivals: ``(size,)`` int64, with which insert each came.
-        state: The policy's.
-        seen: Samples offered.
+        state: What the policy remembers.
+        seen: Number of samples offered so far.
         inserts: How many there were.
         reference: What was held at the last training.
         model: Digest of the model that made the predictions held.
@@ -121,7 +121,7 @@ class Overwrite:
     """Chosen rows of one column, to be moved within its buffer, and fresh ones behind them.
 
     Attributes:
-        buffer: The column's.
+        buffer: Memory of the column, with room for all rows.
         old: Rows of it that stay, ascending.
         moved: ``(1,)`` uint8, set to 1 by the loop that moves them: it cannot be done twice.
         fresh: The column of the fresh samples.
@@ -152,7 +152,7 @@ class Change:
     """The way from one content to the next.
 
     Attributes:
-        before: Where it starts.
+        before: Contents at the start.
         after: Where it ends, once the columns are overwritten.
         overwrites: Columns that are written over where they lie.
     """
@@ -173,7 +173,7 @@ def taken_rows(
     """Columns of the chosen rows, as far as they can be made without touching those held.
 
     Args:
-        before: What is held.
+        before: Contents at the start; its columns are not touched.
         fresh: Samples that came, with the same columns (any, at the first insert).
         rows: Ascending; numbers from ``before.size`` on are rows of the fresh samples.
         capacity: Most rows that there will ever be, if known.

@@ -34,7 +34,7 @@ class CoverageIncrease(float):
     """A relative coverage increase in [0, 1], with what is known of its noise.
 
     Attributes:
-        estimator: ``"calibrated"`` or ``"plain"``.
+        estimator: Which estimate it is: ``"calibrated"`` or ``"plain"``.
         noise: 95 % quantile of what is estimated when nothing has changed; NaN if not asked for.
         p_value: Probability of samples as new as these or newer when nothing has changed; NaN if
             not asked for. It judges a statistic of its own, see `coverage_increase`.

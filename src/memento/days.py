@@ -20,7 +20,7 @@ def day_of(text: Any, where: str = "day", error: type[MementoError] = SettingErr
     Args:
         text: What ought to name a day that has a day after it.
         where: What it is called in the message.
-        error: What to raise.
+        error: Class of the error to raise.
 
     Raises:
         SettingError: Text of another form (or the error asked for).

@@ -48,7 +48,7 @@ _MATRIX_PAIRS = 16_000_000
 
 @dataclass(frozen=True)
 class SampleSpace:
-    """The eyes with which samples are seen: distances between batches, and a kernel's bandwidth.
+    """The space that samples are compared in: distances between batches, and a kernel's bandwidth.
 
     Args:
         distances: At least one; a distance whose columns are missing is left out until they come
@@ -288,7 +288,7 @@ class SampleSpace:
 
         Args:
             parts: What the rows refer to.
-            order: ``(m,)`` row numbers.
+            order: ``(m,)`` row numbers in sorted order.
             size: As for `batches`.
         """
         return cut(
@@ -304,7 +304,7 @@ class SampleSpace:
         """The density that these batches make.
 
         Args:
-            batches: ``n`` batches.
+            batches: ``n`` batches whose density is asked for.
             weights: ``(n,)`` how much each batch counts; 1 each if left out.
         """
         terms = []

@@ -106,8 +106,8 @@ class Distance(ABC):
         """Distances of every row of ``first`` from every row of ``second``.
 
         Args:
-            first: ``(n, ...)`` summaries.
-            second: ``(m, ...)`` summaries.
+            first: ``(n, ...)`` summaries of batches.
+            second: ``(m, ...)`` summaries of batches.
 
         Returns:
             ``(n, m)`` float64, 0 for equal summaries.
@@ -151,7 +151,7 @@ class Distance(ABC):
         There are fast loops for these. None, the default: the distance is of another kind.
 
         Args:
-            summaries: ``(n, k)``.
+            summaries: ``(n, k)`` summaries of batches.
 
         Returns:
             ``(n, k)`` float64, rows that sum to about 1.
@@ -328,7 +328,7 @@ class JensenShannon(Distance):
 
         Args:
             column: ``(n, g)`` densities, not negative.
-            support: ``(g,)`` increasing grid.
+            support: ``(g,)`` increasing grid, in the unit of the values.
         """
         return _OfDensities(column, grid_of(support))
 
@@ -501,7 +501,7 @@ def check_probabilities(name: str, rows: np.ndarray) -> None:
 
     Args:
         name: Of the column, for the message.
-        rows: ``(n, k)`` numbers.
+        rows: ``(n, k)`` numbers, one row of probabilities a sample.
 
     Raises:
         SchemaError: There are no classes.

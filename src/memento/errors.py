@@ -74,7 +74,7 @@ class ColumnTypeError(SchemaError):
 
     Args:
         column: The column's name.
-        found: What was found.
+        found: What was found, as a clause.
         remedy: What a caller in Python can do about it.
 
     Attributes:
@@ -105,7 +105,7 @@ class NewLabelError(DomainError):
 
     Args:
         column: The column's name.
-        found: What was found.
+        found: What was found, as a clause.
         remedy: What a caller in Python can do about it.
         classes: How many classes there have to be; None: labels are no classes from 0 on.
 

@@ -82,7 +82,7 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
 
     Args:
         what: What was being done, as in "write the memory".
-        path: Where.
+        path: File or folder, for the message.
 
     Raises:
         SpaceError: The disk (or quota, or file size limit) is full.
@@ -287,7 +287,7 @@ def clear_temporaries(folder: Path, name: str | None = None) -> None:
     """Remove what writers left in a folder that no longer live: nobody has it locked.
 
     Args:
-        folder: Where they wrote.
+        folder: Folder that they were written to.
         name: Of the file or folder that was to be replaced; any if left out.
     """
     target = r".+" if name is None else re.escape(name)

@@ -37,7 +37,7 @@ def support_of(values: Any, mass: float = 0.999, points: int = 128) -> np.ndarra
     """An even grid that covers a share of the data, the same share cut off at both ends.
 
     Args:
-        values: ``(n,)`` finite numbers.
+        values: ``(n,)`` finite numbers, in any unit.
         mass: Share to cover, in (0, 1].
         points: Points of the grid.
 
@@ -94,7 +94,7 @@ def spread(values: np.ndarray, sizes: np.ndarray, grid: np.ndarray) -> np.ndarra
     Args:
         values: ``(m,)`` within the grid, batch after batch.
         sizes: ``(n,)`` values of each batch.
-        grid: ``(g,)`` increasing.
+        grid: ``(g,)`` increasing grid.
 
     Returns:
         ``(n, g)`` counts, which need not be whole.
@@ -125,7 +125,7 @@ def smoothed(counts: np.ndarray, widths: np.ndarray, grid: np.ndarray) -> np.nda
     Args:
         counts: ``(n, g)`` at the points of a grid.
         widths: ``(n,)`` in the unit of the grid.
-        grid: ``(g,)`` increasing.
+        grid: ``(g,)`` increasing grid.
 
     Returns:
         ``(n, g)`` sums of kernels, which are 1 at their centres.

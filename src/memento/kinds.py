@@ -58,7 +58,7 @@ def class_of(
 
     Args:
         what: ``"policy"``, ``"distance"`` or ``"trigger"``.
-        kind: Such as ``"memento"``.
+        kind: Kind that is looked for, such as ``"memento"``.
         known: Classes by kind; one that an entry point has is added.
         base: What the class is derived from.
         remedy: What to do about an unknown one, for the message.

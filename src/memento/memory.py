@@ -35,7 +35,7 @@ class Report:
     """What an insert did.
 
     Attributes:
-        offered: Samples that came.
+        offered: Number of samples that came.
         kept: How many of these were kept.
         discarded: Samples that went, of those offered and of those held before.
     """
@@ -473,7 +473,7 @@ class Memory(Guarded):
         """Read a memory that `save` wrote.
 
         Args:
-            path: The folder.
+            path: Folder that `save` wrote.
             policy: Needed if the policy or a distance is one of your own that is not registered by
                 name; has to have the settings that were saved.
 

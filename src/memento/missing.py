@@ -44,7 +44,7 @@ def blank(name: str, size: int, like: np.ndarray) -> np.ndarray:
 
     Args:
         name: Of the column, for the message.
-        size: Rows.
+        size: Number of rows.
         like: A column of the same type and shape; whole numbers and bools give float64.
 
     Raises:
@@ -75,8 +75,8 @@ def join(
 
     Args:
         name: Of the column, for messages.
-        held: ``(m, ...)``.
-        fresh: ``(n, ...)``.
+        held: ``(m, ...)`` values of the samples held.
+        fresh: ``(n, ...)`` values of the samples that come.
         was: Type of the column's whole numbers or bools, if some are missing and so it is float64.
         appended: Whether rows may get longer by zeros: probabilities of classes, to which new ones
             were added.

@@ -57,7 +57,7 @@ def e_value(p: float) -> float:
     """Evidence against "nothing has changed" in a p-value: on average at most 1 if nothing has.
 
     Args:
-        p: In (0, 1].
+        p: P-value, in (0, 1].
 
     Example:
         >>> [round(e_value(p), 2) for p in (1.0, 0.05, 1 / 20_000)]
@@ -132,7 +132,7 @@ def compare(
         arrivals: New samples, predicted by the deployed model.
         reference: Earlier ones, predicted by the same model, which was trained on neither.
         draws: Most permutations, the observation included; fewer where nothing is unusual.
-        rng: Of the permutations.
+        rng: Generator of the permutations.
         loss: Column of losses, larger is worse; missing ones count for nothing.
     """
     a, s = arrivals.samples, reference.samples
@@ -244,7 +244,7 @@ def _newness(
     Args:
         ours: ``(draws, cells)`` arrivals in each cell.
         theirs: ``(draws, cells)`` of the reference.
-        kernel: ``(cells, cells)``.
+        kernel: ``(cells, cells)`` kernel values between cells.
         tolerance: By how much arrivals may be denser without being new.
     """
     a = ours / ours.sum(axis=1, keepdims=True)
@@ -327,8 +327,8 @@ def excess(space: SampleSpace, arrivals: Samples, reference: Samples) -> float:
 
     Args:
         space: As for `losses_of`.
-        arrivals: New samples.
-        reference: Earlier ones.
+        arrivals: New samples, with losses or with what they follow from.
+        reference: Earlier samples, likewise.
 
     Returns:
         The larger of two relative increases, of the shares above the reference's 90 % and 95 %

@@ -33,10 +33,10 @@ def enter(
     """Insert a unit, or what a trigger leaves of it and has left of the one before.
 
     Args:
-        memory: Receives the samples.
+        memory: Memory that receives the samples.
         samples: The unit, predicted by the deployed model.
         arrivals: Keeps some of them aside; None: none are.
-        rng: Says which.
+        rng: Generator that draws which clusters are held back.
         insert: What inserts the unit; ``memory.insert`` if left out.
 
     Returns:
@@ -70,7 +70,7 @@ def observe(
     What is compared is kept in ``memory.recent``. After a training call `retrained`.
 
     Args:
-        memory: Receives the samples.
+        memory: Memory that receives the samples.
         data: The unit, predicted by the deployed model where there is one; anything that `Samples`
             accepts.
         trigger: Decides; `OnArrivals()` if left out.

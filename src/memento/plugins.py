@@ -47,7 +47,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
     """Entry points of a group by name; of two with the same name, the one found first.
 
     Args:
-        group: Such as ``"memento.commands"``.
+        group: Name of a group, such as ``"memento.commands"``.
 
     Example:
         >>> installed("memento.nothing")

@@ -79,7 +79,7 @@ class Decision:
     """Whether to retrain.
 
     Attributes:
-        due: The answer.
+        due: Whether retraining is due.
         reason: One sentence for a log.
         value: What was compared; NaN if nothing was.
         threshold: What it was compared with; NaN if nothing was.

@@ -52,7 +52,7 @@ class Schema:
         Args:
             held: Without columns at the first insert.
             fresh: New samples.
-            policy: Of the memory.
+            policy: Policy of the memory.
 
         Raises:
             SchemaError: They cannot be.
@@ -191,7 +191,7 @@ class Schema:
             held: It is not changed.
             ids: Whose labels these are.
             given: A row an id.
-            policy: Of the memory.
+            policy: Policy of the memory.
 
         Returns:
             The columns that change; what is then known of the columns; ``(held,)`` int64, the row

@@ -14,7 +14,7 @@ def scores_of(samples: Samples, label: str = "y") -> np.ndarray | None:
     """One score a sample.
 
     Args:
-        samples: Annotated samples.
+        samples: Samples with predictions and labels.
         label: Column of the labels.
 
     Returns:

@@ -72,7 +72,7 @@ class Snapshot:
 
     Attributes:
         generation: Counts the writes, from 1.
-        arrays: By name.
+        arrays: Arrays by name.
         documents: JSON values by name.
     """
 
@@ -121,7 +121,7 @@ def write(
         folder: Made if it does not exist.
         kind: What is stored, as in ``"memento-memory"``.
         arrays: Of any dtype without Python objects.
-        documents: JSON values.
+        documents: JSON values by name.
         lock: The lock of this folder, if the caller holds it already.
         expected: The generation that is to be replaced; None for any.
 
@@ -190,7 +190,7 @@ def read(folder: Path, kind: str, *, verify: bool = True) -> Snapshot:
     """Read what a folder holds, while it may be written to.
 
     Args:
-        folder: Where.
+        folder: Folder that `write` wrote.
         kind: What is expected there.
         verify: Whether to compare the digests of all files, not only their sizes.
 
@@ -405,7 +405,7 @@ def field_of(
 
     Args:
         document: Where it should be.
-        name: Its name.
+        name: Name of the field.
         expected: What it has to be.
         where: The document's name, for the message.
         absent: Whether it may be absent, which gives None.

@@ -91,8 +91,8 @@ class Step:
 
     Attributes:
         unit: Number of the unit, from 0.
-        name: Its name.
-        offered: Samples that came.
+        name: Name of the unit.
+        offered: Number of samples that came.
         kept: How many of them were kept.
         held: Samples in the memory afterwards.
         decision: Whether to retrain, and why.
@@ -186,9 +186,9 @@ class Stepper:
     """A model that learns continually, between two steps.
 
     Args:
-        memory: Receives the samples.
+        memory: Memory, or group, that receives the samples.
         learner: Trained on the memory's content.
-        trigger: Decides when.
+        trigger: Decides whether to train.
         judges: Who is asked for scores, by when.
         gate: Asked after each training; None: every model is accepted.
         weighted: Whether to train with `Memory.weights`, where the policy states them.
@@ -239,8 +239,8 @@ class Stepper:
         """Annotate, judge, insert, decide, train, judge.
 
         Args:
-            unit: Its number.
-            name: Its name.
+            unit: Number of the unit.
+            name: Name of the unit.
             data: Anything that `Samples` accepts, or `Pieces`; None for a unit that is missing.
             late: Whether it comes after later ones: it is inserted, and nothing is decided.
         """

@@ -35,7 +35,7 @@ class ToyStream:
 
     Args:
         days: How many units there are.
-        size: Samples a day.
+        size: Samples of each day.
         classes: How many labels there are, at least 2.
         drift: By how much the first input moves a day; the classes are 1 apart.
         seed: Equal seeds give equal streams.
@@ -226,7 +226,7 @@ def check_policy(
     - *resume*: see `assert_resumes_exactly`.
 
     Args:
-        policy: To be checked.
+        policy: The policy to be checked.
         stream: Units of samples with the columns that the policy needs, together more than
             ``capacity``; or pairs of a name and samples. A `ToyStream` if left out.
         capacity: Of the memories; if left out, the smallest power of 2 from 64 that the policy

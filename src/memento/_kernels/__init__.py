@@ -36,7 +36,7 @@ def fitting(name: str, size: int, most: int | None = None) -> Any:
     """A module of this folder, or ``plain``, which has the same functions for small inputs.
 
     Args:
-        name: Of the module.
+        name: Name of a module of this folder, such as ``"sorting"``.
         size: Of the input: rows, unless ``most`` counts something else. It alone decides, so that
             the same input always gives the same result.
         most: Largest size that counts as small; ``SMALL_ROWS`` if left out.

@@ -36,7 +36,7 @@ class KernelCache(_Cache):
     """What numba asks before it compiles a kernel, and hands what it compiled.
 
     Args:
-        function: The kernel, uncompiled.
+        function: The kernel as a Python function, before it is compiled.
     """
 
     def __init__(self, function: Any) -> None:

@@ -109,7 +109,7 @@ def centres(points: Points, groups: Sequence[Rows], first: int, count: int) -> R
     """Pick points one by one, always the one farthest from those picked.
 
     Args:
-        points: (n, d) float32.
+        points: (n, d) float32 coordinates.
         groups: Row numbers of neighbours, ascending, at most `GROUP` each; every row in one.
         first: Row number of the first pick.
         count: How many to pick, 1 to n.

@@ -201,7 +201,7 @@ def collapse(rows: Floats) -> tuple[npt.NDArray[np.int32], Rows]:
     """Which rows are the same, byte for byte (so 0.0 and -0.0 differ).
 
     Args:
-        rows: (n, k).
+        rows: (n, k) summaries.
 
     Returns:
         (n,) the group of each row, numbered in the order of their first rows; and (groups,) these.

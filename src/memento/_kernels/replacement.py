@@ -206,7 +206,7 @@ def replace(
 
     Args:
         labels: (n,) from 0 up.
-        losses: (n,) finite.
+        losses: (n,) finite losses.
         held: The first so many samples are held, the others enter in their order.
         drawn: (n - held,) uniform in [0, 1), one for each that enters.
         inverse: Which scale of losses; see above.

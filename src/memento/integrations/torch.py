@@ -71,7 +71,7 @@ class TorchLearner:
             units of the labels' variance, or standard deviation).
         batch_size: Samples for each step of the optimiser; fewer if there are few in all, so that
             an epoch has some 20 steps.
-        learning_rate: Of Adam.
+        learning_rate: Step size of Adam, above 0.
         weight_decay: L2 penalty of Adam.
         averaging: Share of the old in the moving average of weights, in [0, 1); 0 for none.
         held_out: Share of samples (of groups, if named) for stopping and calibration, in [0, 1). 0:

@@ -25,7 +25,7 @@ def scalars(step: Step) -> dict[str, float]:
     """The numbers of a step.
 
     Args:
-        step: Of `memento.run`.
+        step: A step of `memento.run`.
 
     Returns:
         ``offered``, ``kept`` and ``held`` (samples); ``retrained`` (0 or 1); ``decision/value``,

@@ -15,8 +15,8 @@ def require(samples: Samples, name: str, axes: int, kinds: str, expected: str) -
     """A column of the right form, as it lies in the samples.
 
     Args:
-        samples: Where to look.
-        name: Of the column.
+        samples: Samples with the column.
+        name: Name of the column.
         axes: Axes of one sample: 0 for a single value, 1 for a row.
         kinds: Kinds of dtypes that will do, as in ``"biuf"``.
         expected: What these are, in words.

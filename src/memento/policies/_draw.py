@@ -23,7 +23,7 @@ def discards(
     probability is rounded to 0, so the draw never runs out of candidates.
 
     Args:
-        metric: ``(n,)`` finite numbers.
+        metric: ``(n,)`` finite numbers, large for what shall go.
         count: How many to draw, at most ``n``.
         temperature: 0 takes the largest (of equals the first); ``math.inf`` any.
         rng: Draws ``n`` numbers; none at temperature 0.

@@ -109,8 +109,8 @@ def regions(points: np.ndarray, rows: np.ndarray, most: int) -> list[np.ndarray]
     The leaves of a k-d tree (Bentley 1975).
 
     Args:
-        points: ``(n, d)``.
-        rows: Which of them.
+        points: ``(n, d)`` coordinates.
+        rows: Row numbers of the points to split.
         most: Points in a group, at least 1. All groups but one hold as many.
 
     Returns:
@@ -139,8 +139,8 @@ def random_rows(
     """A uniform random sample of the stream, if what is held is one (Vitter 1985, Algorithm R).
 
     Args:
-        held: At most ``capacity``.
-        fresh: What comes now.
+        held: Samples held, at most ``capacity``.
+        fresh: New samples.
         capacity: Samples to keep, at least 1.
         seen: Samples of the stream before ``fresh``.
         rng: Draws two numbers at most for each fresh sample.

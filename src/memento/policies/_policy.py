@@ -48,7 +48,7 @@ class Choice:
     Attributes:
         rows: ``(m,)`` int64, ascending and without repetition. Numbers below ``held.size`` are rows
             that are held, the others rows of the fresh samples.
-        counters: The new counters.
+        counters: Counters after the choice.
         marks: The new marks, each with ``m`` entries in the order of ``rows``.
     """
 
@@ -134,7 +134,7 @@ class Policy(ABC):
 
         Args:
             state: Finite counters, and marks of ``size`` entries.
-            size: Rows held.
+            size: Number of rows held.
 
         Raises:
             DamagedError: A mark is missing, or of another type.
@@ -151,8 +151,8 @@ class Policy(ABC):
         """Weights for training on what is held.
 
         Args:
-            state: The memory's state.
-            size: Rows held.
+            state: State of the memory.
+            size: Number of rows held.
 
         Returns:
             ``(size,)`` float64, above 0, as estimates of how many samples of the stream each stands
@@ -190,7 +190,7 @@ def policy_class(kind: object, remedy: str = _REMEDY) -> type[Policy]:
     """The class of policies of a kind: of the library, an imported module, or an entry point.
 
     Args:
-        kind: Such as ``"memento"``.
+        kind: Kind that is looked for, such as ``"memento"``.
         remedy: What to do about an unknown one, for the message.
 
     Raises:

@@ -56,7 +56,7 @@ def choose(
         capacity: Most rows to keep, waiting ones included.
         state: Of the last choice.
         rng: The memory's generator.
-        waiting: Who lacks something.
+        waiting: Which samples lack something, and the keys of those that wait.
         complete: Gives samples that lack nothing the types that they have without missing values.
 
     Returns:

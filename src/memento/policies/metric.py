@@ -34,7 +34,7 @@ class Metric(Policy):
     first.
 
     Args:
-        column: What is measured.
+        column: Name of the column that is measured.
         measure: How a column becomes a metric: ``"value"`` (as it is), ``"negative"``,
             ``"confidence"`` (largest entry of each row), ``"frequency"`` (share of samples, held
             and new, that have the same label), ``"set"`` or ``"unset"`` (1 where a flag is, or is

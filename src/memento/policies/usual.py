@@ -23,7 +23,7 @@ def recommended_policy(capacity: int, classes: int | None = None) -> Policy:
     stream is an exception.
 
     Args:
-        capacity: Samples in memory.
+        capacity: Samples that the memory holds at most.
         classes: How many there are; None for numbers, or if it is not known.
 
     Raises:

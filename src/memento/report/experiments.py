@@ -60,7 +60,7 @@ class Results:
         """What brings an experiment's results, and why they are not there.
 
         Args:
-            group: Its group.
+            group: Name of its group.
             name: Its name or a pattern; "" for the whole group.
         """
         words = ("memento run", group, name, f"--results {self.root}")

@@ -23,7 +23,7 @@ def distributions(
         path: PNG file to write.
         curves: By name, ``value`` ascending, and ``share`` at or below it, up to 1.
         xlabel: What the values are, with their unit.
-        title: Of the figure.
+        title: Title of the figure.
         zero: Mark 0, and say in the legend what share lies above it.
     """
     figure, axis = drawing.pyplot().subplots(figsize=(6, 4), layout="constrained")
@@ -68,9 +68,9 @@ def time_series(
         table: A row per day and scheme: ``day`` (date or datetime64), ``scheme``, ``value``,
             ``low``, ``high``; gaps and NaN interrupt lines.
         ylabel: What the values are, with their unit.
-        title: Of the figure.
+        title: Title of the figure.
         level: Of the band, for the legend.
-        zero: Mark 0.
+        zero: Whether to draw a line at 0.
     """
     figure, axis = drawing.pyplot().subplots(figsize=(9, 3.6), layout="constrained")
     if zero:
@@ -117,7 +117,7 @@ def forest(
         table: A row per difference: ``first``, ``second``, ``variable``, ``unit``, ``value``,
             ``low``, ``high``. An interval without 0 is drawn full, one with 0 hollow.
         level: Of the intervals, for the axes' labels.
-        title: Of the figure.
+        title: Title of the figure.
         better: By variable "less" or "more", noted below its axis.
     """
     variables = list(dict.fromkeys(table["variable"]))
@@ -179,7 +179,7 @@ def arms(path: Path, table: Columns, *, xlabel: str, title: str = "") -> None:
         path: PNG file to write.
         table: ``label``, ``origin`` ("ours", "paper"), ``score``, ``value``, ``error`` (NaN: none).
         xlabel: What the values are, with their unit.
-        title: Of the figure.
+        title: Title of the figure.
     """
     labels, scores = drawing.names_of(table, "label"), drawing.names_of(table, "score")
     figure, axes = drawing.panels(

@@ -27,7 +27,7 @@ class Kind:
     Attributes:
         made_by: The command that makes such a folder, for messages.
         claims: Whether a folder, which exists, is of this kind; looks at names of files alone.
-        open: Reads it.
+        open: Reads a folder of this kind as a report.
         page: Name of the page that is written into it.
     """
 

@@ -32,7 +32,7 @@ class Heading:
     """Where a section begins; the table of contents leads here.
 
     Attributes:
-        text: What it says.
+        text: Text of the heading.
         name: Its anchor, unique on the page.
     """
 
@@ -69,7 +69,7 @@ def write_page(
 
     Args:
         path: HTML file, replaced at once.
-        title: Heading.
+        title: Title of the page and text of its first heading.
         parts: Paragraphs, headings, tables and pictures, in order.
         contents: List the headings on top.
         generator: A tag that says what wrote the page, see `GENERATOR`.

@@ -30,7 +30,7 @@ class Chart:
 
     Attributes:
         name: Of its file, unique in a report.
-        caption: What it shows.
+        caption: One or more sentences on what it shows.
         table: What is drawn: columns of equal length.
         draw: Draws the table to a PNG file.
     """
@@ -54,7 +54,7 @@ class Listing:
 
     Attributes:
         name: Unique in a report.
-        caption: What it shows.
+        caption: One or more sentences on what it shows.
         table: Columns of equal length. ``x_error`` is shown behind ``x`` with ±, ``x_low`` and
             ``x_high`` in brackets.
     """
@@ -107,7 +107,7 @@ class Section:
 
     Attributes:
         name: Unique in a report; of an experiment's table or figure, that name.
-        title: For people.
+        title: Heading of the section.
         parts: Paragraphs, charts and listings, in order.
     """
 
@@ -147,10 +147,10 @@ class Report:
 
     Attributes:
         kind: Of the folder, a name of `folders.kinds`.
-        folder: Which.
-        title: Of the page.
+        folder: Folder that was read.
+        title: Title of the page.
         text: Paragraphs in front of the sections.
-        sections: In order.
+        sections: Sections in the order of the page.
         missing: Sections that the folder could have and has not, each with what brings it.
     """
 

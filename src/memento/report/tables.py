@@ -163,7 +163,7 @@ class Published:
         """Values by columns of text, those of ``topic`` and others that are wanted.
 
         Args:
-            keys: Names of columns.
+            keys: Names of the columns that values are looked up by.
             value: Which number: "value", "low" or "high".
             wanted: See above; ``topic`` among them.
         """

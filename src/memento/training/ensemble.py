@@ -107,7 +107,7 @@ class Ensemble:
 
         Args:
             samples: With what the learner needs, and ``inputs`` if there are sketches.
-            weights: For the learner.
+            weights: ``(n,)`` training weights, handed to the learner.
 
         Raises:
             SchemaError: A column of ``inputs`` is missing, or there is no prediction.
@@ -192,7 +192,7 @@ class Ensemble:
         """Columns of, for each sample, the model whose training set is most like it.
 
         What a sample is like is what the newest model predicts of it: its distribution p. Each
-        training set is seen through the same eyes, as rows q_1 ... q_m: the mean predictions of
+        training set is described in the same space, by rows q_1 ... q_m: the mean predictions of
         equal parts of its sketch in sorted order. The likeness is the density of the training set
         at the sample, with the Hellinger distance H(p, q) = sqrt(1 - sum sqrt(p q)):
 

@@ -82,7 +82,7 @@ class JustTrainTwice:
         If it raises, the learner is as it was.
 
         Args:
-            samples: With the label.
+            samples: Samples with the column of labels.
             weights: ``(n,)`` > 0 for the first training, or None for equal ones.
 
         Raises:
