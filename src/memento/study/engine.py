@@ -471,14 +471,18 @@ def _can_be_saved(learner: Learner) -> bool:
     return True
 
 
-def _compared(
+def _courses(
     runs: Sequence[tuple[str, int]],
     tables: Sequence[Mapping[str, np.ndarray]],
     reference: str,
-    controls: Sequence[str],
     folder: Path | None,
-) -> Backtest:
-    """The arms' courses over the same units, compared with those of the baseline."""
+) -> tuple[dict[str, list[_Course]], Sequence[str]]:
+    """The courses of each arm, a seed each, and the units that all of them count.
+
+    Raises:
+        SettingError: No unit counts.
+        ForeignError: The arms saw other units.
+    """
     courses: dict[str, list[_Course]] = {}
     for (name, _), columns in zip(runs, tables, strict=True):
         courses.setdefault(name, []).append(_Course.of(columns))
@@ -493,6 +497,18 @@ def _compared(
                 f"{folder or 'the stream'}: {name!r} saw other units than {reference!r}; use "
                 "another folder, and a stream that gives the same units each time"
             )
+    return courses, units
+
+
+def _compared(
+    runs: Sequence[tuple[str, int]],
+    tables: Sequence[Mapping[str, np.ndarray]],
+    reference: str,
+    controls: Sequence[str],
+    folder: Path | None,
+) -> Backtest:
+    """The arms' courses over the same units, compared with those of the baseline."""
+    courses, units = _courses(runs, tables, reference, folder)
     names = dict.fromkeys(
         measure for several in courses.values() for c in several for s in c.scores for measure in s
     )
