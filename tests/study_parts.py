@@ -12,7 +12,11 @@ import numpy as np
 
 from memento import FIFO, Samples
 from memento.errors import DomainError
+from memento.study import engine
 from memento.testing import ConstantLearner, ToyStream
+
+if "MEMENTO_TEST_SLEEP" in os.environ:
+    engine._SAVE_EVERY = 0.0  # to be killed after any step, not after seconds
 
 
 def units(days: int = 7) -> list[tuple[str, Samples]]:

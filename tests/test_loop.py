@@ -49,6 +49,7 @@ from memento import (
 )
 from memento.errors import DomainError, ForeignError, SchemaError, SettingError, StorageError
 from memento.learner import digest_of_state
+from memento.loop import read_steps
 from memento.testing import ConstantLearner, ToyStream
 from stateless import Stateless
 
@@ -641,6 +642,28 @@ def test_a_stop_within_a_step_loses_that_step_alone(tmp_path, stop):
     steps = list(run(raw(), *arm("density reservoir"), checkpoint=tmp_path))
     assert [step.restored for step in steps] == [True] * stop + [False] * (6 - stop)
     assert plain(steps) == plain(straight)
+
+
+def test_saves_may_be_rare(tmp_path, monkeypatch):
+    """A step is saved only some seconds after the one before; what comes out is the same."""
+    clock = iter(range(0, 10_000, 4))
+    monkeypatch.setattr("memento.loop.time.monotonic", lambda: float(next(clock)))
+
+    def go(**settings):
+        memory = Memory(100, FIFO(), seed=1)
+        return run(ToyStream(days=6, size=40), memory, ConstantLearner(), Every(1), **settings)
+
+    saved = []
+    for step in go(checkpoint=tmp_path, save_every=9.0):
+        saved.append(len(read_steps(tmp_path)) if snapshot.exists(tmp_path) else 0)
+        if step.unit == 4:
+            break
+    assert saved[0] == 0
+    assert 0 < max(saved) < 5  # some steps were not saved
+    found, expected = go(checkpoint=tmp_path, save_every=9.0), go()
+    assert [str(step.row()) for step in found] == [str(step.row()) for step in expected]
+    with pytest.raises(SettingError, match="save_every is -1"):
+        list(go(save_every=-1))
 
 
 def test_a_published_model_is_published_again_after_a_crash(tmp_path):

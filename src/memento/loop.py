@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -48,6 +49,7 @@ def run(
     freeze_after: int | None = None,
     note: Note | None = None,
     checkpoint: str | Path | None = None,
+    save_every: float = 0.0,
     on_train: Callable[[Step, Learner], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     rng: int | np.random.Generator = 0,
@@ -77,6 +79,8 @@ def run(
         checkpoint: Folder to save everything to after each step, and to go on from: a run that was
             stopped anywhere gives the same steps as one that was not. Needs a learner with
             ``state`` and ``restore``.
+        save_every: Seconds that a step has to come after the last one that was saved to be saved as
+            well; what a stop then costs is done again, and comes out the same.
         on_train: Called after a training, before the step is saved: for publishing the model. After
             a crash it can be called again for the same step.
         on_step: Called with each new step, before it is saved; and once more with the last step of
@@ -112,6 +116,8 @@ def run(
     loop.freeze_after = freeze_after
     loop.note = note
     loop.named = checkpoint is not None
+    arguments.require("save_every", save_every, arguments.number(0, words="seconds, 0 or more"))
+    loop.save_every = save_every
     folder = _folder_of(checkpoint, learner)
     if folder is not None and snapshot.exists(folder):
         loop.restore(folder)
@@ -218,6 +224,8 @@ class _Loop(Stepper):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.steps: list[Step] = []
+        self.save_every = 0.0
+        self._saved = time.monotonic()
 
     def steps_of(
         self,
@@ -247,8 +255,9 @@ class _Loop(Stepper):
                 step = self.steps[unit]
                 if on_step is not None:
                     on_step(step)
-                if folder is not None:
+                if folder is not None and time.monotonic() - self._saved >= self.save_every:
                     self.save(folder)
+                    self._saved = time.monotonic()
                 _log.info("%s: %s", step.name, step.decision.reason, extra={"step": step.row()})
             yield step
             if failure is not None:

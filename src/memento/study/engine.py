@@ -41,6 +41,7 @@ __all__ = ["Backtest", "backtest", "course"]
 _WARM_UP = 3  # units before the first that counts
 _RANDOM = "random"
 _TABLE = "steps.csv"
+_SAVE_EVERY = 2.0  # seconds; a save takes longer than a step of few samples
 
 Wrapper = Callable[[Learner], Learner]
 
@@ -160,10 +161,10 @@ def backtest(
             temperature (`memento.training.Calibrated`), unless the learner predicts numbers.
         group: Column of groups, for the measure ``worst_group``; see `measures`.
         folder: Results of each arm and seed are kept there, in the layout of experiments, and not
-            computed again, so that a comparison which was stopped goes on where it was: within an
-            arm, too, if the learner has ``state`` and ``restore``. They know the stream, policies
-            and triggers, not the code of learners and wrappers: take another folder when that
-            changes.
+            computed again, so that a comparison which was stopped goes on where it was, or seconds
+            before: within an arm, too, if the learner has ``state`` and ``restore``. They know the
+            stream, policies and triggers, not the code of learners and wrappers: take another
+            folder when that changes.
         workers: Processes at a time. For more than one, ``make_learner`` and wrappers are functions
             or classes of modules; policies and triggers have a ``kind``.
         progress: Called in the beginning, and after each run, with runs done, runs in all, and the
@@ -442,6 +443,7 @@ def _steps(
             arm.trigger,
             judge={"before": judge},
             checkpoint=checkpoint if _can_be_saved(learner) else None,
+            save_every=_SAVE_EVERY,
             rng=seed,
         )
     )
