@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,10 @@ class Results:
             if digest(path) != result["files"][file]["sha256"]:
                 raise DamagedError(f"{path} differs from what was written; {remedy}")
         return read(path, remedy)
+
+    def asked(self, group: str, name: str) -> Mapping[str, Any]:
+        """The declaration of an experiment as it was last asked for; empty if it never was."""
+        return read_json(Place(self.root, group, name).experiment) or {}
 
     def remedy(self, group: str, name: str = "") -> str:
         """What brings an experiment's results, and why they are not there.

@@ -13,10 +13,9 @@ from memento_puffer.report.comparison import (
     beside,
     daily,
     dots,
-    improvements,
     inserts,
     losses,
-    place,
+    places,
     records,
     selected,
     sweep,
@@ -49,23 +48,45 @@ def below(*tables):
 
 @pytest.mark.parametrize("topic", SWEEPS)
 def test_every_arm_of_a_sweep_has_its_place(topic):
-    arms = CONTENTS[topic].arms
-    known = [place(topic, arm) for arm in arms]
-    numbers = [at for at in known if at is not None]
+    arms, at = CONTENTS[topic].arms, places(topic)
+    numbers = [at[arm] for arm in arms if arm in at]
     assert len(set(numbers)) == len(numbers)
-    others = {arm for arm, at in zip(arms, known, strict=True) if at is None}
+    others = {arm for arm in arms if arm not in at}
     rules = ("count", "period=2", "period=7", "always", "never")
     assert others <= {"memento", "forgetting", *(f"memento-{rule}" for rule in rules)}
 
 
 def test_places():
-    assert place("table-batch-size", "memento-batch=half") == ("memento", 0.5)
-    assert place("table-batch-size", "memento") == ("memento", 1.0)
-    assert place("table-temperature", "memento-T0") == ("memento", 0.0)
-    assert place("table-other-metrics", "labels-T=0.001") == ("labels", 0.001)
-    assert place("table-decisions", "memento-calibrated=0.1") == ("calibrated", 0.1)
-    assert place("table-jtt", "forgetting-jtt=50", "oracle") == ("forgetting, oracle", 50.0)
-    assert place("table-bandwidth", "memento-h=wide") is None
+    def at(topic, arm):
+        return places(topic).get(arm)
+
+    assert at("table-batch-size", "memento-batch=half") == ("memento", 0.5)
+    assert at("table-batch-size", "memento") == ("memento", 1.0)
+    assert at("table-temperature", "memento-T0") == ("memento", 0.0)
+    assert at("table-temperature", "memento") == ("memento", 0.01)
+    assert at("table-other-metrics", "labels-T=0.001") == ("labels", 0.001)
+    assert at("table-decisions", "memento-calibrated=0.1") == ("calibrated", 0.1)
+    assert at("table-jtt", "forgetting-jtt=50") == ("forgetting", 50.0)
+    assert at("table-bandwidth", "daily") is None
+    assert places("table-baselines") == {}
+
+
+def test_places_are_read_from_parameters_and_not_from_names():
+    """What a file of settings changed counts, whatever an experiment is called."""
+    arms = {
+        "memento": {"arm": "memento", "batch_size": 64},
+        "memento-h=0.5": {"arm": "memento", "batch_size": 32, "bandwidth": 0.25},
+        "mine": {"arm": "somebody's", "batch_size": 64},
+    }
+    assert places("table-bandwidth", arms) == {
+        "memento": ("memento", 0.1),
+        "memento-h=0.5": ("memento", 0.25),
+    }
+    assert places("table-batch-size", arms)["memento-h=0.5"] == ("memento", 0.5)
+    table = improvement_of(["memento", "memento-h=0.5"])
+    found = sweep("table-bandwidth", table, arms=arms)
+    ours = (found["origin"] == "ours") & (found["score"] == "tail")
+    assert found["x"][ours].tolist() == [0.1, 0.25]
 
 
 def test_ours_and_theirs_stand_in_columns_of_their_own():
@@ -183,39 +204,6 @@ def test_daily_values_by_arm_and_score():
     found = daily({**levels(), "period": np.array(["p"] * 36)})
     assert found["memento", "own", "median"] == {"p 2024-01-01": -1.0, "p 2024-01-02": -4.0}
     assert found["memento", "own", "mean"]["p 2024-01-02"] == -5.0
-
-
-def test_improvements_are_those_of_the_case():
-    """The same numbers as the experiments write, from scores of days that differ by arm."""
-    from memento.samples import Samples
-    from memento_puffer.studies import improvements as case
-
-    rng = np.random.default_rng(4)
-    scores = {}
-    for arm, days in (("memento", range(5)), ("daily", range(2, 7)), ("late", range(6, 7))):
-        rows = [
-            (f"2024-01-0{day + 1}", predictor, "logscore", metric, float(rng.normal()))
-            for day in days
-            for predictor in ("own", "static", "oracle")
-            for metric in ("q0.01", "q0.5", "mean", "q0.9")
-        ]
-        names = ("day", "predictor", "variable", "metric", "value")
-        scores[arm] = Samples({n: np.array([r[i] for r in rows]) for i, n in enumerate(names)})
-    levels = {
-        name: np.concatenate([table[name] for table in scores.values()])
-        for name in ("day", "predictor", "metric", "value")
-    }
-    levels["arm"] = np.repeat(list(scores), [table.size for table in scores.values()])
-    found = improvements(levels, ("daily", "static", "published"))
-    assert set(found["against"].tolist()) == {"daily", "static"}
-    for reference in ("daily", "static"):
-        expected = case.improvements(scores, reference)
-        for i in range(expected.size):
-            at = (found["against"] == reference) & (found["arm"] == expected["arm"][i])
-            at &= found["predictor"] == expected["predictor"][i]
-            assert at.sum() == 1
-            for name in ("days", "tail", "median", "mean", "tail_error", "mean_error"):
-                np.testing.assert_allclose(found[name][at][0], expected[name][i], rtol=1e-12)
 
 
 def test_selection_is_grouped_by_density():

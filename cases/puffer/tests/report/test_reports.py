@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("polars")
 
 from memento.errors import DamagedError, ForeignError, StorageError
+from memento.files import digest
 from memento.report import folders
 from memento.report.experiments import of_results
 from memento_puffer.report.deployments import deployment_section, of_deployment
@@ -171,6 +172,31 @@ def test_real_results(made, tmp_path):
     counts = listing(report.section("experiments"), "experiments")
     assert counts["failed"][counts["group"].index("puffer-replay")] == 1
     everything_is_drawn(report, tmp_path)
+
+
+@pytest.mark.slow
+def test_results_from_before_arms_were_renamed_are_read(made, tmp_path):
+    """A random memory that forgets was called random in tables of version 1."""
+    place = shutil.copytree(made / "results", tmp_path / "results") / "puffer-replay"
+    for path in [*place.glob("tiny-table-*"), *place.glob("tiny+figure-selection")]:
+        asked = json.loads((path / "experiment.json").read_text())
+        asked["version"] = 1
+        if "arms" in asked["parameters"]:
+            asked["parameters"]["arms"] = [former_arm(a) for a in asked["parameters"]["arms"]]
+        (path / "experiment.json").write_text(json.dumps(asked))
+        for file in path.glob("output-*/improvement.csv"):
+            file.write_text(file.read_text().replace("forgetting", "random"))
+            result = json.loads((path / "result.json").read_text())
+            facts = result["files"][file.name]
+            facts |= {"bytes": file.stat().st_size, "sha256": digest(file)}
+            (path / "result.json").write_text(json.dumps(result))
+    report = of_results(tmp_path / "results")
+    found = listing(report.section("tiny-table-freeze"), "tiny-table-freeze-daily")
+    assert set(found["arm"].tolist()) == {"memento", "memento-frozen", "forgetting-frozen"}
+
+
+def former_arm(arm: str) -> str:
+    return arm.replace("forgetting", "random")
 
 
 @pytest.mark.slow

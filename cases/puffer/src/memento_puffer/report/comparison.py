@@ -8,7 +8,6 @@ ours and what is the paper's stands in columns of their own, or in rows whose co
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,16 +15,18 @@ import numpy as np
 
 from memento.report.tables import Columns, columns_of, table_of
 from memento_puffer.report.published import published
+from memento_puffer.studies.arms import ARMS, FORMER, policy_of
+from memento_puffer.studies.contents import PAPER, arms_of
 
 __all__ = [
+    "PAPERS",
     "SWEEPS",
     "beside",
     "daily",
     "dots",
-    "improvements",
     "inserts",
     "losses",
-    "place",
+    "places",
     "record_days",
     "records",
     "selected",
@@ -46,56 +47,74 @@ SWEEPS: Mapping[str, str] = {
 }
 """Tables whose arms differ in a number, and what it is."""
 
-_WORDS = {"half": 0.5, "double": 2.0, "fourfold": 4.0, "eightfold": 8.0}
-_DEFAULTS = {"table-batch-size": 1.0, "table-bandwidth": 0.1, "table-temperature": 0.01}
-_PATTERNS = {
-    "table-batch-size": r"(?P<series>memento)-batch=(?P<x>\w+)",
-    "table-bandwidth": r"(?P<series>memento)-h=(?P<x>.+)",
-    "table-temperature": r"(?P<series>memento)-T=(?P<x>.+)",
-    "table-other-metrics": r"(?P<series>\w+)-T=(?P<x>.+)",
-    "table-jtt": r"(?P<series>\w+)-jtt=(?P<x>.+)",
-    "table-decisions": r"memento-(?P<series>coverage|calibrated|loss)=(?P<x>.+)",
+Arms = Mapping[str, Mapping[str, Any]]
+"""Parameters of experiments with the body ``replay``, by the name of the arm."""
+
+PAPERS: Arms = {
+    name: {"batch_size": PAPER.batch_size, **changes} for name, changes in arms_of(PAPER).items()
+}
+"""Those of the paper's own replays, whose names published numbers have."""
+
+Places = Mapping[str, tuple[str, float]]
+
+_RULES = {"coverage": "coverage", "coverage-calibrated": "calibrated", "loss": "loss"}
+_FIELDS = {
+    "table-batch-size": "batch_size",
+    "table-bandwidth": "bandwidth",
+    "table-temperature": "temperature",
+    "table-other-metrics": "temperature",
 }
 
 
-def place(topic: str, arm: str, predictor: str = "own") -> tuple[str, float] | None:
-    """Where an arm stands in a sweep: the series it belongs to, and its number.
+def places(topic: str, arms: Arms = PAPERS) -> dict[str, tuple[str, float]]:
+    """Where arms stand in a sweep.
 
     Args:
-        topic: Of `SWEEPS`.
-        arm: Its name.
-        predictor: What of it; others than "own" are series of their own.
+        topic: Of `SWEEPS`; others are none.
+        arms: What was replayed.
 
     Returns:
-        None if the arm is no part of the sweep.
+        By arm, the series it belongs to, and its number; without those that are no part of it.
 
     Example:
-        >>> place("table-bandwidth", "memento-h=0.5"), place("table-bandwidth", "daily")
-        (('memento', 0.5), None)
-        >>> place("table-jtt", "memento", "oracle")
-        ('memento, oracle', 1.0)
+        >>> places("table-bandwidth", {"a": {"arm": "memento", "bandwidth": 0.5, "batch_size": 64}})
+        {'a': ('memento', 0.5)}
     """
-    ending = "" if predictor == "own" else f", {predictor}"
-    if topic == "table-jtt" and arm in ("memento", "forgetting"):
-        return arm + ending, 1.0
-    if topic == "table-temperature" and arm == "memento-T0":
-        return "memento" + ending, 0.0
-    if arm == "memento" and topic in _DEFAULTS:
-        return arm + ending, _DEFAULTS[topic]
-    found = re.fullmatch(_PATTERNS[topic], arm) if topic in _PATTERNS else None
-    if found is None:
+    found = {}
+    usual = arms.get("memento", {}).get("batch_size")
+    for name, settings in arms.items():
+        arm = FORMER.get(settings["arm"], str(settings["arm"]))
+        if arm not in ARMS:
+            continue
+        if topic in _FIELDS:
+            fields = {n: settings.get(n) for n in ("temperature", "bandwidth", "batch_size")}
+            policy = policy_of(arm, **fields).settings()
+            kind, value = policy["kind"], policy.get(_FIELDS[topic])
+            wanted = "metric" if topic == "table-other-metrics" else "memento"
+            if kind == wanted and value is not None:
+                value = value / usual if topic == "table-batch-size" and usual else value
+                found[name] = (arm if kind == "metric" else kind, float(value))
+        elif topic == "table-jtt" and "jtt" not in ARMS[arm].settings:
+            found[name] = (arm, float(settings.get("jtt", 1.0)))
+        elif topic == "table-decisions" and settings.get("trigger") in _RULES:
+            found[name] = (_RULES[settings["trigger"]], float(settings["threshold"]))
+    return found
+
+
+def _place(at: Places, arm: str, predictor: str) -> tuple[str, float] | None:
+    """The same of a predictor; others than an arm's own are series of their own."""
+    if arm not in at:
         return None
-    word = found["x"]
-    try:
-        return found["series"] + ending, _WORDS[word] if word in _WORDS else float(word)
-    except ValueError:
-        return None
+    series, x = at[arm]
+    return (series if predictor == "own" else f"{series}, {predictor}"), x
 
 
 # ------------------------------------------------------------------------------------ improvements
 
 
-def beside(topic: str, improvement: Columns, against: str) -> dict[str, np.ndarray]:
+def beside(
+    topic: str, improvement: Columns, against: str, arms: Arms = PAPERS
+) -> dict[str, np.ndarray]:
     """Improvements of all arms with the paper's in columns of their own.
 
     Args:
@@ -103,6 +122,7 @@ def beside(topic: str, improvement: Columns, against: str) -> dict[str, np.ndarr
         improvement: ``against``, ``arm``, ``predictor``, ``days``, ``tail``, ``median``, ``mean``
             and their ``_error``; of ``period``, where there is such a column, only "all".
         against: Which reference.
+        arms: What was replayed, for sweeps.
 
     Returns:
         ``arm``, ``predictor``, ``days``, ``tail``, ``tail_error``, ``median``, ``median_error``,
@@ -114,7 +134,8 @@ def beside(topic: str, improvement: Columns, against: str) -> dict[str, np.ndarr
     """
     ours = _ours(improvement, against)
     theirs = _theirs(topic, against)
-    keys = sorted(ours, key=lambda key: _order(topic, *key))
+    at = places(topic, arms)
+    keys = sorted(ours, key=lambda key: _order(at, *key))
     rows = [
         {
             "arm": arm,
@@ -133,13 +154,16 @@ def beside(topic: str, improvement: Columns, against: str) -> dict[str, np.ndarr
 _MEASURED = tuple(f"{n}{e}" for n in (*SCORES, "mean") for e in ("", "_error"))
 
 
-def sweep(topic: str, improvement: Columns, against: str = "daily") -> dict[str, np.ndarray]:
+def sweep(
+    topic: str, improvement: Columns, against: str = "daily", arms: Arms = PAPERS
+) -> dict[str, np.ndarray]:
     """Improvements by the number that a sweep varies, ours and the paper's below each other.
 
     Args:
         topic: Of `SWEEPS`.
         improvement: See `beside`.
         against: Which reference.
+        arms: What was replayed.
 
     Returns:
         ``series``, ``x``, ``origin`` ("ours" or "paper"), ``score`` ("tail" or "median"),
@@ -149,26 +173,29 @@ def sweep(topic: str, improvement: Columns, against: str = "daily") -> dict[str,
     rows = []
     ours = _ours(improvement, against)
     for origin, found in (("ours", ours), ("paper", _theirs(topic, against))):
+        known = places(topic, arms if origin == "ours" else PAPERS)
         for (arm, predictor), values in found.items():
-            at = place(topic, arm, predictor)
+            at = _place(known, arm, predictor)
             if at is None or predictor == "matched" or (origin == "ours" and not values["days"]):
                 continue
             for score in SCORES:
                 error = values.get(f"{score}_error", math.nan)
                 rows.append((*at, origin, score, values[score], error, arm, predictor))
-    places: dict[str, set[float]] = {}
+    numbers: dict[str, set[float]] = {}
     for series, x, origin, *_ in rows:
         if origin == "ours":
-            places.setdefault(series, set()).add(x)
+            numbers.setdefault(series, set()).add(x)
     # A predictor that only the default has (the oracle of its ensemble) is no sweep.
-    rows = [row for row in rows if len(places.get(row[0], ())) > 1]
+    rows = [row for row in rows if len(numbers.get(row[0], ())) > 1]
     rows.sort(key=lambda row: (row[2], row[0], SCORES.index(row[3]), row[1]))
     names = ("series", "x", "origin", "score", "value", "error", "arm", "predictor")
     kinds = dict.fromkeys(("series", "origin", "score", "arm", "predictor"), str)
     return table_of([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
 
 
-def dots(topic: str, improvement: Columns, against: str = "daily") -> dict[str, np.ndarray]:
+def dots(
+    topic: str, improvement: Columns, against: str = "daily", arms: Arms = PAPERS
+) -> dict[str, np.ndarray]:
     """The same for arms that differ by name.
 
     Returns:
@@ -179,7 +206,8 @@ def dots(topic: str, improvement: Columns, against: str = "daily") -> dict[str, 
     ours = _ours(improvement, against)
     ours = {key: row for key, row in ours.items() if row["days"] and key[0] != against}
     for origin, found in (("ours", ours), ("paper", _theirs(topic, against))):
-        for arm, predictor in sorted(found, key=lambda key: _order(topic, *key)):
+        at = places(topic, arms if origin == "ours" else PAPERS)
+        for arm, predictor in sorted(found, key=lambda key: _order(at, *key)):
             values = found[arm, predictor]
             label = arm if predictor == "own" else f"{arm}, {predictor}"
             for score in SCORES:
@@ -190,11 +218,11 @@ def dots(topic: str, improvement: Columns, against: str = "daily") -> dict[str, 
     return table_of([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
 
 
-def _order(topic: str, arm: str, predictor: str) -> tuple[Any, ...]:
+def _order(at: Places, arm: str, predictor: str) -> tuple[Any, ...]:
     """Sweeps by series and number, the rest as it comes in the alphabet, behind them."""
-    at = place(topic, arm, predictor)
+    here = _place(at, arm, predictor)
     behind = (arm, predictor != "own", predictor)
-    return (1, "", 0.0, *behind) if at is None else (0, *at, *behind)
+    return (1, "", 0.0, *behind) if here is None else (0, *here, *behind)
 
 
 def _ours(improvement: Columns, against: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -224,11 +252,12 @@ def _theirs(topic: str, against: str) -> dict[tuple[str, str], dict[str, float]]
 # ------------------------------------------------------------------------- other tables of replays
 
 
-def inserts(table: Columns) -> dict[str, np.ndarray]:
+def inserts(table: Columns, arms: Arms = PAPERS) -> dict[str, np.ndarray]:
     """Seconds of an insert by batch size, with the paper's.
 
     Args:
         table: A row per period and arm: ``arm``, ``days``, ``mean``, ``std``.
+        arms: What was replayed.
 
     Returns:
         ``arm``, ``x`` (batch size as a multiple of the default), ``days``, ``mean``, ``std`` (s,
@@ -237,8 +266,9 @@ def inserts(table: Columns) -> dict[str, np.ndarray]:
     columns = columns_of(table, "arm", "days", "mean", "std")
     theirs = published.by("subject", "quantity", topic="table-batch-size")
     rows: list[dict[str, Any]] = []
+    known = places("table-batch-size", arms)
     for arm in dict.fromkeys(map(str, columns["arm"])):
-        at = place("table-batch-size", arm)
+        at = known.get(arm)
         own = np.flatnonzero(np.asarray(columns["arm"]).astype(str) == arm)
         days, mean = (np.asarray(columns[n], np.float64)[own] for n in ("days", "mean"))
         if at is None or not days.sum():
@@ -263,25 +293,27 @@ def inserts(table: Columns) -> dict[str, np.ndarray]:
     return table_of(rows, names, {"arm": str, "days": np.int64})
 
 
-def trainings(decisions: Columns) -> dict[str, np.ndarray]:
+def trainings(decisions: Columns, arms: Arms = PAPERS) -> dict[str, np.ndarray]:
     """How often each arm was trained, with the paper's counts.
 
     Args:
         decisions: A row per period, arm and day: ``arm``, ``trained``.
+        arms: What was replayed.
 
     Returns:
         ``arm``, ``days``, ``trainings``, ``each`` (days for a training), ``paper trainings`` with
         ``_low`` and ``_high`` and ``paper each``, in 24 weeks.
     """
     columns = columns_of(decisions, "arm", "trained")
-    arms, trained = np.asarray(columns["arm"]).astype(str), np.asarray(columns["trained"], bool)
+    names, trained = np.asarray(columns["arm"]).astype(str), np.asarray(columns["trained"], bool)
+    at = places("table-decisions", arms)
     value, low, high = (
         published.by("subject", value=end, topic="table-decisions", quantity="trainings")
         for end in ("value", "low", "high")
     )
     rows = []
-    for arm in sorted(dict.fromkeys(arms.tolist()), key=lambda a: _order("table-decisions", a, "")):
-        own = arms == arm
+    for arm in sorted(dict.fromkeys(names.tolist()), key=lambda a: _order(at, a, "")):
+        own = names == arm
         count = int(trained[own].sum())
         theirs = value.get((arm,), math.nan)
         rows.append(
@@ -296,11 +328,11 @@ def trainings(decisions: Columns) -> dict[str, np.ndarray]:
                 "paper each": 168 / theirs,
             }
         )
-    names = (
+    header = (
         *("arm", "days", "trainings", "each", "paper trainings"),
         *("paper trainings_low", "paper trainings_high", "paper each"),
     )
-    return table_of(rows, names, {"arm": str, "days": np.int64, "trainings": np.int64})
+    return table_of(rows, header, {"arm": str, "days": np.int64, "trainings": np.int64})
 
 
 def daily(levels: Columns) -> dict[tuple[str, str, str], dict[str, float]]:
@@ -318,42 +350,6 @@ def daily(levels: Columns) -> dict[tuple[str, str, str], dict[str, float]]:
             key = str(arm), str(predictor), names[str(metric)]
             found.setdefault(key, {})[f"{when} {day}"] = float(value)
     return found
-
-
-def improvements(levels: Columns, references: Sequence[str]) -> dict[str, np.ndarray]:
-    """By how much arms beat references on the days that both have: plain means over days.
-
-    Args:
-        levels: See `daily`.
-        references: Arms, or "static" and "published": what each arm recorded of these models.
-            Those that are not there are left out.
-
-    Returns:
-        ``against``, ``arm``, ``predictor``, ``days``; ``tail``, ``median``, ``mean`` and their
-        standard errors ``..._error``, as `beside` takes them.
-    """
-    values = daily(levels)
-    arms = dict.fromkeys(arm for arm, _, _ in values)
-    rows = []
-    for reference in references:
-        for arm, predictor in dict.fromkeys((a, p) for a, p, _ in values):
-            whose = (reference, "own") if reference in arms else (arm, reference)
-            if predictor in _MODELS or (*whose, "tail") not in values:
-                continue
-            row: dict[str, Any] = {"against": reference, "arm": arm, "predictor": predictor}
-            for score in (*SCORES, "mean"):
-                own, other = values[arm, predictor, score], values[*whose, score]
-                gains = np.array([own[day] - other[day] for day in own if day in other])
-                n = row["days"] = len(gains)
-                row[score] = float(gains.mean()) if n else math.nan
-                spread = float(gains.std(ddof=1)) if n > 1 else math.nan
-                row[f"{score}_error"] = spread / math.sqrt(max(n, 1))
-            rows.append(row)
-    kinds = {"against": str, "arm": str, "predictor": str, "days": np.int64}
-    return table_of(rows, ("against", "arm", "predictor", "days", *_MEASURED), kinds)
-
-
-_MODELS = ("static", "published")  # predictors that are nobody's own
 
 
 def losses(levels: Columns, predictors: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:

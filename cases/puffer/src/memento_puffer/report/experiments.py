@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,9 @@ def replays(results: Results) -> None:
                 if (table := results.table(group, name, file)) is not None
             }
             if "improvement" in tables or "densities" in tables:
-                results.sections.append(replay_section(topic, tables, prefix))
+                arms = _arms(results, group, name)
+                tables = {n: _named(results, group, name, table) for n, table in tables.items()}
+                results.sections.append(replay_section(topic, tables, prefix, arms))
             else:
                 results.missing[name] = results.remedy(group, name)
     studies: dict[str, Columns] = {}
@@ -49,6 +52,7 @@ def replays(results: Results) -> None:
         if name.endswith(_STUDY):
             table = results.table(group, name, "selection.parquet")
             if table is not None:
+                table = _named(results, group, name, table)
                 studies[name.removesuffix(_STUDY)] = table
             else:
                 results.missing[name] = results.remedy(group, name)
@@ -59,6 +63,38 @@ def replays(results: Results) -> None:
     orders = _orders(results.sections[first:])
     if orders is not None:
         results.sections.insert(first, orders)
+
+
+def _arms(results: Results, group: str, name: str) -> dict[str, dict[str, Any]]:
+    """Parameters of the replays that a table puts side by side, by arm."""
+    table = results.asked(group, name)
+    # Needs are the replays of the first period, in the order of the arms, and those of the others.
+    pairs = zip(table.get("parameters", {}).get("arms", ()), table.get("needs", ()), strict=False)
+    asked = {arm: results.asked(group, need).get("parameters") for arm, need in pairs}
+    names = _FORMER if table.get("version", 1) < _RENAMED else {}
+    return {_now(arm, names): found for arm, found in asked.items() if found}
+
+
+def _named(
+    results: Results, group: str, name: str, table: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """A table with the arms' names of today."""
+    if results.asked(group, name).get("version", 1) >= _RENAMED:
+        return table
+    columns = {n: np.asarray(table[n]) for n in ("arm", "policy", "against") if n in table}
+    now = {n: [_now(str(arm), _FORMER) for arm in column] for n, column in columns.items()}
+    return {**table, **{n: np.array(arms, str) for n, arms in now.items()}}
+
+
+#: Version of tables from which on arms have their names of today, and the names before: a random
+#: memory that forgets was called random, one that does not a reservoir.
+_RENAMED = 2
+_FORMER = {"random": "forgetting", "reservoir": "random"}
+
+
+def _now(arm: str, names: Mapping[str, str]) -> str:
+    first, dash, rest = arm.partition("-")
+    return names.get(first, first) + dash + rest
 
 
 def _orders(sections: Sequence[Section]) -> Section | None:

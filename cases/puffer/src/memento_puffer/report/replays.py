@@ -20,11 +20,12 @@ from memento.report.sections import Chart, Listing, Report, Section
 from memento.report.tables import Columns, columns_of, flags, read
 from memento_puffer.report import sweeps
 from memento_puffer.report.comparison import (
+    PAPERS,
     SWEEPS,
+    Arms,
     beside,
     daily,
     dots,
-    improvements,
     inserts,
     losses,
     selected,
@@ -124,7 +125,9 @@ _PREDICTORS = {"memento": ("oracle", "static"), "committee": ("oracle",)}
 _REFERENCES = ("daily", "static", "published")
 
 
-def replay_section(topic: str, tables: Mapping[str, Columns], prefix: str = "") -> Section:
+def replay_section(
+    topic: str, tables: Mapping[str, Columns], prefix: str = "", arms: Arms = PAPERS
+) -> Section:
     """The section of one table or figure.
 
     Args:
@@ -132,6 +135,7 @@ def replay_section(topic: str, tables: Mapping[str, Columns], prefix: str = "") 
         tables: By name, as the experiment of that name wrote them: ``improvement``, ``levels``,
             ``decisions``, ``insert``; for figure-freeze ``densities``.
         prefix: In front of the names of this scale's experiments.
+        arms: Parameters of what was replayed, by arm.
 
     Raises:
         SchemaError: A table lacks a column.
@@ -144,11 +148,11 @@ def replay_section(topic: str, tables: Mapping[str, Columns], prefix: str = "") 
     else:
         if topic == "figure-loss-over-time":
             parts += _courses(name, tables["levels"])
-        parts += _improvements(name, topic, tables["improvement"], tables.get("levels"))
+        parts += _improvements(name, topic, tables["improvement"], tables.get("levels"), arms)
         if topic == "table-batch-size" and "insert" in tables:
-            parts += _insert_times(name, tables["insert"])
+            parts += _insert_times(name, tables["insert"], arms)
         if topic == "table-decisions" and "decisions" in tables:
-            parts += _trainings(name, tables["decisions"])
+            parts += _trainings(name, tables["decisions"], arms)
         if topic == "table-repeatability":
             caption = "The paper's default in four of its sweeps, against daily training."
             parts.append(Listing(f"{name}-published", caption, wide(topic, against="daily")))
@@ -158,17 +162,21 @@ def replay_section(topic: str, tables: Mapping[str, Columns], prefix: str = "") 
 
 
 def _improvements(
-    name: str, topic: str, improvement: Columns, levels: Columns | None
+    name: str,
+    topic: str,
+    improvement: Columns,
+    levels: Columns | None,
+    arms: Arms = PAPERS,
 ) -> list[str | Chart | Listing]:
     known = set(map(str, columns_of(improvement, "against")["against"]))
     references = [r for r in _REFERENCES if r in known] + sorted(known - set(_REFERENCES))
     parts: list[str | Chart | Listing] = []
     for against in references:
-        found = beside(topic, improvement, against)
+        found = beside(topic, improvement, against, arms)
         keep = ~((found["arm"] == against) & (found["predictor"] == "own"))
         shown = {column: values[keep] for column, values in found.items()}
         if not parts:
-            parts += _charts(name, topic, improvement, levels, against)
+            parts += _charts(name, topic, improvement, levels, against, arms)
         for column in [c for c in shown if c.startswith("paper")]:
             if np.isnan(shown[column]).all():
                 del shown[column]
@@ -183,19 +191,24 @@ def _named(against: str) -> str:
 
 
 def _charts(
-    name: str, topic: str, improvement: Columns, levels: Columns | None, against: str
+    name: str,
+    topic: str,
+    improvement: Columns,
+    levels: Columns | None,
+    against: str,
+    arms: Arms,
 ) -> list[str | Chart | Listing]:
     ylabel = f"nats above {against}"
     parts: list[str | Chart | Listing] = []
     tables = []
     if topic in SWEEPS:
-        found = sweep(topic, improvement, against)
+        found = sweep(topic, improvement, against, arms)
         if len(found["x"]):
             draw = functools.partial(sweeps.sweep, xlabel=SWEEPS[topic], ylabel=ylabel)
             caption = f"Improvement over {_named(against)}. {_origins(found)}"
             parts.append(Chart(name, caption, found, draw))
             tables.append(found)
-    others = dots(topic, improvement, against)
+    others = dots(topic, improvement, against, arms)
     if topic not in SWEEPS or topic == "table-decisions":
         draw = functools.partial(figures.arms, xlabel=f"{_NATS}, above {against}")
         place = f"{name}-arms" if parts or "figure-" in name else name
@@ -235,8 +248,8 @@ def _courses(name: str, levels: Columns) -> list[str | Chart | Listing]:
     ]
 
 
-def _insert_times(name: str, table: Columns) -> list[str | Chart | Listing]:
-    found = inserts(table)
+def _insert_times(name: str, table: Columns, arms: Arms) -> list[str | Chart | Listing]:
+    found = inserts(table, arms)
     if not len(found["x"]):
         return []
     caption = (
@@ -249,7 +262,7 @@ def _insert_times(name: str, table: Columns) -> list[str | Chart | Listing]:
     ]
 
 
-def _trainings(name: str, decisions: Columns) -> list[str | Chart | Listing]:
+def _trainings(name: str, decisions: Columns, arms: Arms = PAPERS) -> list[str | Chart | Listing]:
     columns = columns_of(decisions, "arm", "day", "trained")
     period = decisions["period"] if "period" in decisions else [""] * len(columns["arm"])
     days = {"period": np.asarray(period, str), **columns}
@@ -259,7 +272,7 @@ def _trainings(name: str, decisions: Columns) -> list[str | Chart | Listing]:
     )
     return [
         Chart(f"{name}-days", "Days of training; one row an arm.", days, sweeps.training_days),
-        Listing(f"{name}-trainings", caption, trainings(decisions)),
+        Listing(f"{name}-trainings", caption, trainings(decisions, arms)),
     ]
 
 
@@ -338,12 +351,11 @@ def of_replay(folder: str | Path) -> Report:
     sections, missing = [], {}
     if (place / "scores.csv").is_file():
         levels = _log_scores(read(place / "scores.csv", remedy))
+        improvement = read(place / "improvement.csv", remedy)
         parts: list[str | Chart | Listing] = [
             "Memories and schedules over the same days. The paper's numbers are those of its "
             "baselines.",
-            *_improvements(
-                *("replay", "table-baselines", improvements(levels, _REFERENCES), levels)
-            ),
+            *_improvements("replay", "table-baselines", improvement, levels),
         ]
         sections.append(Section("replay", "Arms", parts))
         name = "figure-loss-over-time"
