@@ -17,7 +17,7 @@ LIMITS = {
     "code lines, all three distributions": 38_000,
     "code lines, src/memento": 20_200,
     "files above 500 code lines": 2,
-    "functions above 80 code lines": 3,
+    "functions above 80 code lines": 0,
     "functions of a complexity above 25": 1,
     "import circles": 0,
     "arrows up": 0,

@@ -1,14 +1,14 @@
 """Settings that a person writes: TOML to frozen dataclasses, with one form of message.
 
-The annotation of a field says its type, and `memento.arguments` what else is expected of it:
+The annotation of a field says its type, and what `memento.arguments` expects of it beside that:
 
     @dataclass(frozen=True)
     class Job:
         folder: Annotated[str, text("a folder")]
-        threads: Annotated[int | None, whole()] = None
+        threads: Annotated[int, whole()] | None = None
 
-`build` makes one from a table of a file, `check` looks at one that was made in Python. What is
-wrong is refused with its place, what was found, and what is expected.
+`build` makes one from a table of a file; what is wrong is refused with its place, what was found,
+and what is expected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from memento.arguments import Expected, require, shown
 from memento.errors import MissingExtraError, SettingError
 from memento.files import storage_errors
 
-__all__ = ["build", "check", "check_names", "check_plain", "convert", "parse", "read"]
+__all__ = ["build", "check_names", "check_plain", "convert", "parse", "read"]
 
 T = TypeVar("T")
 
@@ -103,7 +103,9 @@ def build(kind: type[T], table: Any, where: str, inside: str = "", noun: str = "
         hint = hints[name]
         if name not in table:
             if field.default is field.default_factory is dataclasses.MISSING:
-                _, expected = _split(hint)
+                if dataclasses.is_dataclass(hint):
+                    raise SettingError(f"{place} has no table [{name}]; add it")
+                expected = _expected(hint)
                 what = f": {name} is {expected.words}" if expected is not None else ""
                 raise SettingError(f"{place} has no {name!r}; add it{what}")
             continue
@@ -153,9 +155,9 @@ def convert(value: Any, hint: Any, name: str, example: str = "") -> Any:
         import msgspec
     except ModuleNotFoundError as error:
         raise MissingExtraError("msgspec", "cli", "reading settings") from error
-    plain, expected = _split(hint)
+    expected = _expected(hint)
     try:
-        made = msgspec.convert(value, plain)
+        made = msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         if expected is not None:
             raise SettingError(f"{name} is {shown(value)}; expected {expected.words}") from None
@@ -169,19 +171,6 @@ def convert(value: Any, hint: Any, name: str, example: str = "") -> Any:
     if made is not None and expected is not None:
         require(name, made, expected)
     return made
-
-
-def check(owner: Any) -> None:
-    """Raise if a field of a dataclass is not what is expected of it beside its type.
-
-    Raises:
-        SettingError: With the name, the value and the expectation.
-    """
-    for name, hint in _hints(type(owner)).items():
-        plain, expected = _split(hint)
-        value = getattr(owner, name, None)
-        if expected is not None and not (value is None and _may_be_none(plain)):
-            require(name, value, expected)
 
 
 def check_names(
@@ -219,16 +208,12 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _split(hint: Any) -> tuple[Any, Expected | None]:
-    """An annotation without its `Expected`, and that."""
-    if typing.get_origin(hint) is not Annotated:
-        return hint, None
-    plain, *others = typing.get_args(hint)
-    return plain, next((other for other in others if isinstance(other, Expected)), None)
-
-
-def _may_be_none(hint: Any) -> bool:
-    return hint is Any or type(None) in typing.get_args(hint)
+def _expected(hint: Any) -> Expected | None:
+    """What is expected of a value beside its type, if it is not None."""
+    if typing.get_origin(hint) is Annotated:
+        return next((data for data in hint.__metadata__ if isinstance(data, Expected)), None)
+    options = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else ()
+    return next((found for found in map(_expected, options) if found is not None), None)
 
 
 # What msgspec calls types, in the words of the rest of our messages.

@@ -47,8 +47,8 @@ def test_settings_of_triggers_and_policies(tmp_path):
     ("old", "new", "message"),
     [
         ("[data]", "[data", "no TOML"),
-        ("[data]", "[dat]", "unknown table 'dat'; known are data, model, gate, variants"),
-        ("folder =", "foldr =", r"\[data\]: unknown setting 'foldr'; known are folder, label"),
+        ("[data]", "[dat]", "unknown key 'dat'; known are data, model, gate, variants"),
+        ("folder =", "foldr =", r"\[data\]: unknown key 'foldr'; known are folder, label"),
         ('folder = "days"', "", r"\[data\] has no 'folder'; add it"),
         ('folder = "days"', "folder = 3", r"folder is 3; expected the folder of the days"),
         ('folder = "days"', 'folder = "s3://b/days"', "an address; give a local path"),

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from memento.cli import tables, ui
+from memento.cli.options import AsJson
 from memento.deployment import DayRecord, Deployment, from_toml
 from memento.errors import SchemaError
 from memento.samples import Samples
@@ -29,7 +30,6 @@ app = typer.Typer(
 )
 
 State = Annotated[Path, typer.Argument(metavar="STATE", help="Folder of the deployment.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
@@ -44,7 +44,9 @@ def init(
     if not settings.folder.is_dir():
         ui.warn(f"{settings.folder}, the [data] folder, is not there yet")
     names = list(settings.variants)
-    _say(as_json, {"state": str(state), "variants": names}, f"made {state}: {', '.join(names)}")
+    ui.answer(
+        as_json, {"state": str(state), "variants": names}, f"made {state}: {', '.join(names)}"
+    )
 
 
 @app.command()
@@ -61,10 +63,9 @@ def run(
     Exit codes: 0 done, also where nothing was due; 1 a day failed and is tried again; 2 wrong use.
     """
     done: list[dict[str, Any]] = []
-    with ui.Progress(transient=True, after=5.0) as bar:
-        task = bar.add_task("", total=None)
+    with ui.progress_of("", quiet=True) as tell:
         for variant, record in Deployment(state).run(
-            _read, until=day, tell=lambda text: bar.update(task, description=text)
+            _read, until=day, tell=lambda text: tell(now=text)
         ):
             done.append({"variant": variant, **_row(record)})
             if not as_json:
@@ -114,7 +115,7 @@ def rollback(
 ) -> None:
     """Let an earlier version serve, until a new one passes the gate."""
     serving = Deployment(state).rollback(variant, version)
-    _say(as_json, {"variant": variant, "serving": serving}, f"{variant}: {serving} serves")
+    ui.answer(as_json, {"variant": variant, "serving": serving}, f"{variant}: {serving} serves")
 
 
 @app.command()
@@ -193,7 +194,3 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         blank: Any = "" if texts else float("nan")
         columns[name] = [blank if row.get(name) is None else row[name] for row in rows]
     return columns
-
-
-def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
-    ui.print_json(facts) if as_json else ui.say(text)

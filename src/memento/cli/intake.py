@@ -48,9 +48,8 @@ def read_samples(
         may = [name for name in may if name != prediction.column]
         keep = [*keep, prediction.column]
     parts = []
-    with ui.Progress(transient=True, after=5.0) as bar:
-        task = bar.add_task("reading", total=len(paths))
-        for path in paths:
+    with ui.progress_of("reading", len(paths), quiet=True) as tell:
+        for done, path in enumerate(paths, 1):
             samples = tables.read(path, maps, must, may, reading.like(memory.samples))
             with tables.in_file(path, samples.size):
                 if prediction is not None:
@@ -60,7 +59,7 @@ def read_samples(
                 _require(samples, memory)
                 memory.check(samples)
             parts.append(samples)
-            bar.advance(task)
+            tell(done)
     return tables.join(paths, parts)
 
 

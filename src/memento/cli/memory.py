@@ -6,9 +6,8 @@ generation under the folder's lock. So whatever fails, the folder is as it was.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +65,7 @@ from memento.memory import Memory, Report
 from memento.observe import observe, reconsider, retrained
 from memento.retrain import OnArrivals
 from memento.samples import Samples
+from memento.settings import parse
 
 __all__ = ["app"]
 
@@ -98,33 +98,27 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make an empty memory in DIR."""
-    options = {
-        "capacity": capacity, "labels": labels, "probabilities": probabilities, "values": values,
-        "policy": policy, "batch-size": batch_size, "bandwidth": bandwidth,
-        "temperature": temperature, "sort-by": sort_by, "set": set_, "seed": seed, "id": ids,
-        "cluster": cluster, "witnesses": witnesses,
+    general: dict[str, Any] = {
+        "capacity": capacity, "seed": seed, "id": ids, "cluster": cluster, "witnesses": witnesses,
     }  # fmt: skip
+    chosen: dict[str, Any] = {
+        "kind": policy, "batch_size": batch_size, "bandwidth": bandwidth,
+        "temperature": temperature, "set": set_, "sort_by": intake.listed(sort_by),
+        "labels": labels, "probabilities": probabilities, "values": values,
+    }  # fmt: skip
+    general, chosen = (
+        {name: value for name, value in options.items() if value not in (None, [])}
+        for options in (general, chosen)
+    )
     if config is not None:
-        both = [name for name, value in options.items() if value not in (None, [])]
-        if both:
-            raise SettingError(f"--config and --{both[0]} are given; put it into {config}")
-        chosen = settings.from_toml(config)
+        for name in [*general, *chosen]:
+            option = "policy" if name == "kind" else name.replace("_", "-")
+            raise SettingError(f"--config and --{option} are given; put it into {config}")
+        memory = settings.from_toml(config)
     else:
-        chosen = settings.from_options(
-            kind=policy or "memento",
-            capacity=capacity,
-            seed=seed,
-            ids=ids,
-            cluster=cluster,
-            witnesses=witnesses,
-            labels=labels or (),
-            probabilities=probabilities or (),
-            values=values or (),
-            sort_by=sort_by,
-            fields={"batch_size": batch_size, "bandwidth": bandwidth, "temperature": temperature},
-            others=set_ or (),
-        )
-    memory = chosen.make()
+        for text in chosen.pop("set", ()):
+            chosen = parse(text) | chosen
+        memory = settings.from_options({**general, "policy": chosen})
     with storage_errors("make a memory", folder):
         if snapshot.exists(folder):
             raise StorageError(
@@ -132,7 +126,7 @@ def init(
             )
         memory.save(folder)
     limit = "no limit" if memory.capacity is None else f"room for {memory.capacity:,} samples"
-    _say(
+    ui.answer(
         as_json,
         {"folder": str(folder), "capacity": memory.capacity, "policy": memory.policy.settings()},
         f"made {folder}: {limit}, {memory.policy!r}",
@@ -146,7 +140,7 @@ def use(folder: Folder, labels: Labels = None, set_: Set = None, as_json: AsJson
         raise SettingError("nothing to change; give --labels NAME, or --set NAME=VALUE")
     with changing(folder) as memory:
         memory.use(settings.changed(memory.policy, labels or (), set_ or ()))
-    _say(
+    ui.answer(
         as_json,
         {"folder": str(folder), "policy": memory.policy.settings()},
         f"{folder}: from now on {memory.policy!r}",
@@ -222,7 +216,7 @@ def insert(
             report, decision = observe(
                 memory, fresh, _trigger(memory), insert=partial(memory.insert_unit, names)
             )
-    _say(
+    ui.answer(
         as_json,
         {
             "files": [str(path) for path in paths],
@@ -286,7 +280,7 @@ def annotate(
             attached, reference = intake.attach(memory, str(file), given, id_)
             whose.attached(memory, attached, model_name, reference=reference)
     also = " and in the last training set" if reference else ""
-    _say(
+    ui.answer(
         as_json,
         {
             "folder": str(folder),
@@ -398,7 +392,7 @@ def trained(
         else:
             prediction.trained(memory)
         memory.reference_model = memory.model
-    _say(
+    ui.answer(
         as_json,
         {"folder": str(folder), "trained": len(memory), "model": memory.model},
         f"{folder}: {len(memory):,} samples are the last training set",
@@ -453,7 +447,7 @@ def merge(
         before = len(memory)
         memory.model = whose.joined(memory.model, second.model) if before else second.model
         memory.merge(second)
-    _say(
+    ui.answer(
         as_json,
         {
             "folder": str(folder),
@@ -497,7 +491,7 @@ def check(folder: Folder, as_json: AsJson = False) -> None:
     if problems:
         raise DamagedError(f"{folder}: {problems[0]}; restore the folder from a copy")
     generation = snapshot.generation_of(folder)
-    _say(
+    ui.answer(
         as_json,
         {"folder": str(folder), "ok": True, "generation": generation, "size": len(memory)},
         f"{folder}: generation {generation} is complete and consistent, {len(memory):,} samples",
@@ -517,11 +511,11 @@ def _trigger(memory: Memory) -> OnArrivals:
 def _digests(paths: Sequence[Path]) -> dict[Path, str]:
     """What stands for the content of each file among a memory's units."""
     found = {}
-    with _progress("digests", len(paths)) as advance:
-        for path in paths:
+    with ui.progress_of("digests", len(paths), quiet=True) as tell:
+        for done, path in enumerate(paths, 1):
             with storage_errors("read", path):
                 found[path] = f"sha256:{digest(path)}"
-            advance()
+            tell(done)
     return found
 
 
@@ -570,7 +564,7 @@ def _need_samples(memory: Memory, folder: Path) -> None:
 
 def _write(as_json: bool, out: Path, samples: Samples) -> None:
     tables.write(out, samples)
-    _say(
+    ui.answer(
         as_json,
         {"out": str(out), "rows": samples.size, "columns": list(samples)},
         f"{out}: {samples.size:,} rows of {', '.join(samples)}",
@@ -580,20 +574,8 @@ def _write(as_json: bool, out: Path, samples: Samples) -> None:
 def _say_labelled(
     as_json: bool, folder: Path, given: Samples, labels: Sequence[str], found: int
 ) -> None:
-    _say(
+    ui.answer(
         as_json,
         {"folder": str(folder), "given": given.size, "found": found, "columns": list(labels)},
         f"{folder}: {', '.join(labels)} of {found:,} samples held, of {given.size:,} in the file",
     )
-
-
-def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
-    ui.print_json(facts) if as_json else ui.say(text)
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int | None = None) -> Iterator[Any]:
-    """A bar; work that is done at once, as most of it is, says nothing where nobody looks."""
-    with ui.Progress(transient=True, after=5.0) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memento.cli import ui
+from memento.cli.options import AsJson
 from memento.errors import SettingError
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def report(
             "name, DIR/comparison.html.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End with one JSON object: sections, rows of all.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write one HTML page with charts and tables, and the paper's numbers beside them.
 
@@ -46,12 +45,7 @@ def report(
 
     made = open_report(folder)
     path = _page(made, out)
-    with ui.Progress(width=32) as bar:
-        task = bar.add_task("figures", total=None)
-
-        def tell(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name[:32] or "figures")
-
+    with ui.progress_of("figures", width=32) as tell:
         made.write(path, tell)
     charts = sum(len(section.charts) for section in made.sections)
     tables = sum(len(section.listings) for section in made.sections)
@@ -60,8 +54,7 @@ def report(
         f"{path}: {len(made.sections)} sections, {charts} figures, {tables} tables{remark}",
         err=True,
     )
-    if as_json:
-        ui.print_json({**made.document(), "out": str(path)})
+    ui.answer(as_json, {**made.document(), "out": str(path)})
 
 
 def _page(made: Report, out: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memento.cli import packages, ui
-from memento.cli.signals import terminated_like_interrupted
+from memento.cli.options import AsJson
 from memento.errors import SettingError
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, where and why.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the experiments of a group that are not done yet, and what they need.
 
@@ -100,24 +99,18 @@ def run(
     if listing:
         _list(plan, as_json)
         return
-    with terminated_like_interrupted() as ending:
+    with ui.stoppable():
         if dry_run:
             _dry_run(plan, given, jobs, slurm, scheduler, as_json)
             return
-        with _Screen(plan, verbose) as screen:
-            try:
-                pending = [job for job in plan.jobs.values() if not job.settled(job.status())]
-                for name in dict.fromkeys(job.experiment.group for job in pending):
-                    packages.require_group(name, known.packages(name))
-                with (
-                    _executor(plan, given, jobs, slurm, scheduler, verbose)
-                    if pending
-                    else (_nothing()) as executor
-                ):
-                    reports = schedule.run(plan, executor, screen.show)
-            except KeyboardInterrupt:
-                screen.say("stopped; the same command goes on from here")
-                raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
+        pending = [job for job in plan.jobs.values() if not job.settled(job.status())]
+        for name in dict.fromkeys(job.experiment.group for job in pending):
+            packages.require_group(name, known.packages(name))
+        with (
+            _Screen(plan, verbose) as screen,
+            _executor(plan, given, jobs, slurm, scheduler, verbose) as executor,
+        ):
+            reports = schedule.run(plan, executor, screen.show)
     _conclude(plan, reports, as_json, whole=not patterns)
 
 
@@ -148,7 +141,9 @@ def _executor(
     from memento.runner.executors.process import ProcessExecutor
     from memento.runner.executors.slurm import SbatchExecutor, SlurmExecutor, largest
 
-    count = sum(not job.settled(job.status()) for job in plan.jobs.values()) or 1
+    count = sum(not job.settled(job.status()) for job in plan.jobs.values())
+    if not count:
+        return ProcessExecutor()
     everything = list(plan.jobs.values())
     if slurm:
         most = jobs or given.slurm.jobs
@@ -162,13 +157,6 @@ def _executor(
     if address:
         return DaskExecutor(address, jobs, largest(everything).threads)
     return PoolExecutor(jobs or 1)
-
-
-def _nothing() -> Executor:
-    """For a plan in which everything is done."""
-    from memento.runner.executors.process import ProcessExecutor
-
-    return ProcessExecutor()
 
 
 # --- progress --------------------------------------------------------------------------------

@@ -75,8 +75,7 @@ def coverage(memory: Memory, trigger: OnCoverage) -> Decision | None:
     if not isinstance(memory.policy, SampleSpace) or not len(memory):
         return None
     trained_at = None if memory.reference is None else 0
-    with ui.Progress(transient=True, after=5.0) as bar:
-        bar.add_task("comparing coverage", total=None)
+    with ui.progress_of("comparing coverage", quiet=True):
         return trigger.decide(Situation(memory, trained_at=trained_at), np.random.default_rng(0))
 
 

@@ -1,4 +1,4 @@
-"""What all commands show: words of the user's as they are, tables, and how far the work is.
+"""What all commands show: words of the user's as they are, tables, JSON, how far the work is.
 
 Names of columns, files, schemes and experiments are the user's. They are never read as markup, and
 characters that would steer a terminal are shown as escapes.
@@ -6,20 +6,41 @@ characters that would steer a terminal are shown as escapes.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
+import signal
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import typer
 from rich import progress
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Progress", "cell", "print_json", "print_table", "say", "visible", "warn"]
+from memento.cli.signals import terminated_like_interrupted
+
+__all__ = [
+    "Progress",
+    "answer",
+    "cell",
+    "columns",
+    "print_json",
+    "print_table",
+    "progress_of",
+    "rows",
+    "say",
+    "show",
+    "show_rows",
+    "stoppable",
+    "visible",
+    "warn",
+]
 
 # Control characters but for tab and newline, marks that reorder text, and halves of surrogate
 # pairs, which stand for bytes of file names that are no text.
@@ -57,6 +78,55 @@ def warn(text: object) -> None:
 def print_json(facts: Mapping[str, Any]) -> None:
     """Print one JSON object on one line."""
     typer.echo(json.dumps(facts, default=str))
+
+
+def answer(as_json: bool, facts: Mapping[str, Any], text: object = None) -> None:
+    """End a command with one JSON object if that was asked for, else with a line, if any."""
+    if as_json:
+        print_json(facts)
+    elif text is not None:
+        say(text)
+
+
+def columns(table: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Columns of a table as JSON knows them: NaN becomes null.
+
+    Example:
+        >>> columns({"arm": ["a", "b"], "gain": np.array([0.5, np.nan])})
+        {'arm': ['a', 'b'], 'gain': [0.5, None]}
+    """
+    return {name: [_finite(v) for v in np.asarray(table[name]).tolist()] for name in table}
+
+
+def rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same by rows."""
+    named = columns(table)
+    return [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show(header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table of results for people on the error stream: a name, then numbers."""
+    print_table(header, rows, err=True, right=range(1, len(header)))
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], name: str | None = None) -> None:
+    """Print rows as `rows` gives them, numbers with four digits.
+
+    Args:
+        rows: Of the same keys; none prints nothing.
+        name: Of the first column, if not its key.
+    """
+    if rows:
+        first, *others = rows[0]
+        cells = [
+            ["" if v is None else f"{v:.4g}" if isinstance(v, float) else v for v in row.values()]
+            for row in rows
+        ]
+        show((name or first, *others), cells)
 
 
 def print_table(
@@ -126,6 +196,7 @@ class Progress(progress.Progress):
         self._last = self._next  # when something was said
         self._stages = stages
         self._current: progress.TaskID | None = None
+        self._named: dict[str, progress.TaskID] = {}
         self._done = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -156,6 +227,12 @@ class Progress(progress.Progress):
         if self._description(task_id) != before:
             self._begin(task_id)
 
+    def report(self, done: float, total: float | None, name: str) -> None:
+        """Say how far something is; it gets a bar of its own when it is named first."""
+        if name not in self._named:
+            self._named[name] = self.add_task(name, total=total)
+        self.update(self._named[name], completed=done, total=total)
+
     def say(self, text: object) -> None:
         """Print a line, above the bars if there are any."""
         self._last = time.monotonic()
@@ -182,3 +259,44 @@ class Progress(progress.Progress):
         name = task.description if task is not None and task.description else "still at work"
         share = f", {task.percentage:.0f} %" if task is not None and task.total else ""
         return f"{name}{share}, {time.monotonic() - self._started:,.0f} s so far"
+
+
+@contextlib.contextmanager
+def progress_of(
+    what: str, total: float | None = None, *, quiet: bool = False, width: int = 22
+) -> Iterator[Callable[..., None]]:
+    """How far one piece of work is.
+
+    Args:
+        what: Its name.
+        total: Of its parts, if known.
+        quiet: It is mostly short: nothing is said at first, and nothing stays.
+        width: Of the name.
+
+    Yields:
+        What to call with parts done, parts in all, and what is being worked on; each may be left
+        out.
+    """
+    with Progress(transient=quiet, after=5.0 if quiet else 0.0, width=width) as bar:
+        task = bar.add_task(what, total=total)
+
+        def tell(done: float | None = None, total: float | None = None, now: str = "") -> None:
+            bar.update(
+                task,
+                completed=done,
+                total=total,
+                description=(now if bar.disable else now[:width]) or what,
+            )
+
+        yield tell
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
+    with terminated_like_interrupted() as ending:
+        try:
+            yield
+        except KeyboardInterrupt:
+            say("stopped; the same command goes on from here", err=True)
+            raise typer.Exit(128 + (ending() or signal.SIGINT)) from None

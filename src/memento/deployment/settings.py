@@ -7,19 +7,17 @@ trigger; [gate] tolerance. Paths and modules are found from the folder that hold
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from memento import arguments
-from memento.arguments import Expected, shown
+from memento import settings
+from memento.arguments import Expected, number, one_of, text, whole
 from memento.density import SampleSpace
 from memento.errors import SettingError
-from memento.files import local_path, storage_errors
+from memento.files import local_path
 from memento.memory import Memory
 from memento.policies import Policy, usual_distances, usual_policy
 from memento.retrain import OnCoverage, Trigger
@@ -27,45 +25,56 @@ from memento.retrain import trigger as trigger_of
 
 __all__ = ["DeploymentSettings", "Variant", "from_toml"]
 
-_REQUIRED = object()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _INPUTS = Expected(
     'a list of names of columns or patterns, such as ["f*"]',
-    lambda value: (
-        isinstance(value, list) and bool(value) and all(map(arguments.text().holds, value))
-    ),
+    lambda value: bool(value) and all(value),
 )
 _FACTORY = Expected(
     'MODULE:FUNCTION, such as "my_model:make"',
-    lambda value: isinstance(value, str) and bool(re.fullmatch(r"[\w.]+:\w+", value)),
+    lambda value: bool(re.fullmatch(r"[\w.]+:\w+", value)),
 )
 _KIND = Expected(
     'a name, or a table with "kind"',
-    lambda value: (
-        (isinstance(value, str) and bool(value))
-        or (isinstance(value, dict) and isinstance(value.get("kind"), str))
-    ),
+    lambda value: isinstance(value.get("kind") if isinstance(value, dict) else value or None, str),
 )
-_TABLES: dict[str, dict[str, tuple[Expected, Any]]] = {
-    "data": {
-        "folder": (arguments.text("the folder of the days"), _REQUIRED),
-        "label": (arguments.text(), "y"),
-        "inputs": (_INPUTS, _REQUIRED),
-        "late": (arguments.one_of(("state", "insert")), "state"),
-    },
-    "model": {"factory": (_FACTORY, _REQUIRED), "seed": (arguments.whole(0), 0)},
-    "gate": {
-        "tolerance": (
-            arguments.number(words="a number of nats; below 0 a new model has to win so much"),
-            0.02,
-        )
-    },
-}
-_VARIANT: dict[str, tuple[Expected, Any]] = {
-    "capacity": (arguments.whole(), _REQUIRED),
-    "policy": (_KIND, "memento"),
-    "trigger": (_KIND, "on-arrivals"),
-}
+_NATS = number(words="a number of nats; below 0 a new model has to win so much")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    folder: Annotated[str, text("the folder of the days")]
+    label: Annotated[str, text()] = "y"
+    inputs: Annotated[tuple[str, ...], _INPUTS]
+    late: Annotated[str, one_of(("state", "insert"))] = "state"
+
+
+@dataclass(frozen=True)
+class _Model:
+    factory: Annotated[str, _FACTORY]
+    seed: Annotated[int, whole(0)] = 0
+
+
+@dataclass(frozen=True)
+class _Gate:
+    tolerance: Annotated[float, _NATS] = 0.02
+
+
+@dataclass(frozen=True)
+class _Variant:
+    capacity: Annotated[int, whole()]
+    policy: Annotated[Any, _KIND] = "memento"
+    trigger: Annotated[Any, _KIND] = "on-arrivals"
+
+
+@dataclass(frozen=True)
+class _File:
+    """What the file holds, by its names."""
+
+    data: _Data
+    model: _Model
+    gate: _Gate = _Gate()
+    variants: Mapping[str, _Variant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Variant:
 
     Attributes:
         capacity: Most samples kept.
-        policy: Settings of the policy as in `Policy.settings`, those with defaults left out.
+        policy: Settings of the policy, see `policy_from_table`; those with defaults left out.
         trigger: Decides when to train.
     """
 
@@ -151,48 +160,34 @@ class DeploymentSettings:
         Raises:
             SettingError: Something is missing, unknown or does not fit; the message names it.
         """
-        known = [*_TABLES, "variants"]
-        _check_keys(tables, known, where, "table")
-        data, model, gate = (
-            _values(tables.get(name, {}), name, fields, where) for name, fields in _TABLES.items()
-        )
-        if data["label"] == "x":
+        file = settings.build(_File, tables, where)
+        data = file.data
+        if data.label == "x":
             raise SettingError(
                 f"{where}: [data] label is 'x', which names the inputs; rename that column"
             )
-        if data["label"] in data["inputs"]:
+        if data.label in data.inputs:
             raise SettingError(
-                f"{where}: [data] inputs names the label {data['label']!r}; take it out there"
+                f"{where}: [data] inputs names the label {data.label!r}; take it out there"
             )
-        given = tables.get("variants", {})
-        if not isinstance(given, Mapping) or not given:
+        if not file.variants:
             raise SettingError(
                 f"{where}: there are no variants; add one, such as [variants.main] with "
                 "capacity = 2000"
             )
-        variants = {}
-        for name, table in given.items():
-            if not _NAME.fullmatch(name):
-                raise SettingError(
-                    f"{where}: [variants.{name}]: a variant's name is letters, digits, - and _"
-                )
-            at = f"variants.{name}"
-            variants[name] = _variant(_values(table, at, _VARIANT, where), f"{where}: [{at}]")
-            for numbers in (False, True):  # what the policy and the memory refuse, they do so now
-                try:
-                    variants[name].memory(data["label"], numbers=numbers, seed=0)
-                except SettingError as error:
-                    raise SettingError(f"{where}: [{at}]: {error}") from error
         return cls(
             home=home,
-            folder=home / local_path(data["folder"], f"{where}: [data] folder"),
-            label=data["label"],
-            inputs=tuple(data["inputs"]),
-            late=data["late"],
-            factory=model["factory"],
-            seed=model["seed"],
-            variants=variants,
-            tolerance=float(gate["tolerance"]),
+            folder=home / local_path(data.folder, f"{where}: [data] folder"),
+            label=data.label,
+            inputs=data.inputs,
+            late=data.late,
+            factory=file.model.factory,
+            seed=file.model.seed,
+            variants={
+                name: _variant(name, table, data.label, where)
+                for name, table in file.variants.items()
+            },
+            tolerance=file.gate.tolerance,
             tables=tables,
         )
 
@@ -209,63 +204,24 @@ def from_toml(path: str | Path) -> DeploymentSettings:
         StorageError: The file cannot be read.
     """
     file = local_path(path, "--config")
-    with storage_errors("read the settings", file):
-        content = file.read_bytes()
-    try:
-        tables = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{file} is no TOML: {error}; correct it there") from error
-    _check_plain(tables, str(file))
+    tables = settings.read(file, "read the settings")
+    settings.check_plain(tables, str(file))
     return DeploymentSettings.of(tables, file.resolve().parent, str(file))
 
 
-def _check_plain(value: Any, where: str) -> None:
-    """Raise at dates and endless numbers, which JSON has not."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            _check_plain(item, where)
-    elif isinstance(value, list):
-        for item in value:
-            _check_plain(item, where)
-    elif not isinstance(value, (str, int, float)) or (
-        isinstance(value, float) and not math.isfinite(value)
-    ):
-        raise SettingError(f"{where}: {shown(value)} is no setting; expected a number or a text")
-
-
-def _check_keys(table: Mapping[str, Any], known: list[str], where: str, what: str) -> None:
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise SettingError(
-            f"{where}: unknown {what} {unknown[0]!r}; known are {', '.join(known)}: rename it, or "
-            "take it out"
-        )
-
-
-def _values(
-    table: Any, name: str, fields: Mapping[str, tuple[Expected, Any]], where: str
-) -> dict[str, Any]:
-    """The values of a table, checked, with defaults."""
-    if not isinstance(table, Mapping):
-        raise SettingError(f"{where}: {name} is {shown(table)}; expected a table [{name}]")
-    _check_keys(table, list(fields), f"{where}: [{name}]", "setting")
-    values = {}
-    for field, (expected, default) in fields.items():
-        if field not in table and default is _REQUIRED:
-            raise SettingError(
-                f"{where}: [{name}] has no {field!r}; add it: {field} is {expected.words}"
-            )
-        values[field] = table.get(field, default)
-        arguments.require(f"{where}: [{name}] {field}", values[field], expected)
-    return values
-
-
-def _variant(values: Mapping[str, Any], where: str) -> Variant:
+def _variant(name: str, table: _Variant, label: str, where: str) -> Variant:
+    """A variant; what its policy, trigger or memory refuse, they do so now."""
+    place = f"{where}: [variants.{name}]"
+    if not _NAME.fullmatch(name):
+        raise SettingError(f"{place}: a variant's name is letters, digits, - and _")
     policy, trigger = (
         {"kind": value} if isinstance(value, str) else dict(value)
-        for value in (values["policy"], values["trigger"])
+        for value in (table.policy, table.trigger)
     )
     try:
-        return Variant(values["capacity"], policy, trigger_of(**trigger))
+        made = Variant(table.capacity, policy, trigger_of(**trigger))
+        for numbers in (False, True):
+            made.memory(label, numbers=numbers, seed=0)
     except SettingError as error:
-        raise SettingError(f"{where} {error}") from error
+        raise SettingError(f"{place}: {error}") from error
+    return made

@@ -8,6 +8,7 @@ from memento.policies._policy import (
     policy_class,
     policy_from_settings,
 )
+from memento.policies._table import policy_from_table, short_distances
 from memento.policies.class_balanced import ClassBalancedReservoir
 from memento.policies.committee import QueryByCommittee
 from memento.policies.density_reservoir import DensityReservoir
@@ -45,7 +46,9 @@ __all__ = [
     "named_policies",
     "policy_class",
     "policy_from_settings",
+    "policy_from_table",
     "recommended_policy",
+    "short_distances",
     "usual_distances",
     "usual_policy",
 ]

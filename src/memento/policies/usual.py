@@ -8,8 +8,8 @@ from typing import Any
 
 from memento import arguments
 from memento.distances import Distance, JensenShannon
-from memento.errors import SettingError
-from memento.policies._policy import Policy, policy_class, policy_from_settings
+from memento.policies._policy import Policy, policy_class
+from memento.policies._table import policy_from_table
 from memento.policies.reservoir import Reservoir
 
 __all__ = ["recommended_policy", "usual_distances", "usual_policy"]
@@ -63,7 +63,7 @@ def usual_policy(
         kind: One of `named_policies`, or of what other distributions add.
         label: Column of the labels.
         numbers: Whether labels and predictions are numbers; else classes and probabilities.
-        settings: What is not as usual.
+        settings: What is not as usual; see `policy_from_table`.
 
     Raises:
         SettingError: There is no such kind, or a setting does not fit.
@@ -73,18 +73,10 @@ def usual_policy(
         'fraud'
     """
     names = {field.name for field in fields(policy_class(kind, "Take one of these"))}  # type: ignore[arg-type]
-    unknown = sorted(set(settings or {}) - names)
-    if unknown:
-        raise SettingError(
-            f"policy {kind!r} has no setting {unknown[0]!r}; it has "
-            f"{', '.join(sorted(names)) or 'none'}"
-        )
-    known: dict[str, Any] = {"label": label, "features": "x"}
+    defaults = {"label": label, "features": "x"}
     if "distances" in names:
-        known["distances"] = [one.settings() for one in usual_distances(label, numbers=numbers)]
-    if "distances" in names and "missing" in names:
-        known["missing"] = "skip"  # there are no predictions before the first model
-    if kind == "loss-aware-reservoir":
-        known["missing"] = "equal"  # nor losses
-    usual = {name: value for name, value in known.items() if name in names}
-    return policy_from_settings({**usual, **(settings or {}), "kind": kind})
+        defaults["missing"] = "skip"  # there are no predictions before the first model
+    elif kind == "loss-aware-reservoir":
+        defaults["missing"] = "equal"  # nor losses
+    usual = usual_distances(label, numbers=numbers)
+    return policy_from_table({**(settings or {}), "kind": kind}, usual=usual, defaults=defaults)

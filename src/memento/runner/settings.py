@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from memento import settings
-from memento.arguments import Expected, whole
+from memento.arguments import Expected, check_fields, whole
 from memento.errors import MementoError, SettingError
 from memento.runner.job import load_body
 from memento.runner.spec import Experiment, Resources
@@ -75,7 +75,7 @@ class SlurmSettings:
     """
 
     submit: Annotated[str, _SUBMISSION] = "dask-jobqueue"
-    jobs: Annotated[int | None, _SOME] = None
+    jobs: Annotated[int, _SOME] | None = None
     partition: Annotated[str, _LINE] = ""
     account: Annotated[str, _LINE] = ""
     qos: Annotated[str, _LINE] = ""
@@ -86,7 +86,7 @@ class SlurmSettings:
     interface: Annotated[str, _LINE] = ""
 
     def __post_init__(self) -> None:
-        settings.check(self)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ class _File:
 
     results: str = "results"
     experiments: tuple[str, ...] = ()
-    jobs: Annotated[int | None, _ANY_NUMBER] = None
-    threads: Annotated[int | None, _SOME] = None
+    jobs: Annotated[int, _ANY_NUMBER] | None = None
+    threads: Annotated[int, _SOME] | None = None
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dask: _Dask = _Dask()

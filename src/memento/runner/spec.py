@@ -19,9 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
-from memento.arguments import number, whole
+from memento.arguments import check_fields, number, whole
 from memento.errors import SettingError
-from memento.settings import check
 
 __all__ = ["Experiment", "Resources", "Run", "canonical", "checked", "located", "seed_from"]
 
@@ -57,7 +56,7 @@ class Resources:
     hours: Annotated[float, _POSITIVE] = 1.0
 
     def __post_init__(self) -> None:
-        check(self)
+        check_fields(self)
         for name in ("memory_GB", "hours"):
             object.__setattr__(self, name, float(getattr(self, name)))
 

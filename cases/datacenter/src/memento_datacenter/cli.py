@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +12,7 @@ import numpy as np
 import typer
 
 from memento.cli import packages, ui
-from memento.cli.signals import terminated_like_interrupted
+from memento.cli.options import AsJson
 from memento.errors import SettingError
 from memento.files import storage_errors
 
@@ -39,7 +36,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
 Source = Annotated[
     Path, typer.Option("--from", metavar="DIR", help="Where `memento datacenter simulate` wrote.")
 ]
@@ -115,7 +111,7 @@ def simulate(
             f"that, up to {longest:,.0f}"
         )
     network = case.Network(messages=messages, end=seconds, start_window=start_window)
-    with _progress("simulate") as progress:
+    with ui.stoppable(), ui.progress_of("simulate", width=32) as progress:
         paths = case.simulate(chosen, numbers, to, network, seed=seed, jobs=jobs, progress=progress)
     rows = []
     for one, start in zip(chosen, range(0, len(paths), len(numbers)), strict=True):
@@ -129,11 +125,11 @@ def simulate(
                 "messages": messages,
             }
         )
-    _show(
+    ui.show(
         ("setting", "runs", "packets a run", "ns-3", "messages"),
         [[f"{v:,.0f}" if k == "packets" else v for k, v in row.items()] for row in rows],
     )
-    _end(as_json, {"folder": str(to), "settings": rows})
+    ui.answer(as_json, {"folder": str(to), "settings": rows})
 
 
 def _workloads(sizes: Sequence[str], recorded: Sequence[str]) -> dict[str, Workload]:
@@ -212,7 +208,7 @@ def replay_(
     if chosen == []:
         raise SettingError(f"--memories {memories!r}; give some of {','.join(MEMORIES)}")
     numbers = run_numbers(seeds, "--seeds")
-    with _progress("replay") as progress:
+    with ui.stoppable(), ui.progress_of("replay", width=32) as progress:
         table = compare(
             *(source, out, scenario or SCENARIOS, chosen, numbers, plan),
             jobs=jobs,
@@ -225,10 +221,10 @@ def replay_(
     }
     files = _write(out, table, made)
     _show_summary(made["summary"], made["held"])
-    rows = {name: _rows(columns) for name, columns in made.items()}
+    rows = {name: ui.rows(columns) for name, columns in made.items()}
     _show_targets(made["targets"])
     ui.say(f"tables and figures are in {out}", err=True)
-    _end(as_json, {**rows, "files": [str(file) for file in files]})
+    ui.answer(as_json, {**rows, "files": [str(file) for file in files]})
 
 
 def _plan(
@@ -304,15 +300,15 @@ def _write(out: Path, table: Samples, made: Mapping[str, Samples]) -> list[Path]
 def _show_summary(summary: Samples, held: Samples) -> None:
     """A table for each scenario: memories by scores and by what they hold."""
     cells: dict[str, dict[str, dict[str, str]]] = {}
-    for row in _rows(summary):
+    for row in ui.rows(summary):
         half = "" if row["low"] is None else f" ± {(row['high'] - row['low']) / 2:.3g}"
         own = cells.setdefault(row["scenario"], {}).setdefault(row["memory"], {})
         own[row["score"]] = f"{row['value']:.3g}{half}"
-    for row in _rows(held):
+    for row in ui.rows(held):
         cells[row["scenario"]][row["memory"]][row["workload"]] = f"{row['value']:,.0f}"
     for scenario, rows in cells.items():
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
-        _show(
+        ui.show(
             (scenario, *names), [[m, *(row.get(n, "") for n in names)] for m, row in rows.items()]
         )
 
@@ -328,7 +324,7 @@ def _show_targets(targets: Samples) -> None:
             *(targets[c].tolist() for c in targets), strict=True
         )
     ]
-    _show(("target", "measured", "bound", "holds"), cells)
+    ui.show(("target", "measured", "bound", "holds"), cells)
 
 
 # ------------------------------------------------------------------------------------------ tune
@@ -378,7 +374,7 @@ def tune(
             search = replace(search, base=replace(TASKS[search.task], epochs=epochs))
         searches.append(search)
     for search in searches:
-        with _progress(search.task) as progress:
+        with ui.stoppable(), ui.progress_of(search.task, width=32) as progress:
             tuned = search.run(source, out, trials, progress=progress)
         best = dataclasses.asdict(tuned.best)
         found[search.task] = {
@@ -387,15 +383,8 @@ def tune(
             "loss": tuned.best.loss,
             **{name: best[name] for name in ("layers", "units", "learning_rate")},
         }
-    names = ("trials", "best", "loss", "layers", "units", "learning_rate")
-    _show(
-        ("task", *names),
-        [
-            [task, *(f"{v:.4g}" if isinstance(v, float) else v for v in row.values())]
-            for task, row in found.items()
-        ],
-    )
-    _end(as_json, found)
+    ui.show_rows([{"task": task, **row} for task, row in found.items()])
+    ui.answer(as_json, found)
 
 
 def _range(option: str, text: str) -> tuple[int, int]:
@@ -403,40 +392,3 @@ def _range(option: str, text: str) -> tuple[int, int]:
     if not low.isdecimal() or (dash and not high.isdecimal()):
         raise SettingError(f"{option} {text!r}; give a range such as 3-10")
     return int(low), int(high or low)
-
-
-# ------------------------------------------------------------------------------ what all of them do
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar; Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
-    with terminated_like_interrupted() as ending:
-        try:
-            with ui.Progress(width=32) as bar:
-                task = bar.add_task(what, total=None)
-                yield lambda done, total, last: bar.update(
-                    task, completed=done, total=total, description=last or what
-                )
-        except KeyboardInterrupt:
-            ui.say("stopped; the same command goes on from here", err=True)
-            raise typer.Exit(128 + (ending() or signal.SIGINT)) from None
-
-
-def _show(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    ui.print_table(header, rows, err=True, right=range(1, len(header)))
-    ui.say("", err=True)
-
-
-def _rows(table: Samples) -> list[dict[str, Any]]:
-    columns = [[_finite(v) for v in table[name].tolist()] for name in table]
-    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _end(as_json: bool, result: Mapping[str, Any]) -> None:
-    if as_json:
-        ui.print_json(result)

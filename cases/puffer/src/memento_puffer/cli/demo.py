@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memento.cli import ui
+from memento.cli.options import AsJson
 from memento.errors import SettingError
 from memento.files import atomic_write, storage_errors
 
@@ -55,9 +56,7 @@ def demo(
     ] = "coverage",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End with one JSON object on standard output.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Stream, remember, retrain, and see what viewers get.
 
@@ -84,7 +83,11 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="memento-demo-") as name, ui.Progress() as bar:
-        folder, report = Path(name), _reporter(bar)
+        folder = Path(name)
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.report(done, total, what)
+
         loop = _loop(files, days, viewers, judges, capacity, retrain, seed)
         sizes = loop.prepare(folder, workers=workers, report=report)
         if capacity is None:
@@ -142,17 +145,6 @@ def _loop(
         trigger=OnCoverage(0.05, new_labels=1.0) if retrain == "coverage" else Every(1),
         seed=seed,
     )
-
-
-def _reporter(bar: Any) -> Any:
-    tasks: dict[str, Any] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done, total=total)
-
-    return report
 
 
 # ---------------------------------------------------------------------------------------- tables

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memento.cli import ui
+from memento.cli.options import AsJson
 from memento.errors import LockedError, MementoError, SettingError
 from memento.files import storage_errors
+from memento.settings import read
 
 if TYPE_CHECKING:
     from memento_puffer.deployment.deploy import Deployment
@@ -37,7 +38,6 @@ app = typer.Typer(
 )
 
 State = Annotated[Path, typer.Argument(metavar="STATE", help="Folder of the deployment.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Config = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Settings in TOML; see the documentation for their names."),
@@ -66,7 +66,7 @@ def init(
     settings = _settings(config, capacity)
     deployment = Deployment.create(state, settings, None if base is None else Ttp.read(base))
     names = ", ".join(deployment.settings.variants)
-    _say(
+    ui.answer(
         as_json,
         {"state": str(state), "settings": settings.document()},
         f"made {state}: variants {names}; {settings.capacity:,} samples each",
@@ -85,7 +85,9 @@ def configure(
     settings = _settings(config, None)
     with _busy():
         Deployment(state).configure(settings)
-    _say(as_json, {"state": str(state), "settings": settings.document()}, f"{state}: configured")
+    ui.answer(
+        as_json, {"state": str(state), "settings": settings.document()}, f"{state}: configured"
+    )
 
 
 @app.command()
@@ -128,19 +130,14 @@ def run(
     now = dt.datetime.now(dt.UTC).date() if today is None else day_of(today, "--today")
     deployment = Deployment(state)
     source = DayFolders(days, deployment.settings.cc)
-    with _busy(), ui.Progress(transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def tell(text: str, share: float) -> None:
-            bar.update(task, description=text, completed=share)
-
+    with _busy(), ui.progress_of("", 1.0, quiet=True) as tell:
         outcome = deployment.run(
             source,
             today=now,
             until=None if until is None else day_of(until, "--until"),
             start=None if start is None else day_of(start, "--start"),
             skip=[day_of(day, "--skip") for day in skip or ()],
-            progress=tell,
+            progress=lambda text, share: tell(share, now=text),
             catch=True,
         )
     facts = {
@@ -209,7 +206,7 @@ def rollback(
 
     with _busy():
         version, attention = Deployment(state).rollback(variant, reason, to)
-    _say(
+    ui.answer(
         as_json,
         {
             "variant": variant,
@@ -277,12 +274,9 @@ def record(
                 new_metric=np.datetime64(case.NEW_METRIC) if published else None,
             )
     found = case.summary(table)
-    rows = [{name: found[name][i].item() for name in found} for i in range(found.size)]
+    rows = ui.rows(found)
     if as_json:
-        plain = [
-            {name: None if value != value else value for name, value in row.items()} for row in rows
-        ]
-        ui.print_json({"published": published, "rows": plain})
+        ui.print_json({"published": published, "rows": rows})
         return
     _show_record(rows)
 
@@ -293,14 +287,7 @@ def record(
 def _settings(config: Path | None, capacity: int | None) -> DeploymentSettings:
     from memento_puffer.deployment.deploy_settings import DeploymentSettings
 
-    document: dict[str, Any] = {}
-    if config is not None:
-        with storage_errors("read", config):
-            content = config.read_bytes()
-        try:
-            document = tomllib.loads(content.decode("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingError(f"{config} is no TOML: {error}") from error
+    document = {} if config is None else read(config)
     if capacity is not None:
         if "capacity" in document:
             raise SettingError(f"--capacity and {config} both give a capacity; keep one of them")
@@ -340,10 +327,6 @@ def _debugging() -> bool:
 def _call(attention: Sequence[str]) -> None:
     for sentence in attention:
         ui.say(f"memento: attention: {sentence}", err=True)
-
-
-def _say(as_json: bool, facts: Mapping[str, Any], text: str) -> None:
-    ui.print_json(facts) if as_json else ui.say(text)
 
 
 def _line(document: Mapping[str, Any]) -> str:
@@ -403,7 +386,6 @@ def _show_record(rows: Sequence[Mapping[str, Any]]) -> None:
     names = ("variant", "horizon", "days", "retrained", "p10", "median", "p90", "largest")
     cells = []
     for row in rows:
-        numbers = [f"{row[name]:.3f}" for name in names[4:]]
-        texts = [str(row[name]) for name in names[:4]]
-        cells.append([*texts, *numbers, f"{row['total_coverage']:.1f}"])
+        numbers = ["" if row[name] is None else f"{row[name]:.3f}" for name in names[4:]]
+        cells.append([*(row[name] for name in names[:4]), *numbers, f"{row['total_coverage']:.1f}"])
     ui.print_table([*names, "total coverage"], cells)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +13,20 @@ import numpy as np
 import typer
 
 from memento.cli import ui
+from memento.cli.options import AsJson
 from memento.errors import SchemaError, SettingError, StorageError
 from memento.files import storage_errors
+from memento_puffer.cli.days import StoredDay
+from memento_puffer.cli.days import stored as stored_days
+from memento_puffer.cli.options import (
+    Days,
+    Epochs,
+    LearningRate,
+    Seed,
+    SkipMissing,
+    Stored,
+    training_settings,
+)
 
 if TYPE_CHECKING:
     from memento.samples import Samples
@@ -74,11 +86,8 @@ As = Annotated[
 
 
 def replay(
-    days: Annotated[str, typer.Argument(help="2021-10-17, or 2021-10-17..2021-10-23.")],
-    source: Annotated[
-        Path,
-        typer.Option("--from", metavar="DIR", help="Days, or what `memento puffer features` made."),
-    ],
+    days: Days,
+    source: Stored,
     out: Out,
     arms: Arms = None,
     daily: Daily = True,
@@ -114,13 +123,11 @@ def replay(
         float | None, typer.Option(help="Of its kernel, where it has one; default: the arm's.")
     ] = None,
     settings: As = "quick",
-    epochs: Annotated[int | None, typer.Option(help="At most; default: as --as says.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: as --as says.")] = None,
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out days that have no files.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    skip_missing: SkipMissing = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Insert a day, decide, train, judge the model on the next day; and compare.
 
@@ -128,10 +135,8 @@ def replay(
     what an undisturbed one would have. Differences of log scores are those of daily quantiles on
     the same samples, in nats; tail is the 1st percentile. Above 0 is better.
     """
-    from memento_puffer.cli import main as puffer
-
-    training = puffer._training(settings, epochs, learning_rate, 0)
-    stored = _days(days, source, skip_missing, out / "features")
+    training = training_settings(settings, epochs, learning_rate)
+    stored = stored_days(days, source, skip_missing, out / "features")
     models = _published(published, horizon, list(stored)) if published is not None else None
     network, first = _static(start, horizon, stored, training, out, seed)
     if capacity is None:
@@ -180,7 +185,7 @@ def _chosen(
 
 def _replayed(
     chosen: Mapping[str, ReplaySettings],
-    stored: Mapping[str, _Stored],
+    stored: Mapping[str, StoredDay],
     out: Path,
     network: Network,
     models: Published | None,
@@ -215,19 +220,18 @@ def _compare(
     capacity: int | None,
 ) -> None:
     """Write and show what came out; with a capacity as JSON, too."""
-    from memento_puffer.cli import main as puffer
     from memento_puffer.studies.improvements import improvements
 
     scores = {name: found["scores"] for name, found in tables.items()}
     compared = {name: improvements(scores, name) for name in references}
     _write(out, tables, compared)
     for name, table in compared.items():
-        rows = [r for r in puffer._rows(table) if r["days"] and r["arm"] != name]
-        puffer._show(
+        rows = [r for r in ui.rows(table) if r["days"] and r["arm"] != name]
+        ui.show(
             (f"against {name}", "by", "days", *_GAINS),
             [[r["arm"], r["predictor"], r["days"], *(_gain(r, n) for n in _GAINS)] for r in rows],
         )
-    puffer._show(
+    ui.show(
         ("arm", "days", "trainings", "on"),
         [[name, t["steps"].size, *_trainings(t["steps"])] for name, t in tables.items()],
     )
@@ -237,7 +241,7 @@ def _compare(
             {
                 "out": str(out),
                 "capacity": capacity,
-                "improvement": {n: puffer._rows(table) for n, table in compared.items()},
+                "improvement": {n: ui.rows(table) for n, table in compared.items()},
                 "trained": {n: _trained(t["steps"]) for n, t in tables.items()},
             }
         )
@@ -246,39 +250,7 @@ def _compare(
 _GAINS = ("tail", "median", "mean")
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A day: how to get its features, and, unless these were made before, its files."""
-
-    features: Callable[[], Features]
-    day: Day | None = None
-
-
-def _days(days: str, source: Path, skip_missing: bool, store: Path) -> dict[str, _Stored]:
-    """Days by name; features of raw ones are stored when they are asked for."""
-    from memento.days import parse_days
-    from memento_puffer.data.features import Features, features_of
-    from memento_puffer.data.schema import Day
-
-    found: dict[str, _Stored] = {}
-    for name in parse_days(days):
-        folder = source / name
-        if (folder / "features.json").is_file():
-            found[name] = _Stored(partial(Features.read, folder))
-            continue
-        try:
-            day = Day.find(source, name)
-        except StorageError:
-            if skip_missing:
-                continue
-            raise
-        found[name] = _Stored(partial(features_of, day, store / name), day)
-    if not found:
-        raise StorageError(f"{source}: none of the days {days}; check the path")
-    return found
-
-
-def _with_stalls(stored: Mapping[str, _Stored], arm: str) -> dict[str, Callable[[], Features]]:
+def _with_stalls(stored: Mapping[str, StoredDay], arm: str) -> dict[str, Callable[[], Features]]:
     """The same with the column ``stalled``: of a day's files, or as its features have it.
 
     Raises:
@@ -286,7 +258,7 @@ def _with_stalls(stored: Mapping[str, _Stored], arm: str) -> dict[str, Callable[
     """
     from memento_puffer.studies.days import with_stalls
 
-    def analysed(one: _Stored, day: Day) -> Features:
+    def analysed(one: StoredDay, day: Day) -> Features:
         return with_stalls(one.features(), day)
 
     found: dict[str, Callable[[], Features]] = {}
@@ -325,7 +297,7 @@ def _published(folder: Path, horizon: int, days: Sequence[str]) -> Published:
 def _static(
     start: Path | None,
     horizon: int,
-    stored: dict[str, _Stored],
+    stored: dict[str, StoredDay],
     training: TrainingSettings,
     out: Path,
     seed: int,
