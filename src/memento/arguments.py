@@ -116,9 +116,10 @@ def _expectations(kind: Any) -> list[tuple[str, Expected]]:
 
 
 def _of_hint(hint: Any) -> Expected | None:
-    if get_origin(hint) is Annotated:
-        return next((m for m in hint.__metadata__ if isinstance(m, Expected)), None)
     options = get_args(hint)
+    if get_origin(hint) is Annotated:
+        found = next((m for m in hint.__metadata__ if isinstance(m, Expected)), None)
+        return optional(found) if found and NoneType in get_args(options[0]) else found
     if get_origin(hint) is Literal and all(isinstance(option, str) for option in options):
         return one_of(options)
     if NoneType in options and len(options) == 2:

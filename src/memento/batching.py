@@ -125,9 +125,10 @@ class Batches:
         if isinstance(data, Batches):
             return data
         if isinstance(data, Mapping):
-            columns = {name: _stacked(name, data, axes) for name, axes in dimensions.items()}
+            columns = {n: _split(n, _value(n, data), axes) for n, axes in dimensions.items()}
             return cls._from_lists(columns)
-        if isinstance(data, np.ndarray) or not _holds_mappings(data):
+        mappings = isinstance(data, Sequence) and len(data) > 0 and isinstance(data[0], Mapping)
+        if not mappings:
             if len(dimensions) != 1:
                 raise SchemaError(
                     f"this distance reads the columns {sorted(dimensions)}; give batches as "
@@ -136,7 +137,7 @@ class Batches:
             ((name, axes),) = dimensions.items()
             return cls._from_lists({name: _split(name, data, axes)})
         return cls._from_lists(
-            {name: [_entry(name, batch) for batch in data] for name in dimensions}
+            {name: [np.asarray(_value(name, batch)) for batch in data] for name in dimensions}
         )
 
     @classmethod
@@ -145,18 +146,6 @@ class Batches:
         sizes = [len(piece) for piece in next(iter(columns.values()))]
         samples = Samples.borrow(joined)
         return cls((samples,), np.arange(samples.size), np.concatenate([[0], np.cumsum(sizes)]))
-
-
-def _holds_mappings(data: Any) -> bool:
-    return isinstance(data, Sequence) and len(data) > 0 and isinstance(data[0], Mapping)
-
-
-def _stacked(name: str, data: Mapping[str, Any], axes: int) -> list[np.ndarray]:
-    return _split(name, _value(name, data), axes)
-
-
-def _entry(name: str, batch: Mapping[str, Any]) -> np.ndarray:
-    return np.asarray(_value(name, batch))
 
 
 def _value(name: str, data: Mapping[str, Any]) -> Any:

@@ -120,12 +120,8 @@ class Group(Guarded):
     @property
     def capacity(self) -> int | None:
         """Sum of the capacities; None if one has no limit."""
-        total = 0
-        for memory in self.memories.values():
-            if memory.capacity is None:
-                return None
-            total += memory.capacity
-        return total
+        known = [m.capacity for m in self.memories.values() if m.capacity is not None]
+        return sum(known) if len(known) == len(self.memories) else None
 
     @property
     @guarded
@@ -301,9 +297,7 @@ class Group(Guarded):
         drawn = []
         for name, count in zip(names, counts, strict=True):
             held = self.memories[name].samples
-            drawn.append(
-                held.take(np.sort(self._rng.permutation(held.size)[: min(count, held.size)]))
-            )
+            drawn.append(held.take(np.sort(self._rng.permutation(held.size)[:count])))
         return Samples.concat(drawn)
 
     @guarded

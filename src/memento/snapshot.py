@@ -23,6 +23,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -167,11 +168,12 @@ def _write(
         files: dict[str, dict[str, Any]] = {}
         for number, (name, array) in enumerate(arrays.items()):
             file = f"{number:03d}-{_quoted(name)[:100]}.npy"
-            files[file] = {"array": name, **_describe(array), **_write_array(new / file, array)}
+            files[file] = {"array": name, **_write_array(new / file, array)}
         for number, (name, document) in enumerate(documents.items()):
             quoted = _quoted(name)
             file = f"{quoted if len(quoted) <= 100 else f'{number:03d}-{quoted[:96]}'}.json"
-            size, sha = write_synced(new / file, _writer(json_of(name, document)))
+            content = json_of(name, document)
+            size, sha = write_synced(new / file, methodcaller("write", content))
             files[file] = {"document": name, "bytes": size, "sha256": sha, "number": number}
         sync_folder(new)
         manifest = {"format": kind, "version": _VERSION, "generation": generation, "files": files}
@@ -296,7 +298,8 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
                 file.write(data[start : start + (1 << 24)].data)
 
     size, sha = write_synced(path, write_npy)
-    return {"bytes": size, "sha256": sha}
+    facts = {"dtype": str(array.dtype), "shape": list(array.shape)}
+    return {**facts, "bytes": size, "sha256": sha}
 
 
 def _read_array(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
@@ -309,7 +312,7 @@ def _read_array(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran, dtype = reader(file)
-            if {"dtype": str(dtype), "shape": list(shape)} != {n: facts[n] for n in _FACTS}:
+            if (str(dtype), list(shape)) != (facts["dtype"], facts["shape"]):
                 raise DamagedError(
                     f"{path}: {dtype} of shape {shape}, the manifest says {facts['dtype']} of "
                     f"shape {tuple(facts['shape'])}"
@@ -324,17 +327,6 @@ def _read_array(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
             return np.fromfile(file, np.uint8, content).view(dtype).reshape(shape)
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, OverflowError) as error:
         raise DamagedError(f"{path}: not a readable .npy file ({error})") from error
-
-
-def _describe(array: np.ndarray) -> dict[str, Any]:
-    return {"dtype": str(array.dtype), "shape": list(array.shape)}
-
-
-_FACTS = ("dtype", "shape")
-
-
-def _writer(data: bytes) -> Any:
-    return lambda file: file.write(data)
 
 
 def _name(generation: int) -> str:
