@@ -100,7 +100,7 @@ def test_a_transfer_takes_as_long_as_tiny_steps_say(begin, size):
     p = path(trace=trace)
     network.begin_ramps(states, p[None])
     assert states[0, sessions.NET_RAMP] == pytest.approx(15000 / 0.05)
-    end = network._carry(states[0], p, np.uint64(1), trace, begin, size, 1e9)
+    end = network._carry_bytes(states[0], p, np.uint64(1), trace, begin, size, 1e9)
 
     step, t, left, ramp = 1e-4, begin, size, 15000 / 0.05
     while left > 0:
@@ -130,7 +130,7 @@ def test_capacity_depends_on_time_alone():
         states, _ = sessions.new_states(1)
         with np.errstate(over="ignore"):
             for piece in stops:
-                network._reach(states[0], p, key, np.zeros(1), piece)
+                network._reach_piece(states[0], p, key, np.zeros(1), piece)
         found.append(states[0, sessions.NET_CAPACITY])
     assert found[0] == found[1] == found[2] > 0
 
@@ -143,7 +143,7 @@ def test_capacity_has_the_mean_spread_and_outages_it_should():
     states, _ = sessions.new_states(n)
     out = np.empty(n)
     for i in range(n):
-        network._reach(states[i], p, keys[i], np.zeros(1), 60)
+        network._reach_piece(states[i], p, keys[i], np.zeros(1), 60)
         out[i] = states[i, sessions.NET_OUT_UNTIL] > 30.0
     # Two autoregressions of half the variance each; a level that has jumped in 30 s only rarely.
     log = states[:, sessions.NET_FAST] + states[:, sessions.NET_SLOW]

@@ -31,7 +31,7 @@ _WINDOW = 150.0  # s; the least round trip is that of one or two of these
 
 
 @kernel()
-def _step(s, p, key, step):  # type: ignore[no-untyped-def]
+def _step_capacity(s, p, key, step):  # type: ignore[no-untyped-def]
     """Move the slow part of capacity on by one step of 2 s, which is ``step`` then."""
     sd = p[of.SLOW] * math.sqrt(0.5)
     fast = normal(key, of.H_FAST, step)
@@ -49,7 +49,7 @@ def _step(s, p, key, step):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _reach(s, p, key, traces, piece):  # type: ignore[no-untyped-def]
+def _reach_piece(s, p, key, traces, piece):  # type: ignore[no-untyped-def]
     """Move capacity on to a piece of half a second, one after the other."""
     k = int(s[of.NET_PIECE])
     while k < piece:
@@ -58,7 +58,7 @@ def _reach(s, p, key, traces, piece):  # type: ignore[no-untyped-def]
             k = piece
         else:
             if k % _PIECES == 0:
-                _step(s, p, key, k // _PIECES)
+                _step_capacity(s, p, key, k // _PIECES)
             if uniform(key, of.H_OUT, k) < p[of.OUTAGE] / _PIECES:
                 lasts = 2.0 * uniform(key, of.H_LASTS, k) ** (-1.0 / 2.2)
                 s[of.NET_OUT_UNTIL] = max(s[of.NET_OUT_UNTIL], k * _PIECE + lasts)
@@ -75,14 +75,14 @@ def _reach(s, p, key, traces, piece):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _carry(s, p, key, traces, begin, size, limit):  # type: ignore[no-untyped-def]
+def _carry_bytes(s, p, key, traces, begin, size, limit):  # type: ignore[no-untyped-def]
     """Return when the last byte has left the bottleneck; inf if that is after the limit."""
     t = begin
     left = size
     ramp = s[of.NET_RAMP]
     growth = _LN2 / p[of.LEAST_RTT]
     piece = int(t / _PIECE)
-    _reach(s, p, key, traces, piece)
+    _reach_piece(s, p, key, traces, piece)
     while True:
         if t > limit:
             s[of.NET_RAMP] = ramp
@@ -109,7 +109,7 @@ def _carry(s, p, key, traces, begin, size, limit):  # type: ignore[no-untyped-de
         if span >= room:
             piece += 1
             t = piece * _PIECE
-            _reach(s, p, key, traces, piece)
+            _reach_piece(s, p, key, traces, piece)
     lasted = t - begin
     # A sample is at most what there was to send in a round trip, and then it cannot lower the rate.
     sample = min(ramp, s[of.NET_CAPACITY])
@@ -134,7 +134,7 @@ def transmit(s, p, key, traces, settings, at, size, z, limit):  # type: ignore[n
     """Send bytes and return when the player has the last one."""
     begin = max(at, s[of.NET_FREE])
     queue = _background_queue(p, settings, z)
-    end = _carry(s, p, key, traces, begin, size, limit) if begin <= limit else np.inf
+    end = _carry_bytes(s, p, key, traces, begin, size, limit) if begin <= limit else np.inf
     s[of.NET_FREE] = end
     s[of.NET_LAST_BYTES] = size
     if end == np.inf:

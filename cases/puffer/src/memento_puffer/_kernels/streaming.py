@@ -44,6 +44,7 @@ _RATE_AT, _CWND_AT, _IN_FLIGHT_AT, _MIN_RTT_AT, _RTT_AT = (
 
 @kernel()
 def _count_event(s, time, event, buffer, stalled):  # type: ignore[no-untyped-def]
+    """Take an event into what is counted of the stream."""
     if s[of.CUT] > 0.0:
         return
     if buffer <= 0.3:
@@ -174,7 +175,7 @@ def _thousandths(x):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _hear(s, plans, i, settings, t):  # type: ignore[no-untyped-def]
+def _hear_player(s, plans, i, settings, t):  # type: ignore[no-untyped-def]
     """Take a message that the player sent now; return the server's time in ms of the day."""
     late = -settings.jitter * math.log(uniform(plans.keys[i], of.H_JITTER, int(1e3 * t + 0.5)))
     arrived = plans.start[i] + t + 0.5 * plans.paths[i, of.LEAST_RTT] + late
@@ -201,19 +202,19 @@ def _fill_row(row, s, i, channel, time):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _remember(past, s, time):  # type: ignore[no-untyped-def]
+def _remember_chunk(past, s, time):  # type: ignore[no-untyped-def]
     """Take an acknowledged chunk into the history, in the units of predictors, oldest first."""
     for j in range(of.PAST - 1):
         for c in range(of.KNOWN):
             past[j, c] = past[j + 1, c]
-    _describe(s, past[of.PAST - 1])
+    _describe_tcp(s, past[of.PAST - 1])
     past[of.PAST - 1, of.NOW] = s[of.SENT_SIZE] / PACKET
     past[of.PAST - 1, of.NOW + 1] = max(time - s[of.SENT_AT], 1.0) / 1e3
     s[of.REMEMBERED] = min(s[of.REMEMBERED] + 1.0, of.PAST)
 
 
 @kernel()
-def _describe(s, out):  # type: ignore[no-untyped-def]
+def _describe_tcp(s, out):  # type: ignore[no-untyped-def]
     out[_RATE_AT] = s[of.RATE] / PACKET
     out[_CWND_AT] = s[of.CWND]
     out[_IN_FLIGHT_AT] = s[of.IN_FLIGHT]
@@ -223,7 +224,7 @@ def _describe(s, out):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _attempt(s, plans, video, settings, i, limit):  # type: ignore[no-untyped-def]
+def _attempt_to_send(s, plans, video, settings, i, limit):  # type: ignore[no-untyped-def]
     """Let the server send audio and see whether it can send video, which is to be decided on."""
     p = plans.paths[i]
     key = plans.keys[i]
@@ -262,7 +263,7 @@ def _attempt(s, plans, video, settings, i, limit):  # type: ignore[no-untyped-de
 
 
 @kernel()
-def _send(s, plans, video, settings, i, format_, rows, streams, limit):  # type: ignore[no-untyped-def]
+def _send_video(s, plans, video, settings, i, format_, rows, streams, limit):  # type: ignore[no-untyped-def]
     """Send the chunk that was decided on."""
     key = plans.keys[i]
     p = plans.paths[i]
@@ -314,9 +315,9 @@ def _send(s, plans, video, settings, i, format_, rows, streams, limit):  # type:
 
 
 @kernel()
-def _note(s, plans, settings, i, event, t, rows):  # type: ignore[no-untyped-def]
+def _note_event(s, plans, settings, i, event, t, rows):  # type: ignore[no-untyped-def]
     """Send an event to the server, which counts and records it."""
-    time = _hear(s, plans, i, settings, t)
+    time = _hear_player(s, plans, i, settings, t)
     _count_event(s, time, event, s[of.VIDEO_BUFFER], s[of.STALLED])
     s[of.CLOCK] = time
     if rows.events.shape[0] > 0:
@@ -328,15 +329,15 @@ def _note(s, plans, settings, i, event, t, rows):  # type: ignore[no-untyped-def
 
 
 @kernel()
-def _acknowledge(s, plans, settings, i, past, rows):  # type: ignore[no-untyped-def]
+def _take_video(s, plans, settings, i, past, rows):  # type: ignore[no-untyped-def]
     """Let the player take the chunk of video that is due, and tell the server."""
     t = s[of.OWN_VIDEO_DUE]
     s[of.OWN_VIDEO_DUE] = np.inf
     s[of.OWN_VIDEO] += of.CHUNK
-    time = _hear(s, plans, i, settings, t)
+    time = _hear_player(s, plans, i, settings, t)
     s[of.CLOCK] = time
     s[of.VIDEO_OUT] = 0.0
-    _remember(past, s, time)
+    _remember_chunk(past, s, time)
     if rows.acked.shape[0] > 0:
         r = rows.used[1]
         rows.used[1] += 1
@@ -346,7 +347,7 @@ def _acknowledge(s, plans, settings, i, past, rows):  # type: ignore[no-untyped-
 
 
 @kernel()
-def _look(s):  # type: ignore[no-untyped-def]
+def _look_at_buffers(s):  # type: ignore[no-untyped-def]
     """Let the player look whether it rebuffers; return the event that follows, or -1."""
     t = s[of.OWN_POLL]
     empty = min(s[of.OWN_VIDEO], s[of.OWN_AUDIO]) - s[of.OWN_PLAYED] < of.EMPTY - 1e-9
@@ -371,7 +372,7 @@ def _is_full(table, used):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _run(s, past, plans, video, settings, i, rows, streams):  # type: ignore[no-untyped-def]
+def _run_session(s, past, plans, video, settings, i, rows, streams):  # type: ignore[no-untyped-def]
     """Advance a session to its next decision or its end; return False if there is no room left."""
     last = plans.offsets[i + 1] - 1
     limit = plans.ends[last]
@@ -381,8 +382,8 @@ def _run(s, past, plans, video, settings, i, rows, streams):  # type: ignore[no-
         j = plans.offsets[i] + int(s[of.STREAM])
         if s[of.OWN_BEGAN] < 0.0:
             _begin_stream(s, plans, i)
-            _note(s, plans, settings, i, of.INIT, s[of.OWN_TIME], rows)
-            _attempt(s, plans, video, settings, i, limit)
+            _note_event(s, plans, settings, i, of.INIT, s[of.OWN_TIME], rows)
+            _attempt_to_send(s, plans, video, settings, i, limit)
             continue
         end = plans.ends[j]
         t = min(min(s[of.OWN_VIDEO_DUE], s[of.OWN_AUDIO_DUE]), min(s[of.OWN_POLL], s[of.OWN_TIMER]))
@@ -395,28 +396,28 @@ def _run(s, past, plans, video, settings, i, rows, streams):  # type: ignore[no-
             continue
         _play_until(s, t)
         if t == s[of.OWN_VIDEO_DUE]:
-            _acknowledge(s, plans, settings, i, past, rows)
+            _take_video(s, plans, settings, i, past, rows)
             _next_poll(s)
         elif t == s[of.OWN_AUDIO_DUE]:
             s[of.OWN_AUDIO_DUE] = np.inf
             s[of.OWN_AUDIO] += of.AUDIO
             s[of.AUDIO_OUT] = 0.0
-            s[of.CLOCK] = _hear(s, plans, i, settings, t)
+            s[of.CLOCK] = _hear_player(s, plans, i, settings, t)
             _next_poll(s)
         elif t == s[of.OWN_POLL]:
-            event = _look(s)
+            event = _look_at_buffers(s)
             if event < 0:
                 continue
-            _note(s, plans, settings, i, event, t, rows)
+            _note_event(s, plans, settings, i, event, t, rows)
         else:
             s[of.OWN_TIMER] += of.TIMER
-            _note(s, plans, settings, i, of.TICK, t, rows)
-        _attempt(s, plans, video, settings, i, limit)
+            _note_event(s, plans, settings, i, of.TICK, t, rows)
+        _attempt_to_send(s, plans, video, settings, i, limit)
     return True
 
 
 @kernel()
-def _advance(states, past, plans, video, settings, active, decisions, rows, streams):  # type: ignore[no-untyped-def]
+def _advance_sessions(states, past, plans, video, settings, active, decisions, rows, streams):  # type: ignore[no-untyped-def]
     for k in range(active.shape[0]):
         i = active[k]
         s = states[i]
@@ -424,8 +425,8 @@ def _advance(states, past, plans, video, settings, active, decisions, rows, stre
             if _is_full(rows.sent, rows.used[0]):
                 return k
             limit = plans.ends[plans.offsets[i + 1] - 1]
-            _send(s, plans, video, settings, i, decisions[k], rows, streams, limit)
-        if not _run(s, past[i], plans, video, settings, i, rows, streams):
+            _send_video(s, plans, video, settings, i, decisions[k], rows, streams, limit)
+        if not _run_session(s, past[i], plans, video, settings, i, rows, streams):
             return k
     return active.shape[0]
 
@@ -459,7 +460,11 @@ def advance(
         the rest, of which the first may have gone on.
     """
     with np.errstate(over="ignore"):  # uncompiled, numpy warns of what hashing means
-        return int(_advance(states, past, plans, video, settings, active, decisions, rows, streams))
+        return int(
+            _advance_sessions(
+                states, past, plans, video, settings, active, decisions, rows, streams
+            )
+        )
 
 
 # ----------------------------------------------------------------------------------------------
@@ -501,7 +506,7 @@ def recall(states, past, active, window, inputs):  # type: ignore[no-untyped-def
         history = past[active[k]]
         known = int(s[of.REMEMBERED])
         now = inputs[k, window * of.KNOWN : window * of.KNOWN + of.NOW]
-        _describe(s, now)
+        _describe_tcp(s, now)
         for slot in range(window):
             at = inputs[k, slot * of.KNOWN : (slot + 1) * of.KNOWN]
             if known == 0:
@@ -519,7 +524,7 @@ def recall(states, past, active, window, inputs):  # type: ignore[no-untyped-def
 
 
 @kernel()
-def _smooth(noise, memory, out):  # type: ignore[no-untyped-def]
+def _fill_smooth(noise, memory, out):  # type: ignore[no-untyped-def]
     scale = math.sqrt(1.0 - memory * memory)
     value = noise[0]
     out[0] = value
@@ -532,5 +537,5 @@ def smooth(noise: Floats, memory: float) -> Floats:
     """Return a first-order autoregression of variance 1 from (n,) standard normal numbers."""
     out = np.empty_like(noise)
     if len(noise):
-        _smooth(noise, float(memory), out)
+        _fill_smooth(noise, float(memory), out)
     return out

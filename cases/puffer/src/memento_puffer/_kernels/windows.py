@@ -16,6 +16,7 @@ from memento._kernels import kernel
 
 @kernel()
 def _link(stream, position, usable, step, link):  # type: ignore[no-untyped-def]
+    """Fill link; rows of a stream are passed once."""
     n = stream.shape[0]
     j = 0
     if step < 0:
@@ -37,6 +38,7 @@ def _link(stream, position, usable, step, link):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _fill(values, before, rows, targets, history, now, windows):  # type: ignore[no-untyped-def]
+    """Fill windows, newest slot first."""
     width = values.shape[1]
     for i in range(rows.shape[0]):
         r = rows[i]

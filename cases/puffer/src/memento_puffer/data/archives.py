@@ -73,7 +73,7 @@ def read_model_archive(path: Path, *, largest: int = LARGEST_MODEL) -> dict[str,
         )
     try:
         with tarfile.open(fileobj=_Bounded(data), mode="r:") as archive:
-            contents = _contents(path.name, archive, largest)
+            contents = _contents_of(path.name, archive, largest)
     except (tarfile.TarError, _EndlessError, ValueError, EOFError, OverflowError) as error:
         raise DamagedError(f"{path.name} is no whole archive ({error}); fetch it again") from None
     absent = [name for name in MODEL_FILES if name not in contents]
@@ -84,28 +84,31 @@ def read_model_archive(path: Path, *, largest: int = LARGEST_MODEL) -> dict[str,
     return contents
 
 
-def _contents(name: str, archive: tarfile.TarFile, largest: int) -> dict[str, bytes]:
+def _contents_of(name: str, archive: tarfile.TarFile, largest: int) -> dict[str, bytes]:
+    """Content of each file of an archive by name; every entry is checked before it is read."""
     contents: dict[str, bytes] = {}
     folder = None
     for count, member in enumerate(archive, 1):
         if count > _MOST_ENTRIES:
-            raise _foreign(name, member, f"is entry number {count}; a model has about 20")
+            raise _foreign_entry(name, member, f"is entry number {count}; a model has about 20")
         _check_by_tarfile(name, member)
         if member.isdir():
             if not _FOLDER.fullmatch(member.name) or ".." in member.name:
-                raise _foreign(name, member, "is no plain folder")
+                raise _foreign_entry(name, member, "is no plain folder")
             continue
         if not member.isreg() or member.issparse():
-            raise _foreign(name, member, "is a link, a device or another special file")
+            raise _foreign_entry(name, member, "is a link, a device or another special file")
         match = _ENTRY.fullmatch(member.name)
         if not match or match[2] not in (*MODEL_FILES, *_PICTURES):
-            raise _foreign(name, member, f"is none of <folder>/{', '.join(MODEL_FILES[:3])}, ...")
+            raise _foreign_entry(
+                name, member, f"is none of <folder>/{', '.join(MODEL_FILES[:3])}, ..."
+            )
         if folder not in (None, match[1]):
-            raise _foreign(name, member, f"lies in another folder than {folder}")
+            raise _foreign_entry(name, member, f"lies in another folder than {folder}")
         if match[2] in contents:
-            raise _foreign(name, member, "is there twice")
+            raise _foreign_entry(name, member, "is there twice")
         if not 0 <= member.size <= largest:
-            raise _foreign(name, member, f"claims {member.size:,} bytes")
+            raise _foreign_entry(name, member, f"claims {member.size:,} bytes")
         folder = match[1]
         file = archive.extractfile(member)
         content = file.read() if file else b""
@@ -123,10 +126,12 @@ def _check_by_tarfile(name: str, member: tarfile.TarInfo) -> None:
     try:
         data_filter(member, "/nowhere")
     except tarfile.TarError as error:
-        raise _foreign(name, member, f"is refused by Python ({type(error).__name__})") from None
+        raise _foreign_entry(
+            name, member, f"is refused by Python ({type(error).__name__})"
+        ) from None
 
 
-def _foreign(archive: str, member: tarfile.TarInfo, why: str) -> ForeignError:
+def _foreign_entry(archive: str, member: tarfile.TarInfo, why: str) -> ForeignError:
     return ForeignError(f"{archive}: entry {member.name[:100]!r} {why}; nothing was unpacked")
 
 

@@ -243,7 +243,7 @@ def download(
         raise SettingError(f"seed={seed!r}: {error}; give a whole number from 0") from error
     folder = Path(folder)
     files = [
-        _file(day, kind, data_url)
+        _file_of(day, kind, data_url)
         for day in names
         for kind in dict.fromkeys(kinds)
         if kind != "buf_video_sent" or day < _BUFFER_IN_SENT
@@ -267,6 +267,7 @@ def download(
 
 
 def _check_settings(kinds: Sequence[str], parallel: int, *urls: str) -> None:
+    """Refuse kinds, numbers and addresses that are none."""
     if isinstance(kinds, str) or not kinds:
         raise SettingError(f"kinds={kinds!r}; give a list of some of {', '.join(KINDS)}")
     unknown = [kind for kind in kinds if kind not in KINDS]
@@ -284,7 +285,7 @@ def _check_settings(kinds: Sequence[str], parallel: int, *urls: str) -> None:
             raise SettingError(f"{url!r} is no address; give one such as {DATA_URL}")
 
 
-def _file(day: str, kind: str, data_url: str) -> _File:
+def _file_of(day: str, kind: str, data_url: str) -> _File:
     """Where a file is, there and here."""
     span, base = range_of(day), data_url.rstrip("/")
     if kind == MODEL:
@@ -319,13 +320,13 @@ class _Run:
     def all(self, files: list[_File], parallel: int, rng: np.random.Generator) -> list[Record]:
         """Fetch everything; then, while time is left, ask again for what is late."""
         clock, patience = self.web.clock, self.web.patience
-        self._clean({file.day for file in files})
+        self._clear_leftovers({file.day for file in files})
         randoms = rng.spawn(len(files))  # pauses do not depend on which thread is faster
         records: dict[_File, Record] = {}
         open_files = dict(zip(files, randoms, strict=True))
         deadline = clock.monotonic() + patience.wait
         while True:
-            for record, file in self._round(open_files, parallel):
+            for record, file in self._fetch_round(open_files, parallel):
                 seconds = record.seconds + (records[file].seconds if file in records else 0.0)
                 records[file] = replace(record, seconds=seconds)
             open_files = {f: r for f, r in open_files.items() if records[f].state == "late"}
@@ -334,12 +335,14 @@ class _Run:
                 return [records[file] for file in files]
             self.web.sleep(min(patience.poll, left))
 
-    def _round(
+    def _fetch_round(
         self, files: Mapping[_File, np.random.Generator], parallel: int
     ) -> list[tuple[Record, _File]]:
         pool = concurrent.futures.ThreadPoolExecutor(parallel, "download")
         try:
-            futures = {pool.submit(self._one, file, rng): file for file, rng in files.items()}
+            futures = {
+                pool.submit(self._fetch_file, file, rng): file for file, rng in files.items()
+            }
             for future in concurrent.futures.as_completed(futures):
                 future.result()  # the first error of the disk ends the run
             return [(future.result(), file) for future, file in futures.items()]
@@ -350,36 +353,36 @@ class _Run:
             # Who is in the middle of a file ends at its next block and keeps its part.
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _one(self, file: _File, rng: np.random.Generator) -> Record:
+    def _fetch_file(self, file: _File, rng: np.random.Generator) -> Record:
         """What becomes of one file; only errors of this disk are raised."""
         clock = self.web.clock
         start = clock.monotonic()
         known = False
         try:
-            bring = self._model if file.kind == MODEL else self._table
+            bring = self._fetch_model if file.kind == MODEL else self._fetch_table
             found = bring(file, rng)
         except AbsentError as error:
             known = any(row.covers(file.day, file.kind) for row in self.missing)
-            state = "missing" if known or not self._young(file.day) else "late"
+            state = "missing" if known or not self._is_young(file.day) else "late"
             found = _Found(state, error=str(error))
             if state == "missing":
                 try:
-                    self._manifest(file.day).note_missing(file, str(error), known, clock.now())
+                    self._manifest_of(file.day).note_missing(file, str(error), known, clock.now())
                 except (ForeignError, DamagedError) as damage:
                     found, known = _Found("failed", error=str(damage)), False
         except (FailedError, ForeignError, DamagedError) as error:
             found = _Found("failed", error=str(error))
         if self._progress is not None and found.state in ("fetched", "present"):
-            self._tell(file.label, found.size, found.size)
+            self._tell_progress(file.label, found.size, found.size)
         seconds = clock.monotonic() - start
         return Record(
             file.day, file.kind, found.state, found.size, seconds, found.error, known, found.empty,
             str(found.path or ""),
         )  # fmt: skip
 
-    def _table(self, file: _File, rng: np.random.Generator) -> _Found:
+    def _fetch_table(self, file: _File, rng: np.random.Generator) -> _Found:
         """A table or the settings."""
-        manifest, clock = self._manifest(file.day), self.web.clock
+        manifest, clock = self._manifest_of(file.day), self.web.clock
         target = manifest.folder / file.name
         entry = manifest.files.get(file.name)
         part = Part(target)
@@ -389,10 +392,10 @@ class _Run:
                 "another folder"
             )
         if entry is not None:
-            if _whole(target, entry):
+            if _is_whole(target, entry):
                 part.discard()
                 return _Found("present", entry["size"], entry.get("empty", False), path=target)
-            if not target.exists() and _whole(part.path, entry):
+            if not target.exists() and _is_whole(part.path, entry):
                 part.finish()  # the run ended between the manifest and the rename
                 return _Found("fetched", entry["size"], entry.get("empty", False), path=target)
         with storage_errors("make the folder of a day", target.parent):
@@ -402,15 +405,15 @@ class _Run:
             part,
             rng,
             largest=self.web.patience.largest,
-            progress=functools.partial(self._tell, file.label),
+            progress=functools.partial(self._tell_progress, file.label),
         )
         empty = file.kind in TABLES and _holds_no_row(part.path)
-        entry = _entry(entity, part.size, sha256, clock.now()) | {"kind": file.kind}
+        entry = _manifest_entry(entity, part.size, sha256, clock.now()) | {"kind": file.kind}
         manifest.note(file, entry | ({"empty": True} if empty else {}))
         part.finish()
         return _Found("fetched", entry["size"], empty, path=target)
 
-    def _model(self, file: _File, rng: np.random.Generator) -> _Found:
+    def _fetch_model(self, file: _File, rng: np.random.Generator) -> _Found:
         """The model of a day, of its highest version."""
         folder = self.folder / "models" / file.day
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -418,13 +421,13 @@ class _Run:
         if folder.is_dir():
             old = _Manifest(folder, file.day, must_exist=True)
             if set(MODEL_FILES) <= set(old.files) and all(
-                _whole(folder / name, entry) for name, entry in old.files.items()
+                _is_whole(folder / name, entry) for name, entry in old.files.items()
             ):
                 for left in folder.parent.glob(f".{file.name}-*.part*"):  # of a killed run
                     left.unlink(missing_ok=True)
                 size = sum(entry["size"] for entry in old.files.values())
                 return _Found("present", size, path=folder)
-        url = self._highest(file, rng)
+        url = self._highest_version(file, rng)
         with storage_errors("make the folder of models", folder.parent):
             folder.parent.mkdir(exist_ok=True)
         part = Part(folder.parent / url.rpartition("/")[2])
@@ -433,9 +436,9 @@ class _Run:
             part,
             rng,
             largest=LARGEST_MODEL,
-            progress=functools.partial(self._tell, file.label),
+            progress=functools.partial(self._tell_progress, file.label),
         )
-        archive = _entry(entity, part.size, sha256, self.web.clock.now())
+        archive = _manifest_entry(entity, part.size, sha256, self.web.clock.now())
         try:
             contents = read_model_archive(part.path)
         except (ForeignError, DamagedError):
@@ -446,16 +449,16 @@ class _Run:
             for name, data in contents.items()
         }
         manifest = _Manifest.form(file.day, entries) | {"archive": archive}
-        contents |= {"manifest.json": _json(manifest)}
+        contents |= {"manifest.json": _json_bytes(manifest)}
         with storage_errors("write the model", folder), replace_folder(folder) as new:
             for name, data in contents.items():
                 (new / name).write_bytes(data)
         part.discard()
-        self._manifest(file.day).forget_missing(file)
+        self._manifest_of(file.day).forget_missing(file)
         size = sum(entry["size"] for entry in entries.values())
         return _Found("fetched", size, path=folder)
 
-    def _highest(self, file: _File, rng: np.random.Generator) -> str:
+    def _highest_version(self, file: _File, rng: np.random.Generator) -> str:
         """The address of the last of a day's models: trainings that were repeated count up."""
         urls = [f"{self.models_url}/{file.name}-{v}.tar.gz" for v in range(1, _MOST_VERSIONS + 1)]
         highest = None
@@ -468,23 +471,23 @@ class _Run:
             raise AbsentError(f"{urls[0]}: no such archive, nor a second version")
         return highest
 
-    def _manifest(self, day: str) -> _Manifest:
+    def _manifest_of(self, day: str) -> _Manifest:
         with self._opening:
             if day not in self._manifests:
                 self._manifests[day] = _Manifest(self.folder / day, day)
             return self._manifests[day]
 
-    def _young(self, day: str) -> bool:
+    def _is_young(self, day: str) -> bool:
         """Whether a day ended so recently that it may still be published."""
         end = dt.datetime.fromisoformat(f"{range_of(day)[-13:-3]}T11:00:00+00:00")
         return (self.web.clock.now() - end).total_seconds() < self.web.patience.late
 
-    def _tell(self, label: str, done: int, total: int | None) -> None:
+    def _tell_progress(self, label: str, done: int, total: int | None) -> None:
         if self._progress is not None:
             with self._telling:
                 self._progress(done, total, label)
 
-    def _clean(self, days: set[str]) -> None:
+    def _clear_leftovers(self, days: set[str]) -> None:
         """Remove what killed runs left of their smallest writes; parts are kept."""
         clear_temporaries(self.folder / "models")
         for day in days:
@@ -540,7 +543,7 @@ class _Manifest:
             ) and isinstance(self._missing, dict)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{self.path} cannot be read ({error}); {_MOVE}") from error
-        if not ours or not sound or not all(map(_inside, self.files)):
+        if not ours or not sound or not all(map(_stays_inside, self.files)):
             raise ForeignError(f"{self.path} is no manifest of the day {day}; {_MOVE}")
 
     @staticmethod
@@ -554,7 +557,7 @@ class _Manifest:
         """Enter a file; it is missing no more."""
         with self._writing:
             missing = {kind: row for kind, row in self._missing.items() if kind != file.kind}
-            self._write(self.files | {file.name: entry}, missing)
+            self._write_manifest(self.files | {file.name: entry}, missing)
 
     def note_missing(self, file: _File, error: str, known: bool, now: dt.datetime) -> None:
         """Enter that the server has no such file, and when that was first found."""
@@ -562,45 +565,47 @@ class _Manifest:
         with self._writing:
             before = {k: v for k, v in self._missing.get(file.kind, {}).items() if k != "when"}
             if before != row:
-                row["when"] = _when(now)
-                self._write(self.files, self._missing | {file.kind: row})
+                row["when"] = _utc_text(now)
+                self._write_manifest(self.files, self._missing | {file.kind: row})
 
     def forget_missing(self, file: _File) -> None:
         """Enter that a file came after all."""
         with self._writing:
             if file.kind in self._missing:
-                self._write(self.files, {k: v for k, v in self._missing.items() if k != file.kind})
+                self._write_manifest(
+                    self.files, {k: v for k, v in self._missing.items() if k != file.kind}
+                )
 
-    def _write(self, files: dict[str, Any], missing: dict[str, Any]) -> None:
+    def _write_manifest(self, files: dict[str, Any], missing: dict[str, Any]) -> None:
         with storage_errors("write the manifest", self.path):
             self.folder.mkdir(exist_ok=True)
-            atomic_write(self.path, _json(self.form(self.day, files, missing)))
+            atomic_write(self.path, _json_bytes(self.form(self.day, files, missing)))
         self.files, self._missing = files, missing
 
 
 _MOVE = "move the folder away, or name another"
 
 
-def _entry(entity: Entity, size: int, sha256: str, now: dt.datetime) -> dict[str, Any]:
+def _manifest_entry(entity: Entity, size: int, sha256: str, now: dt.datetime) -> dict[str, Any]:
     """What a manifest says of a file that came over the web."""
     said = {k: v for k, v in asdict(entity).items() if v is not None}
-    return said | {"size": size, "sha256": sha256, "when": _when(now)}
+    return said | {"size": size, "sha256": sha256, "when": _utc_text(now)}
 
 
-def _when(now: dt.datetime) -> str:
+def _utc_text(now: dt.datetime) -> str:
     return now.astimezone(dt.UTC).isoformat(timespec="seconds")
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _inside(name: str) -> bool:
+def _stays_inside(name: str) -> bool:
     """Whether a name from a manifest stays inside its folder."""
     return bool(re.fullmatch(r"(logs/)?[A-Za-z0-9_][A-Za-z0-9_.-]*", name))
 
 
-def _whole(path: Path, entry: Mapping[str, Any]) -> bool:
+def _is_whole(path: Path, entry: Mapping[str, Any]) -> bool:
     """Whether a file is there, and is what the manifest says."""
     with storage_errors("check a file", path):
         if path.is_symlink() or not path.is_file() or path.stat().st_size != entry["size"]:

@@ -320,7 +320,7 @@ class Features:
             raise SettingError(f"sentinels={sentinels!r}; give one of {', '.join(_SENTINELS)}")
         rows, targets = self.samples(horizon)
         if take is not None:
-            rows, targets = _taken(np.asarray(take), rows, targets)
+            rows, targets = _taken_rows(np.asarray(take), rows, targets)
         x = np.empty((len(rows), HISTORY * _WIDTH + _NOW + 1), dtype=dtype)
         windows.fill(self.values, self._before, rows, targets, HISTORY, _NOW, x)
         if sentinels == "clamp":
@@ -484,7 +484,7 @@ def _check_dtype(dtype: npt.DTypeLike) -> None:
         raise SettingError(f"dtype={np.dtype(dtype)}; give float32 or float64")
 
 
-def _taken(
+def _taken_rows(
     take: np.ndarray, rows: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     if take.size == 0:

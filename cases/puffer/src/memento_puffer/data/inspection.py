@@ -126,6 +126,7 @@ def inspect(day: Day) -> Quality:
 
 
 def _inspect_table(day: Day, table: Table) -> TableQuality:
+    """Count what is wrong with one table."""
     pl = polars("inspecting a Puffer day")
     found = day.names_in_file(table.kind)
     frame = day.scan(table.kind)

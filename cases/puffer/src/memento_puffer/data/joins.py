@@ -273,7 +273,7 @@ def with_client(
     if source == "side":
         if day is None or streams is None:
             raise SettingError("source='side' needs day= and streams=")
-        chunks = _beside(chunks, day, streams)
+        chunks = _with_side_table(chunks, day, streams)
     if source == "events":
         return _from_events(chunks, events)
     delay, _ = startup_delays(events)
@@ -311,7 +311,7 @@ def viewers_of(day: Day) -> pl.DataFrame | None:
     return table
 
 
-def _beside(chunks: pl.DataFrame, day: Day, streams: pl.DataFrame) -> pl.DataFrame:
+def _with_side_table(chunks: pl.DataFrame, day: Day, streams: pl.DataFrame) -> pl.DataFrame:
     """Buffer and cum_rebuf of buf_video_sent; of equal chunks the last row counts."""
     pl = polars("joining the client's state")
     session = pl.col("session_id").cast(pl.Categorical)
@@ -330,13 +330,14 @@ def _beside(chunks: pl.DataFrame, day: Day, streams: pl.DataFrame) -> pl.DataFra
 
 
 def _from_events(chunks: pl.DataFrame, events: ClientEvents) -> pl.DataFrame:
+    """Buffer and stalls as the last message before each chunk has them."""
     pl = polars("joining the client's state")
     stream, sent = chunks["stream"].to_numpy(), chunks["sent"].to_numpy()
     last = _last_before(events.bounds(), events.time, stream, sent)
     buffer = np.full(len(chunks), np.nan)
     buffer[last >= 0] = events.buffer[last[last >= 0]]
 
-    stalls = _stalls(events)
+    stalls = _stalls_of_events(events)
     kept = stalls > 0
     some = np.zeros(events.streams, bool)
     some[events.stream[kept]] = True
@@ -351,7 +352,7 @@ def _from_events(chunks: pl.DataFrame, events: ClientEvents) -> pl.DataFrame:
     )
 
 
-def _stalls(events: ClientEvents) -> Floats:
+def _stalls_of_events(events: ClientEvents) -> Floats:
     """cum_rebuf less the startup delay, NaN except for the events that count."""
     n = len(events.time)
     bounds = events.bounds()

@@ -147,7 +147,7 @@ def write_simulated_day(
         made_folder(folder.parent),
         _workplace(folder, span) as work,
     ):
-        settings = _settings(folder, names, span, variant)
+        settings = _experiment_lines(folder, names, span, variant)
         spills = _Spills(work / "parts")
         for block in simulation.day(number, record="all", **more, **options):
             for kind in EVENT_TABLES:
@@ -172,12 +172,12 @@ def write_simulated_day(
         shutil.rmtree(work / "parts")
         for place in (made / "logs", made):
             sync_folder(place)
-        _publish(work, folder)
+        _publish_day(work, folder)
     tell("write", 1.0)
     return Day(folder, day)
 
 
-def _published(kind: str, table: pl.DataFrame, variant: Variant) -> pl.DataFrame:
+def _published_form(kind: str, table: pl.DataFrame, variant: Variant) -> pl.DataFrame:
     """A table in the form that files of a variant have."""
     pl = polars("writing a Puffer day")
     table = table.select([name for name in TABLES[kind].names if name in table.columns])
@@ -246,18 +246,18 @@ def _write_tables(
         with contextlib.ExitStack() as stack:
             files = {name: stack.enter_context(paths.file(name)) for name in kinds}
             for part in spills.parts(kind):
-                for rows in _pieces(part[np.argsort(part["time"], kind="stable")]):
+                for rows in _pieces_of(part[np.argsort(part["time"], kind="stable")]):
                     table = names.table(kind, rows)
                     for name, file in files.items():
-                        file.write(_published(name, table, variant))
+                        file.write(_published_form(name, table, variant))
                 done += 1
                 tell("write", done / total)
             for name, file in files.items():
                 if not file.began:  # a day on which nothing was sent has headers all the same
-                    file.write(_published(name, pl.DataFrame(schema=types_of(name)), variant))
+                    file.write(_published_form(name, pl.DataFrame(schema=types_of(name)), variant))
 
 
-def _pieces(rows: np.ndarray) -> Iterator[np.ndarray]:
+def _pieces_of(rows: np.ndarray) -> Iterator[np.ndarray]:
     return (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
 
 
@@ -265,7 +265,7 @@ def _write_sessions(path: Path, names: Names, spills: _Spills) -> None:
     """Who sessions were."""
     pl = polars("writing a Puffer day")
     with _File(path, "parquet") as file:
-        for rows in (rows for part in spills.parts("sessions") for rows in _pieces(part)):
+        for rows in (rows for part in spills.parts("sessions") for rows in _pieces_of(part)):
             columns: dict[str, Any] = {name: np.ascontiguousarray(rows[name]) for name in _SESSIONS}
             columns["start"] = columns["start"] + names.start
             ids = names.sessions(columns.pop("session"))
@@ -307,7 +307,7 @@ def _write_content(paths: _Paths, names: Names, variant: Variant) -> None:
                 known = table.filter(pl.col(value).is_finite()).cast(
                     {"size": pl.Int64}, strict=False
                 )
-                file.write(_published(kind, known, variant))
+                file.write(_published_form(kind, known, variant))
 
 
 def _encoded_at(chunk: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -374,7 +374,7 @@ def _workplace(folder: Path, span: str) -> Iterator[Path]:
     work.mkdir(exist_ok=True)
     with Lock(work / "lock"):
         if (work / "ready").exists():
-            _move(work, folder)
+            _move_day(work, folder)
         for path in work.iterdir():
             if path.name != "lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -385,15 +385,16 @@ def _workplace(folder: Path, span: str) -> Iterator[Path]:
                 shutil.rmtree(work, ignore_errors=True)
 
 
-def _publish(work: Path, folder: Path) -> None:
+def _publish_day(work: Path, folder: Path) -> None:
     """From here on the day is complete: a run that is killed is finished by the next one."""
     write_synced(work / "ready", lambda file: file.write(b""))
     sync_folder(work)
-    _move(work, folder)
+    _move_day(work, folder)
     (work / "ready").unlink()
 
 
-def _move(work: Path, folder: Path) -> None:
+def _move_day(work: Path, folder: Path) -> None:
+    """Move finished files to where days are; what makes a folder a day comes last."""
     made = work / "new"
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     new = sorted(made.iterdir()) if made.is_dir() else []
@@ -422,7 +423,7 @@ def _of_day(folder: Path, span: str) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _settings(folder: Path, names: Names, span: str, variant: Variant) -> bytes:
+def _experiment_lines(folder: Path, names: Names, span: str, variant: Variant) -> bytes:
     """Lines of expt_settings: those there, and ours.
 
     Raises:

@@ -322,7 +322,7 @@ class Day:
             SchemaError, DamagedError, StorageError: As ``scan``.
         """
         path = self.path(kind)
-        return _match(path, TABLES[kind], _names_of(path))
+        return _match_columns(path, TABLES[kind], _names_of(path))
 
     def scan(self, kind: str) -> pl.LazyFrame:
         """A table, read when it is collected.
@@ -364,7 +364,7 @@ class Day:
             DamagedError: The file holds something else than its columns say, or is cut off.
             StorageError: It cannot be read.
         """
-        with _reading(self.path(kind)):
+        with _reading_errors(self.path(kind)):
             return frame.collect(engine="streaming")
 
     def read(self, kind: str) -> pl.DataFrame:
@@ -423,7 +423,7 @@ def write_day(
     for kind, frame in tables.items():
         lazy = frame.lazy()
         names = lazy.collect_schema().names()
-        _match(f"the table {kind}", TABLES[kind], names, own_names=True)
+        _match_columns(f"the table {kind}", TABLES[kind], names, own_names=True)
         ready[kind] = lazy.select(
             pl.col(name).cast(values).alias(TIME if name == "time" else name)
             for name, values in types_of(kind).items()
@@ -472,9 +472,9 @@ def _kind_of(file_name: str) -> tuple[str | None, str | None]:
 def _names_of(path: Path) -> list[str]:
     """The names in a file's header."""
     if path.name.endswith(".parquet"):
-        with _reading(path):
+        with _reading_errors(path):
             return list(polars("reading Parquet").scan_parquet(path).collect_schema().names())
-    with _reading(path):
+    with _reading_errors(path):
         packed = path.name.endswith(".gz")
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
             header = file.readline(1 << 16)
@@ -500,7 +500,7 @@ def _check_end(path: Path, file: Any, header: bytes) -> None:
             )
 
 
-def _match(
+def _match_columns(
     where: str | Path, table: Table, names: list[str], own_names: bool = False
 ) -> dict[str, str]:
     """What each column of a table is called in a file.
@@ -534,7 +534,7 @@ def _match(
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading_errors(path: Path) -> Iterator[None]:
     """Turn whatever reading raises into our errors, with the file."""
     pl = polars("reading a Puffer day")
     try:

@@ -70,7 +70,7 @@ class _AgainError(Exception):
         self.code = code
 
 
-def _now() -> dt.datetime:
+def _utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
@@ -84,7 +84,7 @@ class Clock:
         sleep: Waits for some seconds; None waits, but wakes when the run is stopped.
     """
 
-    now: Callable[[], dt.datetime] = _now
+    now: Callable[[], dt.datetime] = _utc_now
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] | None = None
 
@@ -94,17 +94,17 @@ class Patience:
     """How long to wait for what. All in seconds unless said otherwise, all above 0.
 
     Args:
-        connect: For a connection.
-        read: For the next bytes of an answer.
-        answer: For the whole head of an answer.
+        connect: Longest wait for a connection.
+        read: Longest wait for the next bytes of an answer.
+        answer: Longest time that the head of an answer may take.
         least_rate: Bytes per second, the mean over ``window``; what is slower is cut and resumed.
         window: Over which the rate is taken.
-        attempts: Per file, in a row without a gain of 1 MiB; at least 1.
-        first_pause: Before the second attempt. It doubles with each one; a random half of it is
+        attempts: Number of attempts per file, in a row without a gain of 1 MiB; at least 1.
+        first_pause: Pause before the second attempt. It doubles with each; a random half of it is
             left out, so that many clients do not come back together.
-        longest_pause: The most it grows to.
+        longest_pause: What pauses grow to at most.
         longest_retry_after: A server that asks for a longer pause is given up.
-        largest: Bytes that a table may have.
+        largest: Number of bytes that a table may have.
         late: A day that ended no longer ago may still be published.
         poll: Between two questions for such a day.
         wait: How long to go on asking for it; 0 asks once.
@@ -313,12 +313,12 @@ class Web:
         tries = 0
         while True:
             try:
-                with self._ask(url, {}, "HEAD"):
+                with self._open_answer(url, {}, "HEAD"):
                     return True
             except AbsentError:
                 return False
             except _AgainError as trouble:
-                tries = self._pause(url, trouble, tries, rng)
+                tries = self._pause_before_next(url, trouble, tries, rng)
 
     def fetch(
         self,
@@ -351,11 +351,11 @@ class Web:
         try:
             while True:
                 try:
-                    return self._attempt(url, part, largest, progress)
+                    return self._attempt_fetch(url, part, largest, progress)
                 except _AgainError as trouble:
                     if part.size >= furthest + _GAIN:
                         tries, furthest = 0, part.size
-                    tries = self._pause(url, trouble, tries, rng)
+                    tries = self._pause_before_next(url, trouble, tries, rng)
         except (AbsentError, FailedError):
             if part.held(url) is None:
                 part.discard()
@@ -377,7 +377,9 @@ class Web:
         if self.stop.is_set():
             raise StoppedError("the run was stopped")
 
-    def _pause(self, url: str, trouble: _AgainError, tries: int, rng: np.random.Generator) -> int:
+    def _pause_before_next(
+        self, url: str, trouble: _AgainError, tries: int, rng: np.random.Generator
+    ) -> int:
         """Wait before the next attempt; returns how many there were."""
         patience, tries = self.patience, tries + 1
         if tries >= patience.attempts:
@@ -394,26 +396,27 @@ class Web:
         self.sleep(pause)
         return tries
 
-    def _attempt(
+    def _attempt_fetch(
         self,
         url: str,
         part: Part,
         largest: int,
         progress: Callable[[int, int | None], None] | None,
     ) -> tuple[Entity, str]:
+        """One attempt: take what is missing, and compare the whole with its digest."""
         self._check_stop()
         held = part.held(url)
         if held is not None and part.size == held.size:
             entity, sums = held, part.sums(held)  # a run was ended just before the last step
         else:
-            entity, sums = self._receive(url, part, held, largest, progress)
+            entity, sums = self._receive_rest(url, part, held, largest, progress)
         fault = sums.fault()
         if fault:
             part.discard()
             raise _AgainError(f"damaged on the way: {fault}")
         return entity, sums.sha256.hexdigest()
 
-    def _receive(
+    def _receive_rest(
         self,
         url: str,
         part: Part,
@@ -426,7 +429,7 @@ class Web:
         if held is not None and held.etag is not None:
             headers = {"Range": f"bytes={part.size}-", "If-Range": held.etag}
         try:
-            response = self._ask(url, headers)
+            response = self._open_answer(url, headers)
         except _AgainError as trouble:
             if trouble.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.discard()
@@ -437,11 +440,11 @@ class Web:
                     f"{url}: came as {response.headers['Content-Encoding']}, which was not asked "
                     "for; a proxy on the way may do that"
                 )
-            entity = self._begun(url, part, held, response)
+            entity = self._fitted_part(url, part, held, response)
             sums = part.sums(entity)
             if entity.size is not None:
                 _check_room(part, entity.size - sums.size)
-            self._copy(url, response, part, entity, sums, largest, progress)
+            self._copy_body(url, response, part, entity, sums, largest, progress)
         if entity.size is not None and sums.size != entity.size:
             raise _AgainError(f"cut off after {sums.size:,} of {entity.size:,} bytes")
         if entity.size is None and not response.chunked and not entity.provable:
@@ -450,7 +453,7 @@ class Web:
             raise _AgainError("the answer is empty, and no digest says that it should be")
         return entity, sums
 
-    def _begun(self, url: str, part: Part, held: Entity | None, response: Any) -> Entity:
+    def _fitted_part(self, url: str, part: Part, held: Entity | None, response: Any) -> Entity:
         """Make the part fit the answer: go on with it, or begin again."""
         headers = response.headers
         if response.status == http.client.OK:
@@ -472,7 +475,7 @@ class Web:
             raise _AgainError(f"asked for {wanted} and got {found}")
         return held
 
-    def _copy(
+    def _copy_body(
         self,
         url: str,
         response: Any,
@@ -497,7 +500,7 @@ class Web:
                     block = response.read1(_BLOCK)
                 except (OSError, urllib3.exceptions.HTTPError) as error:
                     raise _AgainError(
-                        f"broke off after {sums.size:,} bytes: {_said(error)}"
+                        f"broke off after {sums.size:,} bytes: {_reason_of(error)}"
                     ) from error
                 if not block:
                     return
@@ -519,32 +522,32 @@ class Web:
                         )
                     since, before = now, sums.size
 
-    def _ask(self, url: str, headers: dict[str, str], method: str = "GET") -> Any:
+    def _open_answer(self, url: str, headers: dict[str, str], method: str = "GET") -> Any:
         """An answer of 2xx, its head read."""
         place, timeout = url, urllib3.Timeout(self.patience.connect, self.patience.read)
         headers = headers | {"Accept-Encoding": "identity", "User-Agent": "memento-replay"}
         for _ in range(_REDIRECTS + 1):
             self._check_stop()
             try:
-                response = self._pool(place).urlopen(
+                response = self._pools_for(place).urlopen(
                     method, place, headers=headers, timeout=timeout, retries=False, redirect=False,
                     preload_content=False, decode_content=False, enforce_content_length=False,
                 )  # fmt: skip
             except (OSError, urllib3.exceptions.HTTPError) as error:
                 if isinstance(error.args[0] if error.args else None, ssl.SSLCertVerificationError):
                     raise FailedError(
-                        f"{url}: the server cannot prove who it is ({_said(error)})"
+                        f"{url}: the server cannot prove who it is ({_reason_of(error)})"
                     ) from error
-                raise _AgainError(f"no answer: {_said(error)}") from error
+                raise _AgainError(f"no answer: {_reason_of(error)}") from error
             if 200 <= response.status < 300:
                 return response
             with response:
                 if response.status not in _MOVED or "Location" not in response.headers:
-                    raise _trouble(url, response, self.clock.now())
+                    raise _error_of(url, response, self.clock.now())
                 place = _next_place(url, place, response.headers["Location"])
         raise FailedError(f"{url}: sent on more than {_REDIRECTS} times")
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
+    def _pools_for(self, url: str) -> urllib3.PoolManager:
         """Connections to a server, or to the proxy that the environment names for it."""
         parts = urllib.parse.urlsplit(url)
         around = urllib.request.proxy_bypass(parts.netloc)
@@ -571,7 +574,7 @@ def _next_place(url: str, place: str, location: str) -> str:
     return urllib.parse.quote(following, safe="%/:=&?~#+!$,;'@()*[]")
 
 
-def _trouble(url: str, response: Any, now: dt.datetime) -> Exception:
+def _error_of(url: str, response: Any, now: dt.datetime) -> Exception:
     """What an answer other than 2xx means."""
     code, said = response.status, f"answered {response.status} {response.reason}".strip()
     if code in _ABSENT:
@@ -608,7 +611,7 @@ def _check_room(part: Part, needed: int) -> None:
         )
 
 
-def _said(error: BaseException | str) -> str:
+def _reason_of(error: BaseException | str) -> str:
     return str(error) or type(error).__name__
 
 
@@ -620,7 +623,7 @@ class _Timed:
 
     def getresponse(self) -> Any:
         # Every byte of a head may come just in time; the head as a whole must, too.
-        timer = threading.Timer(self.answer, _cut, (self.sock,))
+        timer = threading.Timer(self.answer, _close_socket, (self.sock,))
         timer.daemon = True
         timer.start()
         try:
@@ -646,7 +649,7 @@ def _timed_manager(proxy: str | None, answer: float) -> urllib3.PoolManager:
     return manager
 
 
-def _cut(sock: socket.socket | None) -> None:
+def _close_socket(sock: socket.socket | None) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)

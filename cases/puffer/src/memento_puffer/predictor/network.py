@@ -195,7 +195,7 @@ class Moments:
             raise ModelError(f"moments of {self.count} rows; expected at least one")
         object.__setattr__(self, "count", int(self.count))
         for name in ("mean", "std"):
-            value = _frozen(getattr(self, name), np.dtype(np.float64))
+            value = _frozen_copy(getattr(self, name), np.dtype(np.float64))
             inputs = self.inputs if name == "std" else len(value) if value.ndim == 1 else 0
             inputs = inputs if inputs in INPUT_SETS else INPUTS
             check_numbers(f"the inputs' {name}", value, (inputs,), inputs)
@@ -299,7 +299,7 @@ class Network:
             found = ", ".join(sorted(map(str, dtypes)))
             raise ModelError(f"weights of type {found}; expected all float32 or all float64")
         object.__setattr__(self, "dtype", dtypes.pop())
-        frozen = tuple(_frozen(array, self.dtype) for array in self.weights)
+        frozen = tuple(_frozen_copy(array, self.dtype) for array in self.weights)
         inputs = self.moments.inputs
         for name, array, shape in zip(WEIGHTS, frozen, shapes_of(inputs), strict=True):
             check_numbers(name, array, shape, inputs)
@@ -321,7 +321,7 @@ class Network:
         """Random weights, uniform in ±1/sqrt(inputs of the layer), as PyTorch starts layers.
 
         Args:
-            seed: Of the weights.
+            seed: Seed of the random weights.
             moments: Default: mean 0, std 1.
             dtype: float32 or float64.
             inputs: 62, or 17 without the state of TCP; that of ``moments`` if these are given.
@@ -524,7 +524,7 @@ def checked_inputs(x: Any, inputs: int = INPUTS) -> np.ndarray:
     return x
 
 
-def _frozen(value: Any, dtype: np.dtype[Any]) -> np.ndarray:
+def _frozen_copy(value: Any, dtype: np.dtype[Any]) -> np.ndarray:
     """A read-only copy."""
     try:
         array = np.array(value, dtype=dtype, order="C")

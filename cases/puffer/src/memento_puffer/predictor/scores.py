@@ -153,10 +153,10 @@ def summarise(
         std 1.95
         rms 2.829
     """
-    columns = _chosen(scores, variables)
+    columns = _chosen_columns(scores, variables)
     possible = None
     if skip_impossible:
-        possible = np.asarray(_chosen(scores, ["p"])["p"]) > 0
+        possible = np.asarray(_chosen_columns(scores, ["p"])["p"]) > 0
     rows: list[tuple[int, str, str, float]] = []
     for name, values in columns.items():
         if possible is not None and name in ("p", "logscore"):
@@ -192,7 +192,7 @@ def errors_by_class(scores: Mapping[str, Any]) -> Samples:
         >>> table["count"][:4], table["err"][3]
         (array([1, 0, 0, 1]), np.float64(0.25))
     """
-    columns = _chosen(scores, ["label", "err", "err_abs", "err_sqr"])
+    columns = _chosen_columns(scores, ["label", "err", "err_abs", "err_sqr"])
     label = columns.pop("label").reshape(-1).astype(np.int64)
     there = label >= 0
     counts = np.bincount(label[there], minlength=CLASSES)
@@ -305,7 +305,7 @@ def mean_of_present(values: Floats) -> Floats:
     return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 
-def _chosen(scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
+def _chosen_columns(scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
     missing = [name for name in names if name not in scores]
     if missing:
         raise SchemaError(

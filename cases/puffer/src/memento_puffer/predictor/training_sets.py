@@ -48,8 +48,8 @@ class EmbeddingLearner(TtpLearner):
       layer's weights, ``p - onehot(y)`` times the embedding's first 4 numbers.
 
     Args:
-        base: See `TtpLearner`.
-        settings: Likewise.
+        base: The network that trainings start from; None for random weights.
+        settings: How its trainings go; default `TrainingSettings()`.
         gradients: Whether to add them.
 
     Example:
@@ -104,8 +104,8 @@ def learner_for(
 
     Args:
         policy: Whose memory it is for.
-        base: See `TtpLearner`.
-        settings: Likewise.
+        base: The network that trainings start from; None for random weights.
+        settings: How its trainings go; default `TrainingSettings()`.
     """
     gradients = getattr(policy, "gradients", "") == "gradient"
     if gradients or getattr(policy, "features", "") == "embedding":
@@ -130,7 +130,7 @@ def training_set(
         policy: What decides who stays; each day is one insert.
         capacity: Most samples to keep.
         network: Makes the predictions (column ``yhat``) that some policies compare.
-        seed: Of the memory.
+        seed: Seed of the memory's choices, with the horizon.
 
     Returns:
         The memory, with columns ``x``, ``y``, ``y_bin`` and perhaps ``yhat`` and others.
@@ -174,7 +174,7 @@ def train(
     Args:
         memory: Of `training_set`.
         start: The network to go on from; None for random weights.
-        settings: How.
+        settings: Epochs, batch size, learning rate and the rest.
         weighted: Whether to use the weights that the memory's policy states.
         checkpoint: Folder for the state between epochs.
         every: Epochs from one state saved to the next.

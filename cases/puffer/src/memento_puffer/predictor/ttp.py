@@ -144,7 +144,7 @@ class Ttp:
             MissingExtraError: PyTorch is not installed.
         """
         folder = Path(folder)
-        if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and _empty(folder))):
+        if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and _is_empty(folder))):
             raise ForeignError(
                 f"{folder} is there already; a model is never overwritten, so name a new folder"
             )
@@ -192,14 +192,14 @@ def read_py(path: str | os.PathLike[str]) -> Network:
                 f"{path} holds objects other than tensors and arrays of numbers; nothing of it "
                 "was run. Take the file from Puffer's archive again"
             ) from None
-        raise DamagedError(_damaged(path, reason)) from None
+        raise DamagedError(_damaged_text(path, reason)) from None
     if not isinstance(content, dict) or not isinstance(content.get("model_state_dict"), dict):
         raise ForeignError(
             f"{path} is no predictor of Puffer's: expected model_state_dict, obs_size, obs_mean "
             "and obs_std in it"
         )
     arrays = {name: value for name, value in content.items() if name != "model_state_dict"}
-    with _named(path):
+    with _naming_file(path):
         for name, value in content["model_state_dict"].items():
             if not isinstance(value, torch.Tensor) or not value.is_floating_point():
                 raise ModelError(f"{name} holds no real numbers; expected float64")
@@ -230,9 +230,9 @@ def read_cpp(path: str | os.PathLike[str]) -> tuple[np.ndarray, ...]:
             }
             orders = [archive.read(n) for n in archive.namelist() if n.endswith("/byteorder")]
     except Exception as error:  # zipfile, too, fails in many ways
-        raise DamagedError(_damaged(path, str(error))) from error
+        raise DamagedError(_damaged_text(path, str(error))) from error
     lengths = [len(found.get(str(i), b"")) for i in range(len(SHAPES))]
-    with _named(path):
+    with _naming_file(path):
         if len(found) != len(SHAPES) or 0 in lengths:
             raise ForeignError(
                 f"holds the tensors {sorted(found)}; expected 0 to {len(SHAPES) - 1}, the weights "
@@ -269,11 +269,11 @@ def read_meta(path: str | os.PathLike[str]) -> Moments:
     try:
         content = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DamagedError(_damaged(path, str(error))) from error
+        raise DamagedError(_damaged_text(path, str(error))) from error
     names = ("obs_size", "obs_mean", "obs_std")
     if not isinstance(content, dict) or any(name not in content for name in names):
         raise ForeignError(f"{path} is no normaliser of Puffer's: expected {', '.join(names)}")
-    with _named(path):
+    with _naming_file(path):
         return Moments(row_count(content["obs_size"]), content["obs_mean"], content["obs_std"])
 
 
@@ -306,17 +306,17 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def _empty(folder: Path) -> bool:
+def _is_empty(folder: Path) -> bool:
     return not any(folder.iterdir())
 
 
-def _damaged(path: Path, reason: str) -> str:
+def _damaged_text(path: Path, reason: str) -> str:
     first = (reason.splitlines() or ["no reason given"])[0][:200]
     return f"{path} cannot be read ({first}); it is cut off or changed: copy it again"
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _naming_file(path: Path) -> Iterator[None]:
     """Put the file's name in front of what is wrong with its content."""
     try:
         yield
@@ -338,10 +338,11 @@ def _py_bytes(network: Network) -> bytes:
         "obs_std": network.moments.std,
     }
     torch.save(content, buffer)
-    return _repacked(buffer.getvalue())
+    return _repacked_archive(buffer.getvalue())
 
 
 def _cpp_bytes(network: Network) -> bytes:
+    """A network as the TorchScript program that servers load."""
     torch = _import_torch("Writing cpp-N.pt")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather have another format
@@ -356,7 +357,7 @@ def _cpp_bytes(network: Network) -> bytes:
         buffer = io.BytesIO()
         module.eval().requires_grad_(False)  # a server only predicts
         torch.jit.save(torch.jit.trace(module, example), buffer)
-    return _repacked(buffer.getvalue())
+    return _repacked_archive(buffer.getvalue())
 
 
 def _meta_bytes(moments: Moments) -> bytes:
@@ -368,7 +369,7 @@ def _meta_bytes(moments: Moments) -> bytes:
     return json.dumps(content).encode()
 
 
-def _repacked(data: bytes) -> bytes:
+def _repacked_archive(data: bytes) -> bytes:
     """An archive of torch's that older readers open, and that says nothing about this machine."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:

@@ -147,7 +147,7 @@ class Training:
         x: (n, 62) inputs, see `Network.logits`; (n, 17) will do for a network with 17.
         y_bin: (n,) integer classes, 0 to 20.
         weights: (n,) >= 0; None for equal ones.
-        settings: How.
+        settings: Epochs, batch size, learning rate and the rest; default `TrainingSettings()`.
 
     Attributes:
         losses: Of each epoch so far: of validation, or of training where nothing is held out.
@@ -191,7 +191,7 @@ class Training:
         x = selected_inputs(x, inputs)
         if not len(x):
             raise SchemaError("no samples to train on; give at least one (without a sentinel)")
-        rows, rest = _split(len(x), settings)
+        rows, rest = _split_rows(len(x), settings)
         if shares is not None and not shares[rows].any():
             raise DomainError("all weights of the training split are 0; give more above 0")
         self.epochs = settings.epochs
@@ -205,9 +205,9 @@ class Training:
         self._w = None if shares is None else shares[rows].astype(dtype)
         # All weights in one vector: Adam's arithmetic runs over it in one go.
         self._flat = np.concatenate([array.ravel() for array in first.weights])
-        self._views = _views(self._flat)
+        self._views = _weight_views(self._flat)
         self._gradient = np.zeros_like(self._flat)
-        self._gradient_views = _views(self._gradient)
+        self._gradient_views = _weight_views(self._gradient)
         self._first = np.zeros_like(self._flat)
         self._second = np.zeros_like(self._flat)
         self._scratch = (np.empty_like(self._flat), np.empty_like(self._flat))
@@ -238,7 +238,7 @@ class Training:
                 "learning_rate, or look for extreme inputs or weights"
             )
         flat = self._best if len(self._rest_x) else self._flat
-        return Network(tuple(view.copy() for view in _views(flat)), self._moments)
+        return Network(tuple(view.copy() for view in _weight_views(flat)), self._moments)
 
     def run(self) -> Network:
         """Run all epochs that are left.
@@ -262,9 +262,9 @@ class Training:
         total = mass = 0.0
         with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite shows below
             for begin in range(0, count, size):
-                loss, weight = self._step(order[begin : begin + size])
+                loss, weight = self._step_on_batch(order[begin : begin + size])
                 total, mass = total + loss * weight, mass + weight
-            loss = self._validation() if len(self._rest_x) else total / mass
+            loss = self._validation_loss() if len(self._rest_x) else total / mass
         self.losses.append(loss)
         if self._stop.update(loss):
             self._best[:] = self._flat
@@ -280,7 +280,7 @@ class Training:
             "steps": np.array(self._steps, dtype=np.int64),
             "losses": np.array(self.losses, dtype=np.float64),
             "stop": np.array([self._stop.best, self._stop.best_epoch], dtype=np.float64),
-            "identity": self._digest().copy(),
+            "identity": self._identity_digest().copy(),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -319,7 +319,7 @@ class Training:
         self._stop.best_epoch = int(state["stop"][1])
         self._stop.epochs = len(self.losses)
 
-    def _step(self, rows: np.ndarray) -> tuple[float, float]:
+    def _step_on_batch(self, rows: np.ndarray) -> tuple[float, float]:
         """Descend on one batch; its mean loss before, and the sum of its weights."""
         W1, b1, W2, b2, W3, b3 = self._views
         x = self._x.take(rows, axis=0)
@@ -359,10 +359,10 @@ class Training:
         error *= hidden1 > 0
         np.matmul(error.T, x, out=g1)
         np.sum(error, axis=0, out=c1)
-        self._descend()
+        self._step_of_adam()
         return loss, weight
 
-    def _descend(self) -> None:
+    def _step_of_adam(self) -> None:
         """Adam (Kingma and Ba, 2015) with L2 in the gradient, as torch.optim.Adam."""
         settings, g, (a, b) = self.settings, self._gradient, self._scratch
         self._steps += 1
@@ -382,7 +382,7 @@ class Training:
         b *= settings.learning_rate / (1 - _BETA1**self._steps)
         self._flat -= b
 
-    def _validation(self) -> float:
+    def _validation_loss(self) -> float:
         total = 0.0
         for begin in range(0, len(self._rest_x), _ROWS):
             logits = forward(self._views, self._rest_x[begin : begin + _ROWS])
@@ -391,7 +391,7 @@ class Training:
             total -= float(logs[np.arange(len(logs)), labels].sum())
         return total / len(self._rest_x)
 
-    def _digest(self) -> np.ndarray:
+    def _identity_digest(self) -> np.ndarray:
         """(32,) uint8: what a state belongs to."""
         if self._identity is None:
             settings = dataclasses.asdict(self.settings)
@@ -474,7 +474,7 @@ class TtpLearner:
             "scratch": None,
         }[self.settings.start]
         samples = Samples.borrow(samples)
-        x, labels = self._column(samples, self.inputs), self._column(samples, self.label)
+        x, labels = self._column_of(samples, self.inputs), self._column_of(samples, self.label)
         self._network = Training(start, x, labels, weights, self.settings).run()
 
     def annotate(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -491,7 +491,7 @@ class TtpLearner:
         """
         samples = Samples.borrow(samples)
         sentinels = "keep" if self.settings.sentinels == "keep" else "clamp"
-        logs = self.network.logits(self._column(samples, self.inputs), sentinels=sentinels)
+        logs = self.network.logits(self._column_of(samples, self.inputs), sentinels=sentinels)
         for begin in range(0, len(logs), _ROWS):
             logs[begin : begin + _ROWS] = _log_softmax(logs[begin : begin + _ROWS])
         columns = {"yhat": np.exp(logs, dtype=logs.dtype).astype(np.float32, copy=False)}
@@ -515,13 +515,13 @@ class TtpLearner:
         """
         self._network = Network.of_arrays(state) if state else None
 
-    def _column(self, samples: Samples, name: str) -> np.ndarray:
+    def _column_of(self, samples: Samples, name: str) -> np.ndarray:
         if name not in samples:
             raise SchemaError(f"no column {name!r} among {sorted(samples)}; add or name it")
         return samples[name]
 
 
-def _views(flat: np.ndarray) -> tuple[np.ndarray, ...]:
+def _weight_views(flat: np.ndarray) -> tuple[np.ndarray, ...]:
     """The six arrays inside one vector of all weights."""
     # The vector is as long as the inputs are many; all else has one size.
     rest = sum(math.prod(shape) for shape in shapes_of()[1:])
@@ -551,7 +551,7 @@ def _first_network(start: Network | None, x: np.ndarray, settings: TrainingSetti
     return Network(start.weights, start.moments.merged(Moments.of(x)))
 
 
-def _split(size: int, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+def _split_rows(size: int, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and to validate with, ascending.
 
     A single sample serves both, for there is nothing else.

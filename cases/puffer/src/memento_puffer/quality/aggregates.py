@@ -89,14 +89,14 @@ def by_day(
         SchemaError: No such variable or metric.
     """
     table = Samples.borrow(daily)
-    suffix = _suffix(stalls)
+    suffix = _suffix_of(stalls)
     if variable == "stream" and metric in ("rebuftime", "streamtime", "stalled"):
         metric += suffix
-    keys, values = _cells(table, selection, variable, metric)
+    keys, values = _cells_of(table, selection, variable, metric)
     if not keys:
         known = sorted(set(table["variable"].tolist()))
         raise SchemaError(f"no {metric!r} of {variable!r}; there are variables {known}")
-    weights = dict(zip(*_cells(table, selection, "stream", f"streamtime{suffix}"), strict=True))
+    weights = dict(zip(*_cells_of(table, selection, "stream", f"streamtime{suffix}"), strict=True))
     rows = [
         (*key, value, weights.get(key, np.nan)) for key, value in zip(keys, values, strict=True)
     ]
@@ -115,8 +115,8 @@ def compare(table: Mapping[str, Any], first: str, second: str) -> Samples:
 
     Args:
         table: As ``by_day`` gives it.
-        first: A scheme.
-        second: Another.
+        first: Name of a scheme.
+        second: Name of the scheme to compare it with.
 
     Returns:
         ``day``, ``first``, ``second``, their values ``x`` and ``y``, ``difference`` (x - y: for
@@ -172,11 +172,11 @@ def deployment(
     """
     table = Samples.borrow(daily)
     names = ["playtime", "chunks", "streams"]
-    names += [f"{n}{_suffix(s)}" for n in ("rebuftime", "streamtime") for s in _STALLS]
+    names += [f"{n}{_suffix_of(s)}" for n in ("rebuftime", "streamtime") for s in _STALLS]
     cells = {
-        name: dict(zip(*_cells(table, selection, "stream", name), strict=True)) for name in names
+        name: dict(zip(*_cells_of(table, selection, "stream", name), strict=True)) for name in names
     }
-    cells["ssim"] = dict(zip(*_cells(table, selection, "ssim", "mean"), strict=True))
+    cells["ssim"] = dict(zip(*_cells_of(table, selection, "ssim", "mean"), strict=True))
     keys = sorted(key for key, count in cells["chunks"].items() if count > 0)
     schemes = sorted({scheme for _, scheme in keys})
     if common:
@@ -198,7 +198,7 @@ def deployment(
             "ssim": float(ssim.mean()) if len(ssim) else np.nan,
         }
         for stalls in _STALLS:
-            s = _suffix(stalls)
+            s = _suffix_of(stalls)
             time = total[f"streamtime{s}"]
             row[f"stalled{s}"] = 100 * total[f"rebuftime{s}"] / time if time else np.nan
             row[f"stalled_hours{s}"] = total[f"rebuftime{s}"] / 3600
@@ -219,10 +219,10 @@ def trade_off(
 
     Args:
         daily: ``analysis.DayAnalysis.daily``, of any number of days.
-        rng: Draws the days.
-        stalls: See ``by_day``.
-        resamples: See ``qoe.weighted_intervals``.
-        level: See there.
+        rng: Generator that draws the days.
+        stalls: How stall time counts, see ``by_day``.
+        resamples: Number of draws of the days, >= 1.
+        level: Share of resamples inside the interval, in (0, 1).
 
     Returns:
         ``scheme``, ``days``, and ``stalled`` (%) and ``ssim`` (dB), each with ``_low``, ``_high``.
@@ -262,11 +262,11 @@ def official(
 
     Args:
         streams: ``analysis.DayAnalysis.streams``, of any number of days.
-        rng: Draws the realisations.
+        rng: Generator that draws the realisations.
         common: Only days on which every scheme ran.
         slow: Only streams over slow paths.
-        watch_times: See ``qoe.scheme_statistics``.
-        realisations: See there.
+        watch_times: The list of watch times (s, >= 4) that all schemes draw from; None for theirs.
+        realisations: Number of draws of all streams, >= 1.
 
     Returns:
         The table of ``qoe.scheme_statistics``; stall times are ``stall_capped``.
@@ -303,11 +303,11 @@ def paired(
         streams: ``analysis.DayAnalysis.streams`` of simulated days on which every scheme served
             every viewer.
         reference: The scheme that others are compared with.
-        rng: Draws the viewers.
+        rng: Generator that draws the viewers.
         variables: Of "stalled" (%, sum of stalls over sum of time watched, capped), "ssim" (dB of
             the mean index), "delta_ssim" (dB), "startup" (s), "watch" (s), "bitrate" (Mbit/s).
         common: Only streams that count under both; matched by day, viewer and index.
-        resamples: How many, >= 1.
+        resamples: Number of draws, >= 1.
         level: Share of resamples inside the interval, in (0, 1).
 
     Returns:
@@ -376,13 +376,13 @@ def paired(
 # Parts of the above
 
 
-def _suffix(stalls: str) -> str:
+def _suffix_of(stalls: str) -> str:
     if stalls not in _STALLS:
         raise SettingError(f"stalls={stalls!r}; give one of {', '.join(_STALLS)}")
     return "" if stalls == "clean" else f"_{stalls}"
 
 
-def _cells(
+def _cells_of(
     table: Samples, selection: str, variable: str, metric: str
 ) -> tuple[list[tuple[object, str]], list[float]]:
     """(day, scheme) and value of one statistic."""

@@ -179,7 +179,7 @@ def analyze(
     previous: Day | None = None
     for one in days:
         day = one if isinstance(one, Day) else Day(one)
-        before = previous if previous is not None and _follows(previous, day) else None
+        before = previous if previous is not None and _is_next_day(previous, day) else None
         yield analyze_day(
             day,
             labels=labels,
@@ -190,7 +190,7 @@ def analyze(
             sentinels=sentinels,
         )
         if progress is not None:
-            progress(_name(day))
+            progress(_name_of_day(day))
         previous = day
 
 
@@ -226,21 +226,21 @@ def analyze_day(
             no stream has a scheme.
     """
     day = day if isinstance(day, Day) else Day(day)
-    name = _name(day)
+    name = _name_of_day(day)
     check_complete(day)
     tell = progress or (lambda share: None)
     date = np.datetime64(name, "D")
     features, chunks = features_and_chunks(day, cc=cc)
     tell(0.3)
     counts = dict(features.counts)
-    chunks, counts["ssim_filled"] = _filled(chunks, day, previous)
+    chunks, counts["ssim_filled"] = _with_filled_ssim(chunks, day, previous)
     events = client_events(day, features.streams)
     _, of_startup = startup_delays(events)
     counts |= events.counts | of_startup
     chunks = with_client(chunks, events, day=day, streams=features.streams, source=source)
 
-    schemes, of_stream = _schemes(features, name, labels)
-    streams = _streams(features, chunks, events, day, date, schemes[of_stream])
+    schemes, of_stream = _schemes_of(features, name, labels)
+    streams = _stream_table(features, chunks, events, day, date, schemes[of_stream])
     del events
     tell(0.7)
     limit = np.where(streams["bad"] == "no events", np.inf, streams["stall_limit"])
@@ -265,12 +265,12 @@ def analyze_day(
         part["abr"] = np.full(len(rows), scheme)
         model = _model_of(models or {}, scheme, name)
         if model is not None:
-            by_horizon = _scored(features, own, model, sentinels)
+            by_horizon = _scores_of_scheme(features, own, model, sentinels)
             place = np.full(features.size, -1, np.int64)
             place[own] = np.arange(own.sum())
             part |= {n: values[place[rows]] for n, values in by_horizon.items()}
             table = summarise(by_horizon, variables=_SCORES)
-            scores.append(_labelled(table.take(table["horizon"] >= 0), date, str(scheme)))
+            scores.append(_labelled_table(table.take(table["horizon"] >= 0), date, str(scheme)))
         table = daily_statistics(part, date)
         daily.append(
             Samples.borrow({"scheme" if n == "abr" else n: values for n, values in table.items()})
@@ -324,17 +324,19 @@ def gather(parts: Iterable[DayAnalysis]) -> dict[str, Samples]:
 # Parts of the above
 
 
-def _name(day: Day) -> str:
+def _name_of_day(day: Day) -> str:
     if day.name is None:
         raise SettingError(f"{day.folder}: which day is this? Give Day(folder, name='2022-10-01')")
     return day.name
 
 
-def _follows(first: Day, second: Day) -> bool:
-    return days_from(_name(first), 2)[1] == _name(second)
+def _is_next_day(first: Day, second: Day) -> bool:
+    return days_from(_name_of_day(first), 2)[1] == _name_of_day(second)
 
 
-def _filled(chunks: pl.DataFrame, day: Day, previous: Day | None) -> tuple[pl.DataFrame, int]:
+def _with_filled_ssim(
+    chunks: pl.DataFrame, day: Day, previous: Day | None
+) -> tuple[pl.DataFrame, int]:
     """SSIM that video_sent lacks, from the encoder's table if there is one."""
     pl = polars("analysing a Puffer day")
     lacks = chunks["ssim_index"].null_count()
@@ -348,7 +350,7 @@ def _filled(chunks: pl.DataFrame, day: Day, previous: Day | None) -> tuple[pl.Da
     return chunks.with_columns(filled), lacks - filled.null_count()
 
 
-def _schemes(
+def _schemes_of(
     features: Features, day: str, labels: Sequence[Label]
 ) -> tuple[np.ndarray, npt.NDArray[np.int64]]:
     """Names of the day's schemes, and which of them each stream had."""
@@ -366,7 +368,7 @@ def _order_of_sending(features: Features) -> npt.NDArray[np.int64] | None:
     return np.lexsort((features.sent, features.stream))
 
 
-def _streams(
+def _stream_table(
     features: Features,
     chunks: pl.DataFrame,
     events: ClientEvents,
@@ -429,7 +431,7 @@ def _model_of(models: Models, scheme: str, day: str) -> Ttp | None:
     return model.get(day) if isinstance(model, Mapping) else model(day)
 
 
-def _scored(
+def _scores_of_scheme(
     features: Features, own: npt.NDArray[np.bool_], model: Ttp, sentinels: str
 ) -> dict[str, Floats]:
     """Scores of the predictions of own chunks' times: (own chunks, horizons), NaN where missing."""
@@ -453,7 +455,7 @@ def _scored(
     return found
 
 
-def _labelled(table: Samples, date: np.datetime64, scheme: str) -> Samples:
+def _labelled_table(table: Samples, date: np.datetime64, scheme: str) -> Samples:
     n = table.size
     return Samples.borrow(
         {"day": np.full(n, date), "scheme": np.full(n, scheme), **dict(table.items())}

@@ -121,7 +121,7 @@ def stream_statistics(events: Any) -> Samples:
         stall 0.25
         stall_with_startup 0.75
     """
-    columns = _columns(events, "stream", "time", "event", "buffer", "cum_rebuf")
+    columns = _columns_of(events, "stream", "time", "event", "buffer", "cum_rebuf")
     _check_finite(columns, "time", "buffer", "cum_rebuf")
     names, stream = np.unique(columns["stream"], return_inverse=True)
     order = np.lexsort((columns["time"], stream))
@@ -150,19 +150,19 @@ def stream_statistics(events: Any) -> Samples:
     since = np.maximum.accumulate(np.where(low & ~was_low, at, 0))
     stuck = low & (since_begin - since_begin[since] > _LOW_LASTS * 1e9)
     stops = np.r_[starts[1:], n][: len(starts)]
-    cut = np.minimum(_reduce(np.minimum, np.where(gap | stuck, at, n), starts), stops)
+    cut = np.minimum(_reduce_streams(np.minimum, np.where(gap | stuck, at, n), starts), stops)
     kept = at < cut[stream]
 
     control = is_a["startup"] | is_a["play"] | is_a["rebuffer"]
     last_control = np.maximum.accumulate(np.where(control, at, -1))
     waits = is_a["rebuffer"][last_control] if n else low
     playing = (last_control >= first) & ~waits & ~is_a["init"] & kept
-    startup = _reduce(np.minimum, np.where(is_a["startup"] & kept, at, n), starts)
-    last = _reduce(np.maximum, np.where(playing, at, -1), starts)
+    startup = _reduce_streams(np.minimum, np.where(is_a["startup"] & kept, at, n), starts)
+    last = _reduce_streams(np.maximum, np.where(playing, at, -1), starts)
     started = startup < n
     both_full = (buffer > _FULL_BUFFER) & (np.r_[0.0, buffer[:-1]][:n] > _FULL_BUFFER)
     growth = np.diff(rebuffered, prepend=0.0) > _SLOW_GROWTH
-    slow = _reduce(np.logical_or, both_full & growth & ~new & kept, starts)
+    slow = _reduce_streams(np.logical_or, both_full & growth & ~new & kept, starts)
 
     def between(values: Floats) -> Floats:
         span = np.full(len(starts), np.nan)
@@ -263,25 +263,25 @@ def quality_statistics(chunks: Any) -> Samples:
         delta_ssim_published 20.0
         bitrate 3996004.0
     """
-    columns = _columns(chunks, "stream", "ssim_index", "size", "delivery_rate")
+    columns = _columns_of(chunks, "stream", "ssim_index", "size", "delivery_rate")
     _check_finite(columns, "size", "delivery_rate")
     names, stream = np.unique(columns["stream"], return_inverse=True)
     m = len(names)
-    index = _index(columns)
+    index = _ssim_index(columns)
     index = np.where(index > _PERFECT, np.nan, index)
     usable = ~np.isnan(index)
-    change, of = _changes(stream, index)
+    change, of = _quality_changes(stream, index)
     steps = np.bincount(of, minlength=m)
     sums = np.bincount(of, change, minlength=m)
     count = np.bincount(stream, minlength=m)
-    rate = _ratio(np.bincount(stream, columns["delivery_rate"], minlength=m), count)
+    rate = _ratios_of(np.bincount(stream, columns["delivery_rate"], minlength=m), count)
     total = np.bincount(stream[usable], index[usable], minlength=m)
     return Samples.borrow(
         stream=names,
         chunks=count,
-        ssim=_ratio(total, np.bincount(stream[usable], minlength=m)),
-        delta_ssim=_ratio(sums, steps),
-        delta_ssim_published=_ratio(sums, steps - 1),
+        ssim=_ratios_of(total, np.bincount(stream[usable], minlength=m)),
+        delta_ssim=_ratios_of(sums, steps),
+        delta_ssim_published=_ratios_of(sums, steps - 1),
         bitrate=8 * np.bincount(stream, columns["size"], minlength=m) / (CHUNK_SECONDS * count),
         delivery_rate=rate,
         slow=rate <= SLOW_RATE,
@@ -298,7 +298,7 @@ def common_days(streams: Any) -> np.ndarray:
         >>> common_days({"day": [1, 1, 2], "scheme": ["a", "b", "a"]})
         array([ True,  True, False])
     """
-    columns = _columns(streams, "day", "scheme")
+    columns = _columns_of(streams, "day", "scheme")
     days, day = np.unique(columns["day"], return_inverse=True)
     schemes, scheme = np.unique(columns["scheme"], return_inverse=True)
     ran = np.zeros((len(days), len(schemes)), bool)
@@ -322,9 +322,9 @@ def scheme_statistics(
     Args:
         streams: Columns, one row per stream that is considered: ``scheme``, ``watch`` (s, >= 4),
             ``stall`` (s, >= 0); and if known ``ssim`` (mean index), ``delta_ssim`` (dB).
-        rng: Draws the realisations.
+        rng: Generator that draws the realisations.
         watch_times: The common list, s, >= 4; those of all ``streams`` if left out.
-        realisations: How many, >= 1.
+        realisations: Number of draws of all streams, >= 1.
 
     Returns:
         One row per scheme: ``scheme``, ``streams``, ``watch`` (s), ``stall`` (s), ``stall_ratio``,
@@ -346,7 +346,7 @@ def scheme_statistics(
         (array([0.1]), array([0.1]))
     """
     given = Samples.borrow(streams)
-    columns = _columns(given, "scheme", "watch", "stall")
+    columns = _columns_of(given, "scheme", "watch", "stall")
     if realisations < 1:
         raise SettingError(f"realisations={realisations}; draw at least one")
     _check_finite(columns, "watch", "stall")
@@ -431,9 +431,11 @@ def daily_statistics(chunks: Any, day: Any) -> Samples:
         array([1.])
     """
     given = Samples.borrow(chunks)
-    columns = _columns(given, "stream", "abr", "ssim_index", "cum_rebuf", "startup", "trans_time")
+    columns = _columns_of(
+        given, "stream", "abr", "ssim_index", "cum_rebuf", "startup", "trans_time"
+    )
     _check_finite(columns, "cum_rebuf", "startup")
-    _index(columns)
+    _ssim_index(columns)
     arrived = ~np.isnan(columns["trans_time"])
     _, stream, count = np.unique(
         columns["stream"][arrived], return_inverse=True, return_counts=True
@@ -462,7 +464,7 @@ def daily_statistics(chunks: Any, day: Any) -> Samples:
             "unstalled": own & ~stalls,
         }.items():
             part = np.flatnonzero(mask)
-            for variable, metrics in _daily(table, part, stream, totals).items():
+            for variable, metrics in _daily_metrics(table, part, stream, totals).items():
                 found += [(str(abr), selection, variable, *pair) for pair in metrics.items()]
     names = ("abr", "selection", "variable", "metric", "value")
     kinds = (str, str, str, str, np.float64)
@@ -490,9 +492,9 @@ def weighted_intervals(
     Args:
         table: Columns, one row per day and scheme: ``day``, ``scheme``, ``value`` (finite),
             ``weight`` (>= 0).
-        rng: Draws the days.
+        rng: Generator that draws the days.
         unit: The column to draw by, say "viewer" for paired runs.
-        resamples: How many, >= 1.
+        resamples: Number of draws, >= 1.
         level: Share of resamples inside the interval, in (0, 1).
         joint: False draws values and weights apart, as the artefact does: for comparison only.
 
@@ -510,11 +512,11 @@ def weighted_intervals(
         >>> weighted_intervals(table, rng=np.random.default_rng(0))["value"]
         array([1.5])
     """
-    names, values, weights, there = _matrix(table, unit)
+    names, values, weights, there = _by_unit_and_scheme(table, unit)
     _check_bootstrap(resamples, level)
-    drawn = _resample(values, weights, there, resamples, rng, joint)
-    low, high = _percentiles(drawn, level)
-    means = _ratio((values * weights).sum(axis=0), weights.sum(axis=0))
+    drawn = _resampled_means(values, weights, there, resamples, rng, joint)
+    low, high = _bounds_of_draws(drawn, level)
+    means = _ratios_of((values * weights).sum(axis=0), weights.sum(axis=0))
     return Samples.borrow(scheme=names, units=there.sum(axis=0), value=means, low=low, high=high)
 
 
@@ -537,11 +539,11 @@ def difference(
     Args:
         table: As for ``weighted_intervals``. For stall ratios of paired runs: a row per viewer and
             scheme, stall / watch as value and watch as weight.
-        first: A scheme.
-        second: Another.
-        rng: Draws the days.
+        first: Name of a scheme.
+        second: Name of the scheme to compare it with.
+        rng: Generator that draws the days.
         unit: The column to draw by.
-        resamples: How many, >= 1.
+        resamples: Number of draws, >= 1.
         level: Share of resamples inside the interval, in (0, 1).
         joint: False draws values, weights and both schemes apart, as the artefact does: for
             comparison only; for paired runs it wastes the pairing.
@@ -569,7 +571,7 @@ def difference(
         >>> float(found["low"][0]), float(found["high"][0])
         (1.0, 1.0)
     """
-    names, values, weights, there = _matrix(table, unit)
+    names, values, weights, there = _by_unit_and_scheme(table, unit)
     _check_bootstrap(resamples, level)
     places = []
     for scheme in (first, second):
@@ -594,9 +596,9 @@ def difference(
         scale = np.maximum(np.abs(x), np.abs(y))
         return 100 * np.divide(x - y, scale, out=np.zeros(len(x)), where=scale != 0)
 
-    drawn = apart(_resample(values, weights, there, resamples, rng, joint))
-    low, high = _percentiles(drawn[:, None], level)
-    mean = _ratio((values * weights).sum(axis=0), weights.sum(axis=0))
+    drawn = apart(_resampled_means(values, weights, there, resamples, rng, joint))
+    low, high = _bounds_of_draws(drawn[:, None], level)
+    mean = _ratios_of((values * weights).sum(axis=0), weights.sum(axis=0))
     return Samples.borrow(
         first=[first],
         second=[second],
@@ -620,9 +622,9 @@ def time_series(
 
     Args:
         table: As for ``weighted_intervals``, with ``day`` as integers or datetime64[D].
-        rng: Draws the days.
+        rng: Generator that draws the days.
         window: Days of the calendar to pool, >= 1.
-        resamples: How many, >= 1.
+        resamples: Number of draws, >= 1.
         level: Share of resamples inside the interval, in (0, 1).
         joint: As for ``weighted_intervals``.
 
@@ -634,7 +636,7 @@ def time_series(
     """
     if window < 1:
         raise SettingError(f"window={window}; pool at least one day")
-    columns = Samples.borrow(_columns(table, "day", "scheme", "value", "weight"))
+    columns = Samples.borrow(_columns_of(table, "day", "scheme", "value", "weight"))
     parts = []
     for day in np.unique(columns["day"]):
         inside = (columns["day"] <= day) & (columns["day"] > day - window)
@@ -680,7 +682,7 @@ def weighted_ecdf(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -
 # Parts of the above
 
 
-def _columns(data: Any, *names: str) -> dict[str, np.ndarray]:
+def _columns_of(data: Any, *names: str) -> dict[str, np.ndarray]:
     table = Samples.borrow(data)
     if missing := [name for name in names if name not in table]:
         raise SchemaError(f"columns {missing} are missing; found {sorted(table)}; add them")
@@ -696,7 +698,7 @@ def _check_finite(columns: Mapping[str, np.ndarray], *names: str) -> None:
             )
 
 
-def _index(columns: Mapping[str, np.ndarray]) -> Floats:
+def _ssim_index(columns: Mapping[str, np.ndarray]) -> Floats:
     index = np.asarray(columns["ssim_index"], dtype=np.float64)
     wrong = np.abs(index) > 1
     if wrong.any():
@@ -706,16 +708,16 @@ def _index(columns: Mapping[str, np.ndarray]) -> Floats:
     return index
 
 
-def _reduce(how: np.ufunc, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _reduce_streams(how: np.ufunc, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.asarray(how.reduceat(values, starts)) if len(starts) else values[:0]
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> Floats:
+def _ratios_of(above: np.ndarray, below: np.ndarray) -> Floats:
     """NaN where there is nothing to divide by."""
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
-def _changes(stream: np.ndarray, index: Floats) -> tuple[Floats, np.ndarray]:
+def _quality_changes(stream: np.ndarray, index: Floats) -> tuple[Floats, np.ndarray]:
     """|change| in dB between consecutive chunks of a stream, and the stream of each."""
     order = np.argsort(stream, kind="stable")
     of, q = stream[order], quality(index[order])
@@ -736,7 +738,7 @@ def _mean_and_sem(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, 
     return mean, sd * np.sqrt((w**2).sum()) / w.sum()
 
 
-def _bins(watch: np.ndarray) -> Integers:
+def _watch_bins(watch: np.ndarray) -> Integers:
     exponent = np.frexp(watch)[1] - 1  # floor(log2), exact
     return np.asarray(np.clip(exponent, _BINS[0], _BINS[-1]) - _BINS[0], dtype=np.int64)
 
@@ -746,7 +748,7 @@ def _stall_ratios(
 ) -> Floats:
     """Stall ratio of each realisation."""
     n = len(watch)
-    ratios, own = stall / watch, _bins(watch)
+    ratios, own = stall / watch, _watch_bins(watch)
     groups = [ratios[own == b] for b in range(len(_BINS))]
     lists = []
     for b in range(len(_BINS)):
@@ -759,7 +761,7 @@ def _stall_ratios(
     every = np.concatenate(lists)
     counts = np.array([len(one) for one in lists])
     starts = np.cumsum(counts) - counts
-    bins = _bins(pool)
+    bins = _watch_bins(pool)
     out = np.empty(realisations)
     at_once = max(1, _CELLS // n)
     for start in range(0, realisations, at_once):
@@ -771,7 +773,7 @@ def _stall_ratios(
     return out
 
 
-def _daily(
+def _daily_metrics(
     table: Samples, part: np.ndarray, stream: np.ndarray, totals: Mapping[str, Floats]
 ) -> dict[str, dict[str, float]]:
     """Variables and metrics of the chunks ``part``."""
@@ -782,7 +784,7 @@ def _daily(
     of_index = [index.mean() if len(index) else np.nan, *quantiles(index)]
     names = ("mean", *(f"q{q:g}" for q in QUANTILES))
     found["ssim"] = dict(zip(names, map(float, quality(of_index)), strict=True))
-    change, _ = _changes(stream[part], table["ssim_index"][part].astype(np.float64))
+    change, _ = _quality_changes(stream[part], table["ssim_index"][part].astype(np.float64))
     found["delta_ssim"] = statistics(change)
     streams = np.unique(stream[part])
     playtime = _DAILY_CHUNK * len(part)
@@ -802,9 +804,9 @@ def _daily(
     return found
 
 
-def _matrix(table: Any, unit: str) -> tuple[np.ndarray, Floats, Floats, np.ndarray]:
+def _by_unit_and_scheme(table: Any, unit: str) -> tuple[np.ndarray, Floats, Floats, np.ndarray]:
     """Schemes; values, weights and presence as (units, schemes), 0 where absent."""
-    columns = _columns(table, unit, "scheme", "value", "weight")
+    columns = _columns_of(table, unit, "scheme", "value", "weight")
     _check_finite(columns, "value", "weight")
     if not (columns["weight"] >= 0).all():
         raise DomainError("weight: found values below 0; weights are times or counts")
@@ -827,7 +829,7 @@ def _check_bootstrap(resamples: int, level: float) -> None:
         raise SettingError(f"level={level}; give a share between 0 and 1, such as 0.9")
 
 
-def _resample(
+def _resampled_means(
     values: Floats,
     weights: Floats,
     there: np.ndarray,
@@ -840,8 +842,8 @@ def _resample(
     if joint:
         # What was drawn how often is all that matters, so a draw is two products of matrices.
         above, below = values * weights, weights
-        for part, counts in _counts(len(values), resamples, rng):
-            out[part] = _ratio(counts @ above, counts @ below)
+        for part, counts in _draw_counts(len(values), resamples, rng):
+            out[part] = _ratios_of(counts @ above, counts @ below)
         return out
     for k in range(values.shape[1]):
         v, w = values[there[:, k], k], weights[there[:, k], k]
@@ -850,11 +852,13 @@ def _resample(
             m = min(at_once, resamples - start)
             drawn = v[rng.integers(len(v), size=(m, len(v)))]
             apart = w[rng.integers(len(w), size=(m, len(w)))]
-            out[start : start + m, k] = _ratio((drawn * apart).sum(axis=1), apart.sum(axis=1))
+            out[start : start + m, k] = _ratios_of((drawn * apart).sum(axis=1), apart.sum(axis=1))
     return out
 
 
-def _counts(units: int, resamples: int, rng: np.random.Generator) -> Iterator[tuple[slice, Floats]]:
+def _draw_counts(
+    units: int, resamples: int, rng: np.random.Generator
+) -> Iterator[tuple[slice, Floats]]:
     """How often each unit is drawn, (m, units) for m resamples at a time."""
     at_once = max(1, _CELLS // max(1, units))
     for start in range(0, resamples if units else 0, at_once):
@@ -864,7 +868,7 @@ def _counts(units: int, resamples: int, rng: np.random.Generator) -> Iterator[tu
         yield slice(start, start + m), counts.astype(np.float64)
 
 
-def _percentiles(drawn: Floats, level: float) -> tuple[Floats, Floats]:
+def _bounds_of_draws(drawn: Floats, level: float) -> tuple[Floats, Floats]:
     """Bounds of (resamples, k); draws without any weight do not count."""
     tail = (1 - level) / 2
     bounds = np.array([quantiles(one, (tail, 1 - tail)) for one in drawn.T]).reshape(-1, 2)

@@ -157,11 +157,13 @@ class Controller(ABC):
                 raise SchemaError(f"{type(self).__name__}.decide needs {name}=; got None")
 
         steps = self.steps
-        buffers = _numbers("buffer", buffer, 1)
+        buffers = _number_array("buffer", buffer, 1)
         n = len(buffers)
-        _refuse("buffer", buffers, ~((buffers >= 0) & np.isfinite(buffers)), "finite and >= 0")
+        _refuse_values(
+            "buffer", buffers, ~((buffers >= 0) & np.isfinite(buffers)), "finite and >= 0"
+        )
         known = _first_steps("sizes", sizes, 3, n, steps)
-        _refuse("sizes", known, (known <= 0) | np.isinf(known), "above 0 and finite, or NaN")
+        _refuse_values("sizes", known, (known <= 0) | np.isinf(known), "above 0 and finite, or NaN")
         if known.shape[1] == 0 or known.shape[2] == 0:
             raise SchemaError(
                 f"sizes: found shape {np.shape(sizes)}; expected at least one chunk and format"
@@ -174,17 +176,19 @@ class Controller(ABC):
             )
         index = _first_steps("ssim", ssim, 3, n, known.shape[1])
         _same_shape("ssim", index.shape, "sizes", known.shape)
-        _refuse("ssim", index, np.abs(index) > 1, "an index within -1 and 1 (not dB), or NaN")
+        _refuse_values(
+            "ssim", index, np.abs(index) > 1, "an index within -1 and 1 (not dB), or NaN"
+        )
 
         last = np.full(n, np.nan)
         if "last_ssim" in self.needs:
-            last = _numbers("last_ssim", last_ssim, 1)
+            last = _number_array("last_ssim", last_ssim, 1)
             _same_shape("last_ssim", last.shape, "buffer", buffers.shape)
-            _refuse("last_ssim", last, np.abs(last) > 1, "an index within -1 and 1, or NaN")
+            _refuse_values("last_ssim", last, np.abs(last) > 1, "an index within -1 and 1, or NaN")
         before, took = np.empty((n, 0)), np.empty((n, 0))
         if "past_sizes" in self.needs:
-            before = self._past("past_sizes", past_sizes, n)
-            took = self._past("past_times", past_times, n)
+            before = self._past_chunks("past_sizes", past_sizes, n)
+            took = self._past_chunks("past_times", past_times, n)
         chances = np.empty((n, 0, 0, CLASSES))
         if "probabilities" in self.needs:
             chances = _first_steps("probabilities", probabilities, 4, n, known.shape[1])
@@ -194,15 +198,15 @@ class Controller(ABC):
             _check_chances(chances, known)
         return self._choose(Situations(buffers, known, index, last, before, took, chances))
 
-    def _past(self, name: str, given: npt.ArrayLike | None, n: int) -> Floats:
-        values = _numbers(name, given, 2)
+    def _past_chunks(self, name: str, given: npt.ArrayLike | None, n: int) -> Floats:
+        values = _number_array(name, given, 2)
         if values.shape[0] != n or values.shape[1] < self.history:
             raise SchemaError(
                 f"{name}: found shape {values.shape}; expected {n} rows of {self.history} past "
                 "chunks or more; fill up younger sessions with NaN on the left"
             )
         values = np.ascontiguousarray(values[:, values.shape[1] - self.history :])
-        _refuse(name, values, (values <= 0) | np.isinf(values), "above 0 and finite, or NaN")
+        _refuse_values(name, values, (values <= 0) | np.isinf(values), "above 0 and finite, or NaN")
         return values
 
     @abstractmethod
@@ -279,12 +283,13 @@ class Fugu(Controller):
         return self.lookahead
 
     def _choose(self, situations: Situations) -> Integers:
+        """See `Controller`."""
         from memento_puffer._kernels.planning import plan_by_chances
 
         out = np.empty(len(situations.buffer), np.int64)
-        full = int(_units(BUFFER_SECONDS, _FUGU_UNIT))
+        full = int(_units_of(BUFFER_SECONDS, _FUGU_UNIT))
         plan_by_chances(
-            np.minimum(_units(situations.buffer, _FUGU_UNIT), full),
+            np.minimum(_units_of(situations.buffer, _FUGU_UNIT), full),
             situations.sizes,
             decibels(situations.ssim),
             _last_quality(situations.last_ssim),
@@ -293,7 +298,7 @@ class Fugu(Controller):
             _blur_shares(self.blur, self.blur_mean, self.blur_wraps),
             float(self.switching),
             self.stalling * _FUGU_UNIT,
-            int(_units(CHUNK_SECONDS, _FUGU_UNIT)),
+            int(_units_of(CHUNK_SECONDS, _FUGU_UNIT)),
             full,
             out,
         )
@@ -360,11 +365,12 @@ class MPC(Controller):
         return self.past
 
     def _choose(self, situations: Situations) -> Integers:
+        """See `Controller`."""
         from memento_puffer._kernels.planning import plan_by_time
 
         out = np.empty(len(situations.buffer), np.int64)
         plan_by_time(
-            np.minimum(_units(situations.buffer, _MPC_UNIT), _MPC_UNITS),
+            np.minimum(_units_of(situations.buffer, _MPC_UNIT), _MPC_UNITS),
             situations.sizes,
             decibels(situations.ssim),
             _last_quality(situations.last_ssim),
@@ -443,6 +449,7 @@ class BBA(Controller):
             )
 
     def _choose(self, situations: Situations) -> Integers:
+        """See `Controller`."""
         from memento_puffer._kernels.planning import follow_buffer
 
         out = np.empty(len(situations.buffer), np.int64)
@@ -495,6 +502,7 @@ class BOLA(Controller):
             raise SettingError(f"gamma_p={self.gamma_p}; give a finite number")
 
     def _choose(self, situations: Situations) -> Integers:
+        """See `Controller`."""
         from memento_puffer._kernels.planning import score_formats
 
         Vp, gamma_p = _BOLA[self.version]
@@ -528,7 +536,7 @@ def _blur_shares(std: float, mean: float, wraps: bool) -> Floats:
     return np.asarray(np.where(within, np.exp(0.5 * (squares[within].min() - squares)), 0.0))
 
 
-def _units(seconds: npt.ArrayLike, unit: float) -> Integers:
+def _units_of(seconds: npt.ArrayLike, unit: float) -> Integers:
     """Whole units, to the nearest."""
     # Bounded, as endless buffers do not fit an integer; all bounds on units are far below.
     units = np.floor((np.asarray(seconds, dtype=np.float64) + 0.5 * unit) / unit)
@@ -552,9 +560,10 @@ def _check_planning(lookahead: int, switching: float, stalling: float) -> None:
             raise SettingError(f"{name}={value}; give a finite cost >= 0")
 
 
-def _numbers(
+def _number_array(
     name: str, given: npt.ArrayLike | None, dimensions: int, steps: int | None = None
 ) -> Floats:
+    """float64 array of so many dimensions, its first ``steps`` columns if they are given."""
     try:
         array = np.asarray(given)
         if array.dtype.kind not in "fiu":
@@ -575,7 +584,7 @@ def _first_steps(
     name: str, given: npt.ArrayLike | None, dimensions: int, n: int, steps: int
 ) -> Floats:
     """Return the first chunks of each session, at most ``steps``."""
-    values = _numbers(name, given, dimensions, steps)
+    values = _number_array(name, given, dimensions, steps)
     if len(values) != n:
         raise SchemaError(f"{name}: found {len(values)} sessions; expected {n}, as in buffer")
     return values
@@ -588,7 +597,7 @@ def _same_shape(name: str, found: tuple[int, ...], other: str, expected: tuple[i
         )
 
 
-def _refuse(name: str, values: Floats, wrong: npt.NDArray[np.bool_], expected: str) -> None:
+def _refuse_values(name: str, values: Floats, wrong: npt.NDArray[np.bool_], expected: str) -> None:
     if wrong.any():
         where = np.unravel_index(int(wrong.argmax()), wrong.shape)
         place = ", ".join(str(int(i)) for i in where)

@@ -165,7 +165,7 @@ def calibrate(
         source: A day or its folder; what ``Observed.of_blocks`` made; or ``Traces``, for the
             numbers that follow from send times and readings alone.
         rng: Draws the intervals of schemes; a generator seeded with 0 if left out.
-        realisations: How many, see ``qoe.scheme_statistics``.
+        realisations: Number of draws behind an interval, see ``qoe.scheme_statistics``.
         schemes: What the schemes of the settings are called in the published comparison.
 
     Raises:
@@ -188,7 +188,7 @@ def calibrate(
     if isinstance(source, Observed):
         for section, measure in _SECTIONS.items():
             found |= {(section, name, ""): value for name, value in measure(source).items()}
-        if source.played and (kept := _kept(source)).any():
+        if source.played and (kept := _streams_that_count(source)).any():
             rng = rng if rng is not None else np.random.default_rng(0)
             bounded, plain = _of_schemes(source, kept, rng, realisations)
             present = [str(s) for s in np.unique(source.streams["scheme"]) if str(s) in schemes]
@@ -232,6 +232,7 @@ _TABLE = (
 
 
 def _of_chunks(observed: Observed) -> dict[str, float]:
+    """Moments of what the predictor knows of a chunk, and shares of classes of time."""
     chunks = observed.chunks
     took = chunks["trans_time"]
     acked = ~np.isnan(took)
@@ -258,6 +259,7 @@ def _of_chunks(observed: Observed) -> dict[str, float]:
 
 
 def _of_content(observed: Observed) -> dict[str, float]:
+    """Sizes and SSIM of encodings, how they vary and how they go together."""
     if not observed.encoded:
         return {}
     tables = list(observed.encoded.values())
@@ -298,6 +300,7 @@ def _of_content(observed: Observed) -> dict[str, float]:
 
 
 def _of_viewers(observed: Observed) -> dict[str, float]:
+    """Times on the site, streams of a session, startup delays."""
     streams = observed.streams
     if not observed.played or not streams.size:
         return {}
@@ -322,6 +325,7 @@ def _of_viewers(observed: Observed) -> dict[str, float]:
 
 
 def _of_paths(observed: Observed) -> dict[str, float]:
+    """Mean rates of sessions, and what slow streams are of all."""
     chunks, streams = observed.chunks, observed.streams
     m = streams.size
     rate, stream = chunks["delivery_rate"].astype(np.float64), chunks["stream"]
@@ -337,9 +341,9 @@ def _of_paths(observed: Observed) -> dict[str, float]:
     kept = streams["considered"] & (number > 0)
     slow = kept & (ratios_of(total, number) <= qoe.SLOW_RATE)
     return out | {
-        "slow streams, share": _share(slow, kept, np.ones(m)),
-        "slow streams, share of watch time": _share(slow, kept, streams["watch"]),
-        "slow streams, share of stall time": _share(slow, kept, streams["stall"]),
+        "slow streams, share": _weighted_share(slow, kept, np.ones(m)),
+        "slow streams, share of watch time": _weighted_share(slow, kept, streams["watch"]),
+        "slow streams, share of stall time": _weighted_share(slow, kept, streams["stall"]),
     }
 
 
@@ -352,6 +356,7 @@ _SECTIONS: dict[str, Callable[[Observed], dict[str, float]]] = {
 
 
 def _of_traces(traces: Traces) -> dict[Key, float]:
+    """What send times and readings say, of all streams and by their mean rates."""
     found: dict[Key, float] = {}
     found |= {("readings", name, ""): value for name, value in readings(traces).items()}
     for name, value in gaps(traces).items():
@@ -368,7 +373,7 @@ def _of_traces(traces: Traces) -> dict[Key, float]:
             per_chunk = 1000 * number[inside].sum() / length[inside].sum()
             found["outages", "per 1000 chunks", group] = per_chunk
             found["stalls", "streams with one, share", group] = mean_of(time[inside] > 0)
-            share = _percent(time[inside].sum(), duration[inside].sum())
+            share = _percentage(time[inside].sum(), duration[inside].sum())
             found["stalls", "% of time", group] = share
     worst = np.sort(time)[::-1][: max(1, len(time) // 100)]
     of_all = {
@@ -380,7 +385,7 @@ def _of_traces(traces: Traces) -> dict[Key, float]:
         },
         "stalls": {
             "streams with one, share": mean_of(time > 0),
-            "% of time": _percent(time.sum(), duration.sum()),
+            "% of time": _percentage(time.sum(), duration.sum()),
             **spread_of("duration, s", stalled["duration"], (50, 75, 90, 99)),
             "share of the worst 1 % of streams": (
                 worst.sum() / time.sum() if time.any() else np.nan
@@ -392,7 +397,7 @@ def _of_traces(traces: Traces) -> dict[Key, float]:
     return found
 
 
-def _kept(observed: Observed) -> np.ndarray:
+def _streams_that_count(observed: Observed) -> np.ndarray:
     """Which streams count for their scheme."""
     streams = observed.streams
     sent = np.zeros(streams.size, bool)
@@ -469,11 +474,11 @@ def _orders(
     return published, found
 
 
-def _percent(above: float, below: float) -> float:
+def _percentage(above: float, below: float) -> float:
     return float(100 * above / below) if below > 0 else float("nan")
 
 
-def _share(part: np.ndarray, whole: np.ndarray, weight: Floats) -> float:
+def _weighted_share(part: np.ndarray, whole: np.ndarray, weight: Floats) -> float:
     total = weight[whole].sum()
     return float(weight[part].sum() / total) if total > 0 else float("nan")
 
@@ -486,7 +491,7 @@ def _is_seconds(name: str) -> bool:
 # What is published
 
 
-def _read() -> Iterator[Published]:
+def _read_published() -> Iterator[Published]:
     with open(FOLDER / "calibration.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             numbers = ("value", "tolerance", "low", "high")
@@ -494,6 +499,6 @@ def _read() -> Iterator[Published]:
             yield Published(**typed)
 
 
-_ALL = tuple(_read())
+_ALL = tuple(_read_published())
 PUBLISHED = tuple(row for row in _ALL if row.section != "schemes")
 _SCHEMES = tuple(row for row in _ALL if row.section == "schemes")

@@ -143,7 +143,7 @@ class Content:
             channel = CHANNELS.index(channel)
         if not 0 <= channel < len(CHANNELS):
             raise SettingError(f"channel {channel}; they count from 0 to {len(CHANNELS) - 1}")
-        return _encoded(self, number, channel)
+        return _encoded_channel(self, number, channel)
 
     def programme(self, number: int) -> Programme:
         """All channels of a day.
@@ -156,9 +156,10 @@ class Content:
 
 
 @lru_cache(maxsize=len(CHANNELS))
-def _encoded(
+def _encoded_channel(
     content: Content, number: int, channel: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Sizes and SSIM index of a channel's chunks, (chunks, formats) each; read-only."""
     from memento_puffer._kernels.streaming import smooth
 
     rng = np.random.default_rng([content.seed, number, channel])

@@ -91,8 +91,10 @@ class Observed:
         rates = None
         if truth is not None and "mean_rate" in truth.columns:
             rates = truth["mean_rate"].to_numpy()
-        encoded = _encoded(day) if {"video_size", "ssim"} <= set(day.files) else None
-        chunks = _chunks(table.filter(pl.all_horizontal(pl.col(*CHUNK_INPUTS).is_not_null())))
+        encoded = _encoded_channels(day) if {"video_size", "ssim"} <= set(day.files) else None
+        chunks = _chunk_columns(
+            table.filter(pl.all_horizontal(pl.col(*CHUNK_INPUTS).is_not_null()))
+        )
         return cls(chunks, Samples.borrow(columns), visits, encoded, rates, played)
 
     @classmethod
@@ -143,7 +145,7 @@ class Observed:
                 for position, channel in enumerate(simulation.channels)
             }
         visits = (begun["session"].n_unique(), len(begun))
-        chunks, mean_rates = _chunks(table, place), np.concatenate(rates)
+        chunks, mean_rates = _chunk_columns(table, place), np.concatenate(rates)
         return cls(chunks, Samples.borrow(columns), visits, encoded, mean_rates)
 
     def traces(self) -> Traces:
@@ -165,7 +167,7 @@ def _first_of_session(streams: pl.DataFrame) -> np.ndarray:
     return streams.select(least).to_series().to_numpy()
 
 
-def _chunks(table: pl.DataFrame, place: np.ndarray | None = None) -> Samples:
+def _chunk_columns(table: pl.DataFrame, place: np.ndarray | None = None) -> Samples:
     """Columns of chunks by stream, time of sending and video_ts.
 
     Args:
@@ -186,7 +188,7 @@ def _chunks(table: pl.DataFrame, place: np.ndarray | None = None) -> Samples:
     return Samples.borrow({name: column[order] for name, column in columns.items()})
 
 
-def _encoded(day: Day) -> dict[str, tuple[Floats, Floats]]:
+def _encoded_channels(day: Day) -> dict[str, tuple[Floats, Floats]]:
     """Sizes and SSIM of each channel as (chunks, formats), in the order of video_ts."""
     sizes = day.collect("video_size", day.scan("video_size").drop("time"))
     ssim = day.collect("ssim", day.scan("ssim").drop("time"))

@@ -119,7 +119,7 @@ class NetworkSettings:
         queue_bytes: Bytes at the path's capacity, the part that slow paths have more of.
         queue_spread: Standard deviation of its log.
         own_queue: Share of the queue that a chunk builds up itself that acknowledgements see.
-        own_queue_limit: s, at most.
+        own_queue_limit: Longest such queue, s.
         append: s that a player takes to append a chunk, median.
         append_spread: Standard deviation of its log.
         jitter: s, mean delay of a player's message beyond the least.
@@ -174,8 +174,8 @@ class Simulation:
         schemes: At least one, with different names.
         population: Of paths, or traces to play again (Puffer's readings; ``TracePaths`` for
             others).
-        content: What is on.
-        viewers: Who watches.
+        content: Sizes and quality of what is on.
+        viewers: When sessions begin, and how long they last.
         paired: Every viewer appears under every scheme; otherwise each session draws one.
         seed: Of viewers and paths, >= 0.
         network: Constants of the network model.
@@ -223,7 +223,7 @@ class Simulation:
         """expt_id (from 1, in the order of the schemes) -> settings as Puffer logs them."""
         return {
             number: {
-                "abr": _abr(scheme.controller),
+                "abr": _algorithm_name(scheme.controller),
                 "abr_name": scheme.name,
                 "cc": scheme.cc,
                 "git_commit": hashlib.sha256(repr(scheme.controller).encode()).hexdigest()[:40],
@@ -295,6 +295,7 @@ class Simulation:
         return Video(sizes, ssim, quality, np.array(_AUDIO))
 
     def _plan(self, day: int, sessions: int, numbers: npt.NDArray[np.int64]) -> _Plan:
+        """What the sessions of some viewers intend, over which paths and under which schemes."""
         from memento_puffer._kernels.hashing import session_keys, uniforms
         from memento_puffer._kernels.sessions import Plans
 
@@ -331,7 +332,7 @@ class Simulation:
         else:
             scheme = np.floor(len(self.schemes) * uniforms(keys, _SCHEME)).astype(np.int64)
         rows = np.repeat(np.arange(len(numbers)), copies)
-        streams, offsets = _taken(visits.offsets, rows)
+        streams, offsets = _streams_of_sessions(visits.offsets, rows)
         plans = Plans(
             keys[rows],
             visits.start[rows],
@@ -353,6 +354,7 @@ class Simulation:
         )
 
     def _block(self, plan: _Plan, video: Any, record: str) -> Block:
+        """Run sessions to their ends, decision by decision."""
         from memento_puffer._kernels import network, sessions
         from memento_puffer._kernels import streaming as kernels
 
@@ -378,8 +380,10 @@ class Simulation:
                         recorder.empty()
                 active = active[states[active, sessions.STATUS] == sessions.DECISION]
                 if len(active):
-                    decisions = _decide(scheme, states, past, plans, video, active)
-        return Block(_sessions(plan), _streams(plan, streams), *recorder.tables(plan.sessions))
+                    decisions = _decide_formats(scheme, states, past, plans, video, active)
+        return Block(
+            _session_columns(plan), _stream_columns(plan, streams), *recorder.tables(plan.sessions)
+        )
 
 
 def probabilities_by_size(
@@ -426,7 +430,7 @@ def probabilities_by_size(
     return np.asarray(softmax(logits).reshape(n, formats, CLASSES))
 
 
-def _decide(
+def _decide_formats(
     scheme: Scheme, states: Any, past: Any, plans: Any, video: Any, active: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """What a scheme sends in the sessions that wait."""
@@ -490,7 +494,7 @@ class _Recorder:
         return tables
 
 
-def _sessions(plan: _Plan) -> Columns:
+def _session_columns(plan: _Plan) -> Columns:
     return {
         "session": plan.sessions,
         "viewer": plan.viewers,
@@ -502,7 +506,8 @@ def _sessions(plan: _Plan) -> Columns:
     }
 
 
-def _streams(plan: _Plan, table: npt.NDArray[np.float64]) -> Columns:
+def _stream_columns(plan: _Plan, table: npt.NDArray[np.float64]) -> Columns:
+    """The columns of ``Block.streams`` from what kernels summed up."""
     from memento_puffer._kernels import sessions
 
     offsets = plan.plans.offsets
@@ -533,7 +538,7 @@ def _streams(plan: _Plan, table: npt.NDArray[np.float64]) -> Columns:
     }
 
 
-def _taken(
+def _streams_of_sessions(
     offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Streams of the sessions asked for, and their offsets."""
@@ -543,7 +548,7 @@ def _taken(
     return streams, np.concatenate(([0], ends)).astype(np.int64)
 
 
-def _abr(controller: Controller) -> str:
+def _algorithm_name(controller: Controller) -> str:
     """Puffer's name of an algorithm."""
     if isinstance(controller, Fugu):
         return "puffer_ttp_mle" if controller.point_estimate else "puffer_ttp"

@@ -61,9 +61,9 @@ class Traces:
     source: str = "the traces"
 
     def __post_init__(self) -> None:
-        ids = _integers(np.asarray(self.trace_id), self.source)
-        seconds = _numbers("seconds", self.seconds, np.float64, self.source)
-        rate = _numbers("rate", self.rate, np.float32, self.source)
+        ids = _integer_ids(np.asarray(self.trace_id), self.source)
+        seconds = _number_column("seconds", self.seconds, np.float64, self.source)
+        rate = _number_column("rate", self.rate, np.float32, self.source)
         if not len(ids) == len(seconds) == len(rate):
             raise SchemaError(
                 f"{self.source}: trace_id, seconds and rate have {len(ids):,}, {len(seconds):,} "
@@ -71,7 +71,7 @@ class Traces:
             )
         if not len(ids):
             raise SchemaError(f"{self.source}: no rows; expected at least one chunk")
-        order = _grouped(ids)
+        order = _grouping_order(ids)
         if order is not None:
             ids, seconds, rate = ids[order], seconds[order], rate[order]
         back = np.flatnonzero((np.diff(seconds) < 0) & (np.diff(ids) == 0))
@@ -219,6 +219,7 @@ def days(
 def _days_of_files(
     paths: list[Path], count: int, rng: np.random.Generator | None
 ) -> Iterator[tuple[str, Traces]]:
+    """Days cut from files, one file in memory at a time; see `days`."""
     first = 0
     for position, path in enumerate(paths):
         share = count // len(paths) + (position < count % len(paths))
@@ -341,8 +342,8 @@ class Population:
 
     Args:
         seed: Of everything random, >= 0.
-        chunks: Chunks per day.
-        shifts: Scripted changes.
+        chunks: Number of chunks in each day, >= 1.
+        shifts: Changes of the population, each from its day on.
         drift: Scale of the daily random walk of the population's parameters and of its weekly
             term; 0 for a stationary population, 1 for about what lies between two real days.
         longest: Most chunks of a stream; 3,600 are two hours.
@@ -375,7 +376,7 @@ class Population:
         """The traces of one day.
 
         Args:
-            number: From 0 on.
+            number: Which day, from 0 on.
 
         Returns:
             ``chunks`` rows; trace ids start at ``number * 1_000_000``.
@@ -395,7 +396,7 @@ class Population:
             reached = np.random.default_rng([self.seed, 2, number, index]).random(len(lengths))
             if shift.holds(number):
                 paths = paths.shifted(shift, reached < shift.share)
-        sent, rate = _watch(paths, lengths, rng)
+        sent, rate = _watch_streams(paths, lengths, rng)
         first = number * 1_000_000
         ids = np.repeat(np.arange(first, first + len(lengths)), lengths)
         return Traces(ids, sent, rate, f"synthetic day {number}")
@@ -443,7 +444,7 @@ class Population:
         """Chunks of each stream: heavy-tailed, cut at ``longest``, ``chunks`` in total."""
         lengths = np.empty(0, np.int64)
         while lengths.sum() < self.chunks:
-            more = np.exp(_interpolated(rng.random(256), _LENGTH, np.log))
+            more = np.exp(_interpolate_table(rng.random(256), _LENGTH, np.log))
             lengths = np.concatenate((lengths, np.minimum(more, self.longest).astype(np.int64)))
         ends = np.minimum(np.cumsum(lengths), self.chunks)
         return np.diff(ends[: np.searchsorted(ends, self.chunks) + 1], prepend=0)
@@ -494,9 +495,9 @@ class Paths:
         """Of (6, n) standard normal numbers; slow paths tend to have long round trips (-0.4)."""
         z, w, *spread = normals
         share = np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in z])
-        mbit = np.exp(_interpolated(share, _MEAN_MBIT, np.log))
+        mbit = np.exp(_interpolate_table(share, _MEAN_MBIT, np.log))
         mean = conditions.rate * mbit / 8
-        outages = conditions.outages * _interpolated(mean, _OUTAGES) / 1000
+        outages = conditions.outages * _interpolate_table(mean, _OUTAGES) / 1000
         return cls(
             mean=mean,
             min_rtt=0.051 * np.exp(0.64 * (-0.4 * z + math.sqrt(1 - 0.16) * w)),
@@ -524,7 +525,7 @@ class Paths:
         return Paths(**{name: values[rows] for name, values in vars(self).items()})
 
 
-def _capacity(paths: Paths, steps: int, rng: np.random.Generator) -> np.ndarray:
+def _capacity_of(paths: Paths, steps: int, rng: np.random.Generator) -> np.ndarray:
     """(streams, steps) MB/s: mean times slow part times outages.
 
     The log of the slow part is a sum of two AR(1) (lag-1 correlation 0.85 and 0.98 per step of 2 s)
@@ -557,7 +558,7 @@ def _capacity(paths: Paths, steps: int, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(capacity.T)
 
 
-def _watch(
+def _watch_streams(
     paths: Paths, lengths: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Let every player watch its stream; all of them advance by one chunk at a time.
@@ -572,7 +573,7 @@ def _watch(
     active = np.searchsorted(-sorted_lengths, -np.arange(longest), side="left")
 
     steps = int(1.25 * longest) + 30
-    capacity = _capacity(paths, steps, rng)
+    capacity = _capacity_of(paths, steps, rng)
     # MB that the path can have carried before each step; streams are stacked into one increasing
     # array, so that a single search finds when all transfers of a round end.
     carried = np.cumsum(capacity * _STEP, axis=1)
@@ -640,7 +641,7 @@ def _watch(
     return milliseconds, np.round(rate[:, back].T[rows], 6).astype(np.float32)
 
 
-def _interpolated(
+def _interpolate_table(
     at: np.ndarray, table: Mapping[float, float], scale: Callable[..., Any] = np.asarray
 ) -> np.ndarray:
     """Linear between the entries of a table, on a scale of its values; constant outside."""
@@ -660,7 +661,7 @@ def _with_odds(share: np.ndarray, factor: float) -> np.ndarray:
     return factor * share / (1 - share + factor * share)
 
 
-def _integers(ids: np.ndarray, source: str) -> np.ndarray:
+def _integer_ids(ids: np.ndarray, source: str) -> np.ndarray:
     """Trace ids as int64; strings are numbered in order of appearance."""
     if ids.dtype.kind in "iub":
         return ids.astype(np.int64)
@@ -673,7 +674,7 @@ def _integers(ids: np.ndarray, source: str) -> np.ndarray:
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 
-def _numbers(name: str, values: Any, dtype: type, source: str) -> np.ndarray:
+def _number_column(name: str, values: Any, dtype: type, source: str) -> np.ndarray:
     """A column of finite numbers; rates also have to be non-negative."""
     array = np.asarray(values)
     if array.dtype.kind not in "iuf" or array.ndim != 1:
@@ -694,7 +695,7 @@ def _numbers(name: str, values: Any, dtype: type, source: str) -> np.ndarray:
     return array
 
 
-def _grouped(ids: np.ndarray) -> np.ndarray | None:
+def _grouping_order(ids: np.ndarray) -> np.ndarray | None:
     """Rows in an order that has each stream in one piece, by first appearance; None if they are."""
     runs = np.count_nonzero(np.diff(ids)) + (len(ids) > 0)
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
