@@ -149,12 +149,8 @@ def rows_of(block: Any, kind: str) -> np.ndarray:
     """A block's table as one array of records, with the scheme of each row's session."""
     columns = {name: np.asarray(column) for name, column in getattr(block, kind).items()}
     columns["scheme"] = _schemes_of(block, columns["session"]).astype(np.int64)
-    out = np.empty(
-        len(columns["session"]), dtype=[(name, array.dtype) for name, array in columns.items()]
-    )
-    for name, array in columns.items():
-        out[name] = array
-    return out
+    types = [(name, column.dtype) for name, column in columns.items()]
+    return np.rec.fromarrays([*columns.values()], dtype=types)
 
 
 def _schemes_of(block: Any, sessions: np.ndarray) -> np.ndarray:

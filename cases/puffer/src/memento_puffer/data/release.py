@@ -154,9 +154,8 @@ def write_simulated_day(
                 rows = rows_of(block, kind)
                 spills.add(kind, rows, rows["time"] // _PART)
             start = block.sessions["start"]
-            rows = np.empty(len(start), dtype=[*_SESSIONS.items()])
-            for name in _SESSIONS:
-                rows[name] = block.sessions[name]
+            columns = [block.sessions[name] for name in _SESSIONS]
+            rows = np.rec.fromarrays(columns, dtype=[*_SESSIONS.items()])
             spills.add("sessions", rows, np.zeros(len(rows), np.int64))
             if len(rows):
                 tell("simulate", min(1.0, float(start[-1]) / DAY))

@@ -279,8 +279,8 @@ def analyze_day(
     return DayAnalysis(
         name,
         streams,
-        Samples.concat(daily) if daily else _empty_daily(),
-        Samples.concat(scores) if scores else _empty_scores(),
+        Samples.concat(daily) if daily else _empty(selection=str),
+        Samples.concat(scores) if scores else _empty(horizon=np.int64),
         Samples.borrow(
             day=np.full(len(counts), date),
             count=np.array(list(counts), str),
@@ -462,23 +462,7 @@ def _labelled_table(table: Samples, date: np.datetime64, scheme: str) -> Samples
     )
 
 
-def _empty_daily() -> Samples:
-    names = ("scheme", "selection", "variable", "metric")
-    return Samples.borrow(
-        {
-            "day": np.empty(0, "M8[D]"),
-            **{name: np.empty(0, str) for name in names},
-            "value": np.empty(0),
-        }
-    )
-
-
-def _empty_scores() -> Samples:
-    return Samples.borrow(
-        day=np.empty(0, "M8[D]"),
-        scheme=np.empty(0, str),
-        horizon=np.empty(0, np.int64),
-        variable=np.empty(0, str),
-        metric=np.empty(0, str),
-        value=np.empty(0),
-    )
+def _empty(**others: type) -> Samples:
+    """A table of no rows with the columns that all daily tables have, and others."""
+    kinds = {"day": "M8[D]", "scheme": str, **others, "variable": str, "metric": str}
+    return Samples.borrow({n: np.empty(0, k) for n, k in {**kinds, "value": float}.items()})
