@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from memento.deployment import DeploymentSettings, from_toml
+from memento.distances import JensenShannon
 from memento.errors import SettingError, StorageError
 from memento.retrain import Every, OnArrivals
 
@@ -41,6 +42,17 @@ def test_settings_of_triggers_and_policies(tmp_path):
     assert settings.variants["main"].trigger == Every(7)
     memory = settings.variants["main"].memory("y", numbers=False, seed=0)
     assert memory.policy.forget == 0.1
+
+
+def test_distances_have_the_short_names_of_the_command_line(tmp_path):
+    short = 'policy = { kind = "memento", labels = ["site", "y:3"], values = "f1" }'
+    settings = read(tmp_path, LEAST + short)
+    policy = settings.variants["main"].memory("y", numbers=False, seed=0).policy
+    assert policy.distances == (
+        JensenShannon.of_labels("site"),
+        JensenShannon.of_labels("y", classes=3),
+        JensenShannon.of_values("f1"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -1077,24 +1077,33 @@ def test_settings_to_a_document_and_back():
         assert DeploymentSettings.of_document(json.loads(text)) == chosen
 
 
+def test_policies_take_short_names_of_distances():
+    policy = {"kind": "density-reservoir", "labels": ["y_bin"]}
+    given = {"variants": {"a": {"policy": policy}}, "capacity": 10_000}
+    made = DeploymentSettings.of_document(given).variants["a"].policy
+    assert [distance.kind for distance in made.distances] == ["jensen-shannon-labels"]
+    assert made.batch_size == 256
+    assert policy == {"kind": "density-reservoir", "labels": ["y_bin"]}
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"capacty": 5}, "settings has no 'capacty'; it has variants, capacity"),
-        ({"capacity": "5"}, "settings.capacity is '5'; expected a value of type int"),
-        ({"capacity": True}, "expected a value of type int"),
-        ({"git": 5}, "settings.git is 5"),
+        ({"capacty": 5}, "settings: unknown key 'capacty'; known are variants, capacity"),
+        ({"capacity": "5"}, "settings: capacity is '5'; expected a whole number"),
+        ({"capacity": True}, "expected a whole number"),
+        ({"git": 5}, "settings: git is 5; expected text"),
         ({"variants": {}}, "no variants"),
         ({"variants": {"a/b": {}}}, "variant 'a/b'"),
         ({"variants": {"a": {"threshold": 2.0}}}, "threshold is 2.0"),
-        ({"variants": {"a": {"confirm": 0}}}, "confirm=0"),
-        ({"variants": {"a": {"policy": {"kind": "x"}}}}, "policy 'x'; give one of"),
-        ({"variants": {"a": {"policy": {"bandwith": 1}}}}, "has no 'bandwith'"),
+        ({"variants": {"a": {"confirm": 0}}}, "variants.a]: confirm is 0"),
+        ({"variants": {"a": {"policy": {"kind": "x"}}}}, "unknown policy 'x'; known are"),
+        ({"variants": {"a": {"policy": {"bandwith": 1}}}}, "has no setting 'bandwith'"),
         ({"training": {"epochs": 0}}, "epochs=0"),
         ({"training": 5}, "training is 5; expected a table"),
-        ({"gate": {"held_out": 0.9}}, "held_out=0.9"),
-        ({"keep": 1}, "keep=1; give at least 2"),
-        ({"longest": 0}, "longest=0"),
+        ({"gate": {"held_out": 0.9}}, "held_out is 0.9"),
+        ({"keep": 1}, "keep is 1; expected a whole number from 2"),
+        ({"longest": 0}, "longest is 0"),
         ({"capacity": 100}, "less than one batch"),
     ],
 )

@@ -199,7 +199,7 @@ def test_wrong_use(state, call, tmp_path):
     bad.write_text("capacity = ")
     assert "is no TOML" in call("init", tmp_path / "new", "--config", bad)[2]
     bad.write_text("capcity = 5")
-    assert "bad.toml: settings has no 'capcity'" in call("init", tmp_path / "n", "--config", bad)[2]
+    assert "bad.toml: unknown key 'capcity'" in call("init", tmp_path / "n", "--config", bad)[2]
     assert "both give a capacity" in call(
         "init", tmp_path / "n", "--config", tmp_path / "deploy.toml", "--capacity", 500
     )[2]  # fmt: skip

@@ -292,12 +292,7 @@ def _settings(config: Path | None, capacity: int | None) -> DeploymentSettings:
         if "capacity" in document:
             raise SettingError(f"--capacity and {config} both give a capacity; keep one of them")
         document["capacity"] = capacity
-    try:
-        return DeploymentSettings.of_document(document)
-    except SettingError as error:
-        if config is None:
-            raise
-        raise SettingError(f"{config}: {error}") from error
+    return DeploymentSettings.of_document(document, "settings" if config is None else str(config))
 
 
 @contextlib.contextmanager

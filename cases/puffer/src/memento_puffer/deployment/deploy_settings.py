@@ -7,18 +7,19 @@ file is ever taken for something else.
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from memento import settings
+from memento.arguments import check_fields, number, whole
 from memento.coverage import Estimator
 from memento.density import SampleSpace
 from memento.distances import JensenShannon
 from memento.errors import SettingError
 from memento.memory import Memory
-from memento.policies import Policy, named_policies, policy_from_settings
+from memento.policies import Policy, policy_class, policy_from_table
 from memento.retrain import OnCoverage
 from memento_puffer.predictor.transmission import CLASSES
 from memento_puffer.predictor.ttp_training import TrainingSettings
@@ -29,13 +30,14 @@ __all__ = [
     "Gate",
     "Variant",
     "default_variants",
-    "is_of",
     "puffer_policy",
-    "typed",
 ]
 
 METRIC = 1
 """Counts changes of how coverage is computed; numbers of different counts cannot be compared."""
+
+
+_DISTANCES = (JensenShannon.of_probabilities("yhat"), JensenShannon.of_labels("y_bin", CLASSES))
 
 
 def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
@@ -43,8 +45,9 @@ def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
 
     Args:
         kind: Such as "memento", "density-reservoir" or "reservoir".
-        **fields: Its settings; those of the paper (batches of 256, bandwidth 0.1, temperature 0.01)
-            if left out, and for labels the classes that the predictor knows.
+        **fields: Its settings, see `policy_from_table`; those of the paper (batches of 256,
+            bandwidth 0.1, temperature 0.01) if left out, and for labels the classes that the
+            predictor knows.
 
     Raises:
         SettingError: An unknown kind or setting.
@@ -55,28 +58,16 @@ def puffer_policy(kind: str = "memento", **fields: Any) -> Policy:
         >>> puffer_policy("class-balanced-reservoir").label
         'y_bin'
     """
-    if kind not in named_policies:
-        raise SettingError(f"policy {kind!r}; give one of {', '.join(sorted(named_policies))}")
-    if issubclass(named_policies[kind], SampleSpace):
-        fields = {**_space_defaults(kind), **fields}
-    known = [f.name for f in dataclasses.fields(named_policies[kind])]  # type: ignore[arg-type]
-    if "label" in known:
-        fields = {"label": "y_bin", **fields}
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise SettingError(f"policy {kind!r} has no {unknown[0]!r}; it has {', '.join(known)}")
-    return policy_from_settings({"kind": kind, **fields})
+    defaults = {"label": "y_bin"}
+    if issubclass(policy_class(kind, "Give one of these"), SampleSpace):
+        defaults |= _space_defaults(kind)
+    return policy_from_table({"kind": kind, **fields}, usual=_DISTANCES, defaults=defaults)
 
 
 def _space_defaults(kind: str = "memento") -> dict[str, Any]:
-    distances = [
-        JensenShannon.of_probabilities("yhat"),
-        JensenShannon.of_labels("y_bin", CLASSES),
-    ]
     return {
         **({"temperature": 0.01, "remainder": "drop"} if kind == "memento" else {}),
         **({"remainder": "keep"} if kind == "density-reservoir" else {}),
-        "distances": [distance.settings() for distance in distances],
         "batch_size": 256,
         "bandwidth": 0.1,
         "sort_by": ["y", "yhat", "x"],
@@ -112,15 +103,12 @@ class Variant:
     estimator: str = "plain"
     significance: float = 0.05
     permutations: int = 39
-    confirm: int = 1
-    rest: int = 0
+    confirm: Annotated[int, whole()] = 1
+    rest: Annotated[int, whole(0)] = 0
     weighted: bool = True
 
     def __post_init__(self) -> None:
-        if self.confirm < 1:
-            raise SettingError(f"confirm={self.confirm}; give at least 1 day")
-        if self.rest < 0:
-            raise SettingError(f"rest={self.rest}; give 0 or more days")
+        check_fields(self)
         _ = self.trigger  # says what is wrong with the others
 
     @property
@@ -128,8 +116,7 @@ class Variant:
         """How samples are compared: as the policy does, or else as the paper does."""
         if isinstance(self.policy, SampleSpace):
             return self.policy
-        fields = _space_defaults()
-        return typing.cast(SampleSpace, puffer_policy("memento", **fields))
+        return typing.cast(SampleSpace, puffer_policy())
 
     @property
     def trigger(self) -> OnCoverage:
@@ -146,12 +133,12 @@ class Variant:
     def metric(self, epoch: int) -> dict[str, Any]:
         """What coverage numbers depend on; they compare only where this is the same."""
         names = [f.name for f in dataclasses.fields(SampleSpace)]
-        settings = typing.cast(Policy, self.space).settings()
+        described = typing.cast(Policy, self.space).settings()
         return {
             "code": METRIC,
             "epoch": epoch,
             "estimator": self.estimator,
-            "space": {name: settings[name] for name in names},
+            "space": {name: described[name] for name in names},
         }
 
 
@@ -169,6 +156,10 @@ def default_variants() -> dict[str, Variant]:
             puffer_policy("density-reservoir"), estimator="calibrated", threshold=0.1
         ),
     }
+
+
+_MARGIN = number(above=0, words="a margin above 0, in nats")
+_SECONDS = number(above=0, words="a number above 0")
 
 
 @dataclass(frozen=True)
@@ -191,24 +182,15 @@ class Gate:
         SettingError: A value out of its range.
     """
 
-    loss: float = 0.5
-    tail: float = 1.0
-    held_out: float = 0.05
-    samples: int = 20_000
-    days: int = 3
-    rollback_after: int = 2
+    loss: Annotated[float, _MARGIN] = 0.5
+    tail: Annotated[float, _MARGIN] = 1.0
+    held_out: Annotated[float, number(above=0, most=0.5, words="a share in (0, 0.5]")] = 0.05
+    samples: Annotated[int, whole()] = 20_000
+    days: Annotated[int, whole()] = 3
+    rollback_after: Annotated[int, whole(0)] = 2
 
     def __post_init__(self) -> None:
-        for name in ("loss", "tail"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"{name}={getattr(self, name)}; give a margin above 0, in nats")
-        if not 0 < self.held_out <= 0.5:
-            raise SettingError(f"held_out={self.held_out}; give a share in (0, 0.5]")
-        for name in ("samples", "days"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name}={getattr(self, name)}; give at least 1")
-        if self.rollback_after < 0:
-            raise SettingError(f"rollback_after={self.rollback_after}; give 0 or more days")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -249,20 +231,21 @@ class DeploymentSettings:
     capacity: int = 1_000_000
     training: TrainingSettings = field(default_factory=lambda: TrainingSettings(moments="estimate"))
     gate: Gate = field(default_factory=Gate)
-    keep: int = 14
-    late_days: int = 7
-    give_up_days: int = 3
-    insert_rows: int = 2_000_000
-    longest: float = 600.0
+    keep: Annotated[int, whole(2)] = 14  # one to go back to
+    late_days: Annotated[int, whole(0)] = 7
+    give_up_days: Annotated[int, whole(0)] = 3
+    insert_rows: Annotated[int, whole()] = 2_000_000
+    longest: Annotated[float, _SECONDS] = 600.0
     cc: str | None = None
-    checkpoint_seconds: float = 120.0
-    seed: int = 0
-    metric: int = 1
+    checkpoint_seconds: Annotated[float, _SECONDS] = 120.0
+    seed: Annotated[int, whole(0)] = 0
+    metric: Annotated[int, whole()] = 1
     git: str | None = None
     git_folder: str = "models"
     git_remote: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.variants:
             raise SettingError("no variants; give at least one")
         for name, variant in self.variants.items():
@@ -272,19 +255,6 @@ class DeploymentSettings:
         from memento.deployment.git import check_git_folder
 
         check_git_folder(self.git_folder)
-        for name, least in (
-            ("keep", 2),  # one to go back to
-            ("late_days", 0),
-            ("give_up_days", 0),
-            ("insert_rows", 1),
-            ("seed", 0),
-            ("metric", 1),
-        ):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name}={getattr(self, name)}; give at least {least}")
-        for name in ("longest", "checkpoint_seconds"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"{name}={getattr(self, name)}; give a number above 0")
 
     def document(self) -> dict[str, Any]:
         """As JSON values; `of_document` is the way back."""
@@ -298,71 +268,36 @@ class DeploymentSettings:
         return plain
 
     @classmethod
-    def of_document(cls, document: Mapping[str, Any]) -> DeploymentSettings:
+    def of_document(
+        cls, document: Mapping[str, Any], where: str = "settings"
+    ) -> DeploymentSettings:
         """From what `document` gave, or from a file of a person, with defaults for what is absent.
+
+        Args:
+            document: As JSON or TOML values.
+            where: Name of the file, for messages.
 
         Raises:
             SettingError: An unknown name, a value of another type, or out of its range.
         """
-        given = dict(_table(document, "settings"))
-        if "variants" in given:
-            variants = {}
-            for name, entry in _table(given["variants"], "variants").items():
-                place = f"variants.{name}"
-                entry = dict(_table(entry, place))
-                policy = dict(_table(entry.get("policy", {}), f"{place}.policy"))
-                entry["policy"] = puffer_policy(policy.pop("kind", "memento"), **policy)
-                variants[name] = typed(Variant, entry, place)
-            given["variants"] = variants
-        if "training" in given:
-            table = {"moments": "estimate", **_table(given["training"], "training")}
-            if table.get("held_out") == 0:
-                table.setdefault("patience", None)  # TOML cannot say so
-            given["training"] = typed(TrainingSettings, table, "training")
-        if "gate" in given:
-            given["gate"] = typed(Gate, _table(given["gate"], "gate"), "gate")
-        return typed(cls, given, "settings")
+        given = dict(document)
+        variants, training = given.get("variants"), given.get("training")
+        if isinstance(variants, Mapping):
+            given["variants"] = {
+                n: _with_policy(entry, f"{where}: [variants.{n}]") for n, entry in variants.items()
+            }
+        if isinstance(training, Mapping):
+            given["training"] = {"moments": "estimate", **training}
+            if training.get("held_out") == 0:
+                given["training"].setdefault("patience", None)  # TOML cannot say so
+        return settings.build(cls, given, where)
 
 
-def _table(value: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SettingError(f"{place} is {value!r}; expected a table of names and values")
-    return value
-
-
-def typed(cls: type, values: Mapping[str, Any], place: str) -> Any:
-    """A dataclass from plain values, whose names and types are those of its fields.
-
-    Args:
-        cls: The dataclass.
-        values: By name.
-        place: What they are called in messages.
-
-    Raises:
-        SettingError: An unknown name, or a value of another type.
-    """
-    kinds = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls) if f.init]
-    for name, value in values.items():
-        if name not in known:
-            raise SettingError(f"{place} has no {name!r}; it has {', '.join(known)}")
-        if not is_of(kinds[name], value):
-            wanted = getattr(kinds[name], "__name__", str(kinds[name]))
-            raise SettingError(f"{place}.{name} is {value!r}; expected a value of type {wanted}")
-    return cls(**values)
-
-
-def is_of(kind: Any, value: Any) -> bool:
-    """Whether a value is of a type, as annotations name it; a bool is no number.
-
-    Example:
-        >>> is_of(int | None, None), is_of(str, None), is_of(int, True), is_of(float, 1)
-        (True, False, False, True)
-    """
-    if isinstance(kind, types.UnionType):
-        return any(is_of(one, value) for one in typing.get_args(kind))
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    if kind is float:
-        return isinstance(value, (int, float))
-    return isinstance(value, typing.get_origin(kind) or kind)
+def _with_policy(entry: Any, place: str) -> Any:
+    """The table of a variant with its policy made; what is no table is refused elsewhere."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("policy", {}), Mapping):
+        return entry
+    try:
+        return {**entry, "policy": puffer_policy(**entry.get("policy", {}))}
+    except SettingError as error:
+        raise SettingError(f"{place}: {error}") from error

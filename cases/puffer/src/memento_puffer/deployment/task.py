@@ -22,10 +22,18 @@ import numpy as np
 from memento import snapshot
 from memento.days import day_of
 from memento.density import batch_densities
-from memento.errors import DamagedError, ForeignError, InputError, ModelError, StorageError
+from memento.errors import (
+    DamagedError,
+    ForeignError,
+    InputError,
+    ModelError,
+    SettingError,
+    StorageError,
+)
 from memento.files import storage_errors
 from memento.memory import Memory
 from memento.retrain import Decision, Situation, Trigger
+from memento.settings import convert
 from memento.step import Moment, Pieces, Stepper
 from memento_puffer.data.features import Features
 from memento_puffer.deployment.checks import (
@@ -39,7 +47,6 @@ from memento_puffer.deployment.deploy_settings import (
     DeploymentSettings,
     Gate,
     Variant,
-    is_of,
 )
 from memento_puffer.deployment.publish import digest_of
 from memento_puffer.predictor.network import INPUTS, Network
@@ -86,11 +93,10 @@ class State:
             value = document[name]
             if name in ("day", "trained") and isinstance(value, str):
                 value = day_of(value, f"{where}: {name}", DamagedError)
-            if not is_of(kinds[name], value):
-                raise DamagedError(
-                    f"{where}: the state's {name!r} is {value!r}; restore the folder from a copy"
-                )
-            values[name] = value
+            try:
+                values[name] = convert(value, kinds[name], f"the state's {name!r}")
+            except SettingError as error:
+                raise DamagedError(f"{where}: {error}; restore the folder from a copy") from error
         if (values["trained"] is None) != (values["trained_unit"] is None):
             raise DamagedError(f"{where}: 'trained' and 'trained_unit' contradict each other")
         return cls(**values)
