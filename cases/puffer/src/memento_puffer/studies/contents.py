@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from memento.days import days_from
@@ -163,7 +163,6 @@ class Contents:
     title: str
     arms: tuple[str, ...]
     against: tuple[str, ...] = ("daily", "static")
-    where: str = field(default="", compare=False)
 
 
 def _names(pattern: str, values: Iterable[object]) -> tuple[str, ...]:

@@ -28,11 +28,11 @@ from memento.loop import Moment, Step, read_steps, run
 from memento.memory import Memory
 from memento.policies import QueryByCommittee
 from memento.samples import Samples
+from memento.study.runs import difference
 from memento.training import Ensemble, JustTrainTwice
 from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.training_sets import learner_for
 from memento_puffer.predictor.transmission import CLASSES
-from memento_puffer.studies.claims import claim
 from memento_puffer.studies.days import (
     Days,
     LazyDay,
@@ -255,18 +255,49 @@ class Replay:
         """Write what the folder is of, or check it."""
         base = None if self.base is None else digest_of_state(self.base.arrays())
         own = {"format": _FORMAT, "base": base, **self.settings.document()}
-        claim(self.folder / "replay.json", own, "replay", company=("lock",))
+        own = json.loads(json.dumps(own))
+        path = self.folder / "replay.json"
+        if not path.is_file():
+            names = (path.name for path in self.folder.iterdir())
+            others = sorted(name for name in names if name != "lock" and name[0] != ".")
+            if others:
+                raise ForeignError(
+                    f"{self.folder} holds {others[0]!r} and no replay; choose a new folder"
+                )
+            with storage_errors("write the settings", path):
+                atomic_write(path, json.dumps(own, indent=1).encode())
+            return
+        there = _read_json(path, "remove the folder")
+        if there.get("format") != _FORMAT:
+            raise ForeignError(
+                f"{self.folder}: the replay there is of another version ({there.get('format')!r}), "
+                "which cannot go on here; choose another folder, or remove it. Tables that were "
+                "written stay as they are"
+            )
+        differs = difference(there, own)
+        if differs is not None:
+            name, found, value = differs
+            known = f"has {name} {found!r}, not {value!r}"
+            known = "starts from another static model" if name == "base" else known
+            raise ForeignError(
+                f"{self.folder}: the replay there {known}; use the same settings, or another folder"
+            )
 
     def _seconds(self) -> dict[str, dict[str, float]]:
         """What the stages of each day took; the loop's checkpoint holds no times."""
         path = self.folder / "times.json"
         if not path.is_file():
             return {}
-        try:
-            with storage_errors("read the times", path):
-                return dict(json.loads(path.read_text()))
-        except ValueError as error:
-            raise DamagedError(f"{path} is not readable ({error}); remove it") from error
+        return _read_json(path, "remove it")
+
+
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    with storage_errors("read", path):
+        text = path.read_text()
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise DamagedError(f"{path} is not readable ({error}); {remedy}") from error
 
 
 def _composition(memory: Memory | Group) -> dict[str, Any]:

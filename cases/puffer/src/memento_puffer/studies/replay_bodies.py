@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -183,7 +184,7 @@ def compare(
     quantiles of the log score), ``decisions`` (trainings, and coverage, by day) and ``insert``
     (seconds of an insert).
     """
-    improved: dict[str, list[Any]] = {}
+    improved: list[Samples] = []
     everything: dict[str, list[Samples]] = {name: [] for name in arms}
     for period in periods:
         scores = {name: _table(run, period, name, "scores") for name in arms}
@@ -191,69 +192,53 @@ def compare(
             # One name for each day of each period, so that all of them can be put together.
             day = np.char.add(f"{period} ", table["day"].astype(str))
             everything[name].append(table.with_columns(day=day))
-        _add_improvements(improved, period, scores, against)
+        improved += _improved(period, scores, against)
     whole = {name: Samples.concat(parts) for name, parts in everything.items() if parts}
-    _add_improvements(improved, "all", whole, against)
-    run.write("improvement.csv", improved)
-    levels, decisions, inserts = _side_by_side(run, periods, arms)
-    for name, rows in (("levels", levels), ("decisions", decisions), ("insert", inserts)):
-        run.write(f"{name}.parquet", rows)
+    run.write("improvement.csv", Samples.concat([*improved, *_improved("all", whole, against)]))
+    for name, table in _side_by_side(run, periods, arms).items():
+        run.write(f"{name}.parquet", table)
 
 
-def _add_improvements(
-    rows: dict[str, list[Any]], period: str, scores: Mapping[str, Samples], against: Sequence[str]
-) -> None:
+def _improved(
+    period: str, scores: Mapping[str, Samples], against: Sequence[str]
+) -> Iterator[Samples]:
     for reference in against:
-        found = improvements(scores, reference)
-        rows.setdefault("period", []).extend([period] * found.size)
-        rows.setdefault("against", []).extend([reference] * found.size)
-        for name in found:
-            rows.setdefault(name, []).extend(found[name].tolist())
+        yield _labelled(improvements(scores, reference), period=period, against=reference)
 
 
-def _side_by_side(
-    run: Run, periods: Sequence[str], arms: Sequence[str]
-) -> tuple[dict[str, list[Any]], dict[str, list[Any]], dict[str, list[Any]]]:
-    wanted = ("q0.001", "q0.01", "q0.1", "q0.5", "mean")
-    levels: dict[str, list[Any]] = {
-        n: [] for n in ("period", "arm", "predictor", "day", "metric", "value")
-    }
-    decisions: dict[str, list[Any]] = {
-        **{n: [] for n in ("period", "arm", "day", "trained", "value", "threshold", "p_value")},
-        **{n: [] for n in ("coverage_plain", "coverage_calibrated")},
-    }
-    inserts: dict[str, list[Any]] = {n: [] for n in ("period", "arm", "days", "mean", "std")}
-    for period in periods:
-        for name in arms:
-            scores = _table(run, period, name, "scores")
-            chosen = (scores["variable"] == "logscore") & np.isin(scores["metric"], wanted)
-            part = scores.take(chosen)
-            steps = _table(run, period, name, "steps")
-            for target, table in ((levels, part), (decisions, steps)):
-                target["period"] += [period] * table.size
-                target["arm"] += [name] * table.size
-            for column in ("predictor", "day", "metric", "value"):
-                levels[column] += part[column].tolist()
-            decisions["day"] += steps["name"].tolist()
-            for column in [*decisions][3:]:
-                decisions[column] += steps[column].tolist()
-            times = _table(run, period, name, "times")
-            seconds = times["seconds"][times["what"] == "insert"]
-            row = (period, name, len(seconds), _mean(seconds), _std(seconds))
-            for column, value in zip(inserts, row, strict=True):
-                inserts[column].append(value)
-    return levels, decisions, inserts
+def _labelled(columns: Mapping[str, Any], **labels: str) -> Samples:
+    """A table with the same labels in all of its rows, as its first columns."""
+    size = len(next(iter(columns.values())))
+    return Samples({**{n: np.full(size, text) for n, text in labels.items()}, **columns})
+
+
+def _side_by_side(run: Run, periods: Sequence[str], arms: Sequence[str]) -> dict[str, Samples]:
+    found: dict[str, list[Samples]] = {"levels": [], "decisions": [], "insert": []}
+    for period, name in itertools.product(periods, arms):
+        scores, steps, times = (
+            _table(run, period, name, what) for what in ("scores", "steps", "times")
+        )
+        chosen = (scores["variable"] == "logscore") & np.isin(scores["metric"], _LEVELS)
+        seconds = times["seconds"][times["what"] == "insert"]
+        parts: dict[str, Mapping[str, Any]] = {
+            "levels": scores.take(chosen).select(("predictor", "day", "metric", "value")),
+            "decisions": {"day": steps["name"], **steps.select(_DECIDED)},
+            "insert": {"days": [len(seconds)], "mean": [_mean(seconds)], "std": [_std(seconds)]},
+        }
+        for what, part in parts.items():
+            found[what].append(_labelled(part, period=period, arm=name))
+    return {what: Samples.concat(several) for what, several in found.items()}
+
+
+_LEVELS = ("q0.001", "q0.01", "q0.1", "q0.5", "mean")
+_DECIDED = ("trained", "value", "threshold", "p_value", "coverage_plain", "coverage_calibrated")
 
 
 def gather_densities(run: Run, *, periods: Sequence[str], arm: str) -> None:
     """Densities of a frozen arm's memories and of the days after, of all periods."""
-    rows: dict[str, list[Any]] = {}
-    for period in periods:
-        table = _table(run, period, arm, "densities")
-        rows.setdefault("period", []).extend([period] * table.size)
-        for name in table:
-            rows.setdefault(name, []).extend(table[name].tolist())
-    run.write("densities.parquet", rows)
+    tables = {period: _table(run, period, arm, "densities") for period in periods}
+    parts = [_labelled(table, period=period) for period, table in tables.items()]
+    run.write("densities.parquet", Samples.concat(parts))
 
 
 def _table(run: Run, period: str, arm: str, name: str) -> Samples:
