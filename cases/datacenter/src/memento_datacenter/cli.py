@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -376,12 +375,11 @@ def tune(
     for search in searches:
         with ui.stoppable(), ui.progress_of(search.task, width=32) as progress:
             tuned = search.run(source, out, trials, progress=progress)
-        best = dataclasses.asdict(tuned.best)
         found[search.task] = {
             "trials": len(tuned.trials),
             "best": tuned.best.number,
             "loss": tuned.best.loss,
-            **{name: best[name] for name in ("layers", "units", "learning_rate")},
+            **tuned.best.searched,
         }
     ui.show_rows([{"task": task, **row} for task, row in found.items()])
     ui.answer(as_json, found)

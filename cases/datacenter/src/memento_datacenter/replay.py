@@ -28,7 +28,7 @@ from memento_datacenter.schema import Run, Runs
 from memento_datacenter.scores import LOADS, WORKLOADS, accuracies, weighted_quantile
 from memento_datacenter.simulate import SETTINGS
 
-__all__ = ["described", "replay", "runs_of", "samples_of"]
+__all__ = ["described", "evenly", "replay", "runs_of", "samples_of"]
 
 _CLASSES = len(WORKLOADS)
 
@@ -147,6 +147,12 @@ def samples_of(packets: Sequence[Run], task: Task, window: int) -> Samples:
     )
 
 
+def evenly(samples: Samples, most: int) -> Samples:
+    """At most so many of the samples, evenly over all of them."""
+    count = min(most, samples.size)
+    return samples.take(np.linspace(0, samples.size, count, endpoint=False).astype(np.int64))
+
+
 def _setting_of(packets: Run) -> str:
     name = str(packets.about.get("setting"))
     if name not in SETTINGS:
@@ -183,9 +189,8 @@ class _Judge:
         if setting not in self._samples:
             run = self._folder.read(setting, JUDGED_RUN)
             samples = samples_of([run], self._shift.task, self._plan.window)
-            count = min(samples.size, self._plan.judged)
-            rows = np.linspace(0, samples.size, count, endpoint=False).astype(np.int64)
-            self._samples[setting] = samples.take(rows), samples.size / max(count, 1)
+            judged = evenly(samples, self._plan.judged)
+            self._samples[setting] = judged, samples.size / max(judged.size, 1)
         return self._samples[setting]
 
     def _held(self, memory: Any) -> dict[str, float]:

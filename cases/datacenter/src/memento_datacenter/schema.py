@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memento.arguments import require, whole
 from memento.errors import (
     DamagedError,
     DomainError,
@@ -66,8 +67,8 @@ class Run:
 
     Example:
         >>> run = Run([15_484_800], [15_484_800], [606], [0], {"label": 2})
-        >>> run.delay, run.workload
-        (array([0.0154848]), array([2], dtype=uint8))
+        >>> run.delay
+        array([0.0154848])
         >>> run
         <Run of 1 packets>
     """
@@ -106,19 +107,9 @@ class Run:
         return f"<Run {named or 'of '}{len(self):,} packets>"
 
     @cached_property
-    def time(self) -> npt.NDArray[np.float64]:
-        """(n,) arrival in seconds since the start."""
-        return np.asarray(self.arrival_ns * 1e-9)
-
-    @cached_property
     def delay(self) -> npt.NDArray[np.float64]:
         """(n,) one-way delay in seconds."""
         return np.asarray(self.delay_ns * 1e-9)
-
-    @property
-    def workload(self) -> npt.NDArray[np.uint8]:
-        """(n,) label of the workload, from 1."""
-        return np.full(len(self), self.about["label"], dtype=np.uint8)
 
     @property
     def digest(self) -> str:
@@ -204,8 +195,7 @@ class Runs:
             raise SettingError(
                 f"setting {setting!r}; give a workload, or a workload and a load such as w1_c133"
             )
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
-            raise SettingError(f"run {number!r}; give an integer from 0")
+        require("run", number, whole(0))
         return self.folder / setting / f"run-{number:02d}.npz"
 
     def read(self, setting: str, number: int) -> Run:

@@ -54,7 +54,6 @@ __all__ = [
     "run_numbers",
     "settings",
     "simulate",
-    "simulate_run",
 ]
 
 SETTINGS = tuple(
@@ -145,18 +144,6 @@ class Network:
         window = (self.end - self.start) if self.start_window is None else self.start_window
         active = 1 - 0.5 * window / (self.end - self.start)
         return self.load / self.senders / active
-
-    def uncongested(self, size: int) -> float:
-        """Seconds that a packet takes where no other is in its way.
-
-        Args:
-            size: Bytes on the link.
-
-        Example:
-            >>> round(Network().uncongested(606), 6)
-            0.015485
-        """
-        return 3 * (self.link_delay + size * 8 / self.link_rate)
 
 
 @dataclass(frozen=True)
@@ -392,35 +379,6 @@ def _user_cache() -> Path:
     return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "memento"
 
 
-def simulate_run(
-    program: Program,
-    setting: Setting,
-    number: int,
-    network: Network | None = None,
-    *,
-    seed: int = 1,
-) -> Run:
-    """One run, without a file.
-
-    Random numbers come from ns-3's generator (L'Ecuyer et al., "An object-oriented random-number
-    package with many long streams and substreams", 2002). Each run of each setting has a substream
-    of its own; both ways of treating messages see the same ones.
-
-    Args:
-        program: From ``build``.
-        setting: From ``settings``.
-        number: Which run, from 0.
-        network: ``Network()`` if None.
-        seed: From 1; other seeds give other random numbers to all runs.
-
-    Raises:
-        MementoError: The program fails.
-        SettingError: A number or seed out of range.
-    """
-    about = _describe(program, setting, number, network or Network(), seed)
-    return _execute(program, setting, about, _Processes())
-
-
 def simulate(
     settings: Sequence[Setting],
     numbers: Iterable[int],
@@ -435,7 +393,10 @@ def simulate(
     """Simulate runs into a folder; those that are there already are kept.
 
     Each run is written as soon as it is done, so a call that was stopped goes on where it was. A
-    run depends on its setting, number, network and seed alone, not on which others there are.
+    run depends on its setting, number, network and seed alone, not on which others there are: each
+    run of each setting has a substream of its own of ns-3's generator (L'Ecuyer et al., "An
+    object-oriented random-number package with many long streams and substreams", 2002); both ways
+    of treating messages see the same ones.
 
     Args:
         settings: From the function ``settings``.
@@ -480,7 +441,7 @@ def simulate(
     if program is not None and abouts:
         processes = _Processes()
         with ThreadPoolExecutor(jobs) as pool:
-            waiting: dict[Future[Run], Path] = {
+            waiting: dict[Future[None], Path] = {
                 pool.submit(_execute, program, setting, about, processes, path): path
                 for path, (setting, about) in abouts.items()
             }
@@ -576,9 +537,9 @@ def _execute(
     setting: Setting,
     about: Mapping[str, Any],
     processes: _Processes,
-    path: Path | None = None,
-) -> Run:
-    """Run the program, and keep what came out if a file is named."""
+    path: Path,
+) -> None:
+    """Run the program, and keep what came out."""
     network = Network(**about["network"])
     workload = setting.workload
     with (
@@ -629,10 +590,7 @@ def _execute(
             f"{counters.get('packets')} packets and wrote {len(packets):,}; is the disk full?"
         )
     columns = {name: packets[name] for name in COLUMNS}
-    run = Run(**columns, about={**about, "counters": counters})
-    if path is not None:
-        run.write(path)
-    return run
+    Run(**columns, about={**about, "counters": counters}).write(path)
 
 
 def _substream(setting: str, number: int) -> int:

@@ -35,7 +35,7 @@ from memento.samples import Samples
 from memento.study import difference
 from memento_datacenter.features import WINDOW
 from memento_datacenter.models import NetworkSettings
-from memento_datacenter.replay import samples_of
+from memento_datacenter.replay import evenly, samples_of
 from memento_datacenter.scenarios import TASKS, Task
 from memento_datacenter.schema import Runs
 from memento_datacenter.simulate import SETTINGS
@@ -44,6 +44,7 @@ __all__ = ["Search", "Trial", "Tuned"]
 
 _RUN = 0
 _FORMAT = 1
+_SEARCHED = ("layers", "units", "learning_rate")
 _SPLITS = 7  # of streams of random numbers, so that splits and samples do not share one
 
 
@@ -64,6 +65,11 @@ class Trial:
     units: int
     learning_rate: float
     losses: tuple[float, ...]
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """What was chosen, as Optuna and `NetworkSettings` name it."""
+        return {name: getattr(self, name) for name in _SEARCHED}
 
     @property
     def loss(self) -> float:
@@ -90,7 +96,7 @@ class Tuned:
 
     def table(self) -> Samples:
         """A row per trial: ``number``, ``layers``, ``units``, ``learning_rate``, ``loss``."""
-        names = ("number", "layers", "units", "learning_rate", "loss")
+        names = ("number", *_SEARCHED, "loss")
         return Samples({n: [getattr(trial, n) for trial in self.trials] for n in names})
 
 
@@ -133,7 +139,7 @@ class Search:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, above in (("layers", 1), ("units", 1), ("learning_rate", 1e-300)):
+        for name, above in zip(_SEARCHED, (1, 1, 1e-300), strict=True):
             low, high = getattr(self, name)
             if not above <= low <= high < math.inf:
                 raise SettingError(f"{name} from {low} to {high}; give a range above 0")
@@ -203,10 +209,7 @@ class Search:
         for setting in self.settings:
             run = runs.read(setting, _RUN)
             made.append(run.digest)
-            found = samples_of([run], self.task, self.window)
-            count = min(self.samples, found.size)
-            rows = np.linspace(0, found.size, count, endpoint=False).astype(np.int64)
-            parts.append(found.take(rows))
+            parts.append(evenly(samples_of([run], self.task, self.window), self.samples))
         least = min(part.size for part in parts)
         if least < 2:
             raise SettingError(
@@ -217,11 +220,7 @@ class Search:
             "runs": digest("".join(made).encode()),
         }
         # Evenly again: the first ones of a longer run are its beginning.
-        even = [
-            part.take(np.linspace(0, part.size, least, endpoint=False).astype(np.int64))
-            for part in parts
-        ]
-        return Samples.concat(even), about
+        return Samples.concat([evenly(part, least) for part in parts]), about
 
     def _judged(self, number: int, chosen: Mapping[str, Any], samples: Samples) -> Trial:
         """Train on each split; the loss is the cross-entropy, or the squared error [s^2]."""
@@ -250,12 +249,8 @@ class Search:
         return dataclasses.replace(trial, losses=tuple(losses))
 
     def _network(self, trial: Trial) -> NetworkSettings:
-        return dataclasses.replace(
-            self.base if self.base is not None else TASKS[self.task],
-            layers=trial.layers,
-            units=trial.units,
-            learning_rate=trial.learning_rate,
-        )
+        base = self.base if self.base is not None else TASKS[self.task]
+        return dataclasses.replace(base, **trial.searched)
 
     def _space(self, optuna: Any) -> dict[str, Any]:
         kinds = optuna.distributions
@@ -271,11 +266,7 @@ class Search:
         return optuna.trial.create_trial(
             state=states.COMPLETE if trial.losses else states.PRUNED,
             value=trial.loss if trial.losses else None,
-            params={
-                "layers": trial.layers,
-                "units": trial.units,
-                "learning_rate": trial.learning_rate,
-            },
+            params=trial.searched,
             distributions=self._space(optuna),
         )
 
@@ -306,14 +297,13 @@ class Search:
         given = document.pop("digest", None)
         if given != digest(json.dumps(document, sort_keys=True).encode()):
             raise DamagedError(f"{path}: its content differs from its digest; remove the file")
-        for key, wanted in about.items():
-            differs = difference({key: document["about"].get(key)}, {key: wanted})
-            if differs is not None:
-                name, found, asked = differs
-                raise ForeignError(
-                    f"{path}: trials with {name} = {found}, now asked for with {asked}; give "
-                    "another folder, or remove the file"
-                )
+        differs = difference(document["about"], about)
+        if differs is not None:
+            name, found, asked = differs
+            raise ForeignError(
+                f"{path}: trials with {name} = {found}, now asked for with {asked}; give another "
+                "folder, or remove the file"
+            )
         return [Trial(**{**t, "losses": tuple(t["losses"])}) for t in document["trials"]]
 
 
