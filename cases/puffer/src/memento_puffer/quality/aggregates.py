@@ -186,12 +186,12 @@ def deployment(
         keys = [key for key in keys if len(ran[key[0]]) == len(schemes)]
     rows = []
     for scheme in schemes:
-        own = [key for key in keys if key[1] == scheme]
-        total = {name: sum(cells[name].get(key, 0.0) for key in own) for name in names}
-        ssim = np.array([cells["ssim"].get(key, np.nan) for key in own])
+        of_scheme = [key for key in keys if key[1] == scheme]
+        total = {name: sum(cells[name].get(key, 0.0) for key in of_scheme) for name in names}
+        ssim = np.array([cells["ssim"].get(key, np.nan) for key in of_scheme])
         ssim = ssim[np.isfinite(ssim)]
         row = {
-            "days": len(own),
+            "days": len(of_scheme),
             "streams": int(total["streams"]),
             "chunks": int(total["chunks"]),
             "stream_years": total["playtime"] / YEAR,
@@ -338,8 +338,8 @@ def paired(
     )
     unit = unit.reshape(-1)
     key = unit.astype(np.int64) * (int(table["index"].max()) + 1) + table["index"]
-    own = {scheme: np.flatnonzero(table["scheme"] == scheme) for scheme in schemes}
-    for scheme, rows in own.items():
+    of_scheme = {scheme: np.flatnonzero(table["scheme"] == scheme) for scheme in schemes}
+    for scheme, rows in of_scheme.items():
         if len(np.unique(key[rows])) < len(rows):
             raise SchemaError(
                 f"a viewer has a stream of {scheme!r} twice on a day; a session number has to come "
@@ -355,12 +355,12 @@ def paired(
     for scheme in schemes:
         if scheme == reference:
             continue
-        _, i, j = np.intersect1d(key[own[scheme]], key[own[reference]], return_indices=True)
+        mine, theirs = of_scheme[scheme], of_scheme[reference]
+        _, i, j = np.intersect1d(key[mine], key[theirs], return_indices=True)
         if not len(i):
             raise SchemaError(f"{scheme!r} and {reference!r} share no stream of the same viewer")
-        both = {scheme: own[scheme], reference: own[reference]}
-        if common:
-            both = {scheme: own[scheme][i], reference: own[reference][j]}
+        both = {scheme: mine[i], reference: theirs[j]}
+        both = both if common else {scheme: mine, reference: theirs}
         for name in variables:
             row = _paired_difference(table, unit, key, both, name, common, rng, resamples, level)
             of_row = {"first": scheme, "second": reference, "variable": name, "unit": _UNITS[name]}
@@ -408,24 +408,26 @@ def _paired_difference(
 ) -> dict[str, float]:
     """One row of ``paired``: streams summed to viewers, then viewers drawn."""
     how, weighted_by, transform = _PAIRED[variable]
-    parts = [table.take(own) for own in rows.values()]
+    parts = [table.take(of_scheme) for of_scheme in rows.values()]
     values = [how(part) for part in parts]
     good = [np.isfinite(value) for value in values]
     if common:
         good = [good[0] & good[1]] * 2
     columns: dict[str, list[np.ndarray]] = {"viewer": [], "scheme": [], "value": [], "weight": []}
     means = []
-    for (scheme, own), part, value, kept in zip(rows.items(), parts, values, good, strict=True):
-        weight = np.ones(len(own)) if weighted_by == "one" else part[weighted_by]
+    for (scheme, of_scheme), part, value, kept in zip(
+        rows.items(), parts, values, good, strict=True
+    ):
+        weight = np.ones(len(of_scheme)) if weighted_by == "one" else part[weighted_by]
         x, w = value[kept], weight[kept]
-        viewers, of = np.unique(unit[own[kept]], return_inverse=True)
+        viewers, of = np.unique(unit[of_scheme[kept]], return_inverse=True)
         total = np.bincount(of, w, minlength=len(viewers))
         columns["viewer"].append(viewers)
         columns["scheme"].append(np.full(len(viewers), scheme))
         columns["value"].append(np.bincount(of, w * x, minlength=len(viewers)) / total)
         columns["weight"].append(total)
         means.append(transform(np.array([(w * x).sum() / w.sum() if len(w) else np.nan]))[0])
-    keys = [key[own[kept]] for own, kept in zip(rows.values(), good, strict=True)]
+    keys = [key[of_scheme[kept]] for of_scheme, kept in zip(rows.values(), good, strict=True)]
     pairs = len(np.intersect1d(keys[0], keys[1], assume_unique=True))
     result: dict[str, float] = {"pairs": pairs, "x": means[0], "y": means[1]}
     result |= {"alone_first": len(keys[0]) - pairs, "alone_second": len(keys[1]) - pairs}

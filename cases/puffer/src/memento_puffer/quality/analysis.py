@@ -259,15 +259,15 @@ def analyze_day(
     order = _order_of_sending(features)
     daily, scores = [], []
     for code, scheme in enumerate(schemes):
-        own = of_stream[features.stream] == code
-        rows = np.flatnonzero(own) if order is None else order[own[order]]
+        of_scheme = of_stream[features.stream] == code
+        rows = np.flatnonzero(of_scheme) if order is None else order[of_scheme[order]]
         part = {column: values[rows] for column, values in columns.items()}
         part["abr"] = np.full(len(rows), scheme)
         model = _model_of(models or {}, scheme, name)
         if model is not None:
-            by_horizon = _scores_of_scheme(features, own, model, sentinels)
+            by_horizon = _scores_of_scheme(features, of_scheme, model, sentinels)
             place = np.full(features.size, -1, np.int64)
-            place[own] = np.arange(own.sum())
+            place[of_scheme] = np.arange(of_scheme.sum())
             part |= {n: values[place[rows]] for n, values in by_horizon.items()}
             table = summarise(by_horizon, variables=_SCORES)
             scores.append(_labelled_table(table.take(table["horizon"] >= 0), date, str(scheme)))
@@ -432,16 +432,16 @@ def _model_of(models: Models, scheme: str, day: str) -> Ttp | None:
 
 
 def _scores_of_scheme(
-    features: Features, own: npt.NDArray[np.bool_], model: Ttp, sentinels: str
+    features: Features, of_scheme: npt.NDArray[np.bool_], model: Ttp, sentinels: str
 ) -> dict[str, Floats]:
     """Scores of the predictions of own chunks' times: (own chunks, horizons), NaN where missing."""
-    count = int(own.sum())
-    place = np.cumsum(own) - 1
+    count = int(of_scheme.sum())
+    place = np.cumsum(of_scheme) - 1
     found = {name: np.full((count, HORIZONS), np.nan) for name in _SCORES}
     for horizon in range(HORIZONS):
         network = model[horizon].astype(np.float32)
         _, targets = features.samples(horizon)
-        wanted = np.flatnonzero(own[targets])
+        wanted = np.flatnonzero(of_scheme[targets])
         for start in range(0, len(wanted), _SAMPLES_AT_ONCE):
             take = wanted[start : start + _SAMPLES_AT_ONCE]
             columns = features.columns(horizon, take)

@@ -360,24 +360,24 @@ def scheme_statistics(
     rows = []
     names, scheme = np.unique(columns["scheme"], return_inverse=True)
     for k in range(len(names)):
-        own = scheme == k
+        of_scheme = scheme == k
         row = {
-            "streams": own.sum(),
-            "watch": watch[own].sum(),
-            "stall": stall[own].sum(),
-            "stall_ratio": stall[own].sum() / watch[own].sum(),
+            "streams": of_scheme.sum(),
+            "watch": watch[of_scheme].sum(),
+            "stall": stall[of_scheme].sum(),
+            "stall_ratio": stall[of_scheme].sum() / watch[of_scheme].sum(),
         }
-        drawn = _stall_ratios(watch[own], stall[own], pool, realisations, rng)
+        drawn = _stall_ratios(watch[of_scheme], stall[of_scheme], pool, realisations, rng)
         row["stall_mean"] = drawn.mean()
         row["stall_low"], row["stall_high"] = np.quantile(drawn, [0.025, 0.975])
         if "ssim" in given:
-            mean, sem = _mean_and_sem(given["ssim"][own], watch[own])
+            mean, sem = _mean_and_sem(given["ssim"][of_scheme], watch[of_scheme])
             row["ssim"], row["ssim_sem"] = quality(mean), sem
             # Not above an index of 1, where there are no dB.
             row["ssim_low"] = quality(mean - 2 * sem)
             row["ssim_high"] = quality(np.minimum(mean + 2 * sem, 1.0))
         if "delta_ssim" in given:
-            mean, sem = _mean_and_sem(given["delta_ssim"][own], np.ones(own.sum()))
+            mean, sem = _mean_and_sem(given["delta_ssim"][of_scheme], np.ones(of_scheme.sum()))
             row["delta_ssim"] = mean
             row["delta_ssim_low"], row["delta_ssim_high"] = mean - 2 * sem, mean + 2 * sem
         rows.append(row)
@@ -457,11 +457,11 @@ def daily_statistics(chunks: Any, day: Any) -> Samples:
     stalls = clean[stream] > 0
     found: list[tuple[str, str, str, str, float]] = []
     for abr in np.unique(table["abr"]):
-        own = table["abr"] == abr
+        of_scheme = table["abr"] == abr
         for selection, mask in {
-            "all": own,
-            "stalled": own & stalls,
-            "unstalled": own & ~stalls,
+            "all": of_scheme,
+            "stalled": of_scheme & stalls,
+            "unstalled": of_scheme & ~stalls,
         }.items():
             part = np.flatnonzero(mask)
             for variable, metrics in _daily_metrics(table, part, stream, totals).items():
@@ -748,8 +748,8 @@ def _stall_ratios(
 ) -> Floats:
     """Stall ratio of each realisation."""
     n = len(watch)
-    ratios, own = stall / watch, _watch_bins(watch)
-    groups = [ratios[own == b] for b in range(len(_BINS))]
+    ratios, bins_of = stall / watch, _watch_bins(watch)
+    groups = [ratios[bins_of == b] for b in range(len(_BINS))]
     lists = []
     for b in range(len(_BINS)):
         found, away = groups[b], 0
