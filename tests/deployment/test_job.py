@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -239,6 +240,43 @@ def test_a_changed_version_is_not_served(made):
     (record,) = run(deployment)
     assert record.state == "failed"
     assert "memento deploy rollback" in record.reason
+
+
+def test_versions_that_are_kept_and_served_by_git(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    git = ["git", "-C", str(tmp_path / "tree")]
+    subprocess.run(["git", "init", "-q", "-b", "main", git[2]], check=True)
+    config = stranger.CONFIG + f'[publish]\nkeep = 2\ngit = "{git[2]}"\n'
+    deployment, days = made(config=config)
+    for day in (1, 2, 3, 5):
+        stranger.write_day(days, day)
+    run(deployment)
+    assert deployment.state("main").versions == ["2026-01-03", "2026-01-05"]
+    assert run(deployment) == []
+    names = [version.name for version in deployment.publication("main").versions()]
+    assert names == ["2026-01-03", "2026-01-05"]
+    deployment.rollback("main")
+    assert deployment.mirror() == []
+    show = [*git, "show", "HEAD:models/main/manifest.json"]
+    committed = subprocess.run(show, capture_output=True, check=True).stdout
+    assert json.loads(committed)["name"] == "2026-01-03"
+    (tmp_path / "tree/.git/HEAD").unlink()
+    (problem,) = deployment.mirror()
+    assert problem.startswith("main: not published to git: ")
+
+
+def test_a_deployment_of_before_there_was_a_history(made):
+    deployment, days = made()
+    for day in (1, 2, 3):
+        stranger.write_day(days, day)
+    run(deployment)
+    publication = deployment.publication("main")
+    (publication.root / "history.json").unlink()
+    stranger.write_day(days, 5)
+    run(deployment)
+    assert [switch.version for switch in publication.history()] == ["2026-01-03", "2026-01-05"]
+    assert deployment.rollback("main", "2026-01-01") == "2026-01-01"
+    assert os.readlink(publication.link) == "2026-01-01"
 
 
 def test_what_killed_runs_left_is_cleared_away(made):

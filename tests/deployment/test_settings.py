@@ -59,7 +59,7 @@ def test_distances_have_the_short_names_of_the_command_line(tmp_path):
     ("old", "new", "message"),
     [
         ("[data]", "[data", "no TOML"),
-        ("[data]", "[dat]", "unknown key 'dat'; known are data, model, gate, variants"),
+        ("[data]", "[dat]", "unknown key 'dat'; known are data, model, gate, publish, variants"),
         ("folder =", "foldr =", r"\[data\]: unknown key 'foldr'; known are folder, label"),
         ('folder = "days"', "", r"\[data\] has no 'folder'; add it"),
         ('folder = "days"', "folder = 3", r"folder is 3; expected the folder of the days"),
@@ -82,6 +82,8 @@ def test_distances_have_the_short_names_of_the_command_line(tmp_path):
         ("2000", '2000\n[gate]\ntolerance = "low"', "tolerance is 'low'; expected a number"),
         ("2000", "2000\n[gate]\ntolerance = inf", "inf is no setting"),
         ("2000", "2000\n[gate]\ntolerance = 2026-01-01", "is no setting"),
+        ("2000", "2000\n[publish]\nkeep = 1", r"\[publish\]: keep is 1; expected a whole number"),
+        ("2000", '2000\n[publish]\ngit_folder = "../x"', "name one inside the work tree"),
         ("[model]", "[[model]]", r"model is \[.*expected a table \[model\]"),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from memento import snapshot
+from memento.deployment import git
 from memento.errors import (
     DamagedError,
     ForeignError,
@@ -29,7 +30,8 @@ from memento_puffer.data.schema import write_day
 from memento_puffer.deployment import deploy as module
 from memento_puffer.deployment import task
 from memento_puffer.deployment.checks import check_candidate, check_predictions
-from memento_puffer.deployment.deploy import DayFolders, Deployment
+from memento_puffer.deployment.days import DayFolders
+from memento_puffer.deployment.deploy import Deployment
 from memento_puffer.deployment.deploy_settings import (
     DeploymentSettings,
     Gate,
@@ -1203,7 +1205,7 @@ def test_days_before_one_that_failed_are_published_to_git(make, work_tree, monke
     def fails(*arguments, **others):
         raise RuntimeError("git is on fire")
 
-    monkeypatch.setattr(module, "mirror_to_git", fails)
+    monkeypatch.setattr(git, "mirror_to_git", fails)
     with pytest.raises(DamagedError, match="cut off") as caught:
         run(deployment, [1], days)
     assert "git is on fire" in caught.value.__notes__[-1], "told, but it hides nothing"

@@ -63,13 +63,13 @@ def run(
     Exit codes: 0 done, also where nothing was due; 1 a day failed and is tried again; 2 wrong use.
     """
     done: list[dict[str, Any]] = []
+    deployment = Deployment(state)
     with ui.progress_of("", quiet=True) as tell:
-        for variant, record in Deployment(state).run(
-            _read, until=day, tell=lambda text: tell(now=text)
-        ):
+        for variant, record in deployment.run(_read, until=day, tell=lambda text: tell(now=text)):
             done.append({"variant": variant, **_row(record)})
             if not as_json:
                 ui.say(f"{record.day} {variant}: {record.state}: {record.reason}")
+    _mirror(deployment)
     if as_json:
         ui.print_json({"days": done})
     elif not done:
@@ -114,7 +114,9 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Let an earlier version serve, until a new one passes the gate."""
-    serving = Deployment(state).rollback(variant, version)
+    deployment = Deployment(state)
+    serving = deployment.rollback(variant, version)
+    _mirror(deployment)
     ui.answer(as_json, {"variant": variant, "serving": serving}, f"{variant}: {serving} serves")
 
 
@@ -177,6 +179,11 @@ def _read(path: Path, inputs: Sequence[str], label: str, further: Sequence[str])
         text = str(error).replace(f"rename or stack columns with --map {label}=SOURCE", where)
         raise SchemaError(text.replace(f"{_STACKED!r}, ", "")) from error
     return Samples.borrow({"x" if n == _STACKED else n: array for n, array in samples.items()})
+
+
+def _mirror(deployment: Deployment) -> None:
+    for problem in deployment.mirror():
+        ui.warn(problem)
 
 
 def _row(record: DayRecord) -> dict[str, Any]:

@@ -6,14 +6,15 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memento.deployment.publication import MANIFEST, Version, erase
+from memento.deployment.publication import MANIFEST, Publication, Version, erase
 from memento.errors import ForeignError, LockedError, SettingError, StorageError
 from memento.files import Lock, atomic_write, local_path, storage_errors
 
-__all__ = ["check_git_folder", "mirror_to_git"]
+__all__ = ["check_git_folder", "mirror_all", "mirror_to_git"]
 
 
 def mirror_to_git(
@@ -90,6 +91,25 @@ def mirror_to_git(
             if attempt == attempts - 1:
                 git("push", "--quiet", "--set-upstream", remote, branch)  # raises with the reason
     return None
+
+
+def mirror_all(
+    publications: Mapping[str, Publication], work_tree: str | Path, folder: str, remote: str | None
+) -> list[str]:
+    """Mirror what serves of each variant, in a folder of its own.
+
+    Returns:
+        What went wrong, a sentence each: what was done is done, and the next call tries again.
+    """
+    problems = []
+    for name, publication in publications.items():
+        try:
+            version = publication.current()
+            if version is not None:
+                mirror_to_git(version, work_tree, f"{folder}/{name}", remote=remote)
+        except Exception as error:  # of whatever kind
+            problems.append(f"{name}: not published to git: {error}")
+    return problems
 
 
 def check_git_folder(folder: Any) -> None:

@@ -29,6 +29,7 @@ from memento.arguments import shown
 from memento.arrivals import Arrivals
 from memento.days import day_of, is_day
 from memento.deployment.gate import annotated, judge
+from memento.deployment.git import mirror_all
 from memento.deployment.model_files import LearnerFiles
 from memento.deployment.models import Models, first_line
 from memento.deployment.publication import Publication
@@ -200,9 +201,21 @@ class Deployment:
             publication.switch("rollback", version)
             return version
 
+    def mirror(self) -> list[str]:
+        """Commit what serves to the git work tree of the settings, if they name one.
+
+        Returns:
+            What went wrong, a sentence each; the next call tries again.
+        """
+        settings = self.settings
+        if settings.git is None:
+            return []
+        published = {name: self.publication(name) for name in settings.variants}
+        return mirror_all(published, settings.git, settings.git_folder, settings.git_remote)
+
     def publication(self, name: str) -> Publication:
         """The published models of a variant."""
-        return Publication(self.root / "published" / name, LearnerFiles())
+        return Publication(self.root / "published" / name, LearnerFiles(), self.settings.keep)
 
     def _folder(self, name: str) -> Path:
         return self.root / "variants" / name
@@ -385,7 +398,8 @@ class _VariantJob:
             "inputs": list(self._settings.inputs),
         }
         self._publication.write(learner.state(), day, facts)
-        state.serving, state.versions = day, [*state.versions, day]
+        keep = self._settings.keep or len(state.versions) + 1
+        state.serving, state.versions = day, [*state.versions, day][-keep:]
         self._load(day)
         return None
 

@@ -1,7 +1,8 @@
 """What a deployment is told: the tables of ``deployment.toml``, checked before anything is done.
 
 [data] folder, label, inputs, late; [model] factory, seed; [variants.NAME] capacity, policy,
-trigger; [gate] tolerance. Paths and modules are found from the folder that holds the file.
+trigger; [gate] tolerance; [publish] keep, git, git_folder, git_remote. Paths and modules are found
+from the folder that holds the file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 from memento import settings
 from memento.arguments import Expected, number, one_of, text, whole
 from memento.density import SampleSpace
+from memento.deployment.git import check_git_folder
 from memento.errors import SettingError
 from memento.files import local_path
 from memento.memory import Memory
@@ -61,6 +63,17 @@ class _Gate:
 
 
 @dataclass(frozen=True)
+class _Publish:
+    keep: Annotated[int | None, whole(2)] = None
+    git: Annotated[str | None, text("a work tree of git")] = None
+    git_folder: Annotated[str, text("a folder in the work tree")] = "models"
+    git_remote: Annotated[str | None, text("a remote of git")] = None
+
+    def __post_init__(self) -> None:
+        check_git_folder(self.git_folder)
+
+
+@dataclass(frozen=True)
 class _Variant:
     capacity: Annotated[int, whole()]
     policy: Annotated[Any, _KIND] = "memento"
@@ -74,6 +87,7 @@ class _File:
     data: _Data
     model: _Model
     gate: _Gate = _Gate()
+    publish: _Publish = _Publish()
     variants: Mapping[str, _Variant] = field(default_factory=dict)
 
 
@@ -134,6 +148,10 @@ class DeploymentSettings:
         seed: For the factory and the memories.
         variants: By name.
         tolerance: Nats that a new model may lose on the latest day.
+        keep: How many of a variant's versions published last stay; None: all.
+        git: Work tree that what serves is committed to; None: none.
+        git_folder: Folder inside of it; each variant has one in it.
+        git_remote: Where to push; None: nowhere.
         tables: What was given, as JSON values.
     """
 
@@ -146,6 +164,10 @@ class DeploymentSettings:
     seed: int
     variants: Mapping[str, Variant]
     tolerance: float
+    keep: int | None
+    git: Path | None
+    git_folder: str
+    git_remote: str | None
     tables: Mapping[str, Any]
 
     @classmethod
@@ -188,6 +210,10 @@ class DeploymentSettings:
                 for name, table in file.variants.items()
             },
             tolerance=file.gate.tolerance,
+            keep=file.publish.keep,
+            git=None if file.publish.git is None else home / file.publish.git,
+            git_folder=file.publish.git_folder,
+            git_remote=file.publish.git_remote,
             tables=tables,
         )
 

@@ -125,7 +125,8 @@ def run(
     look, 5 another run is at work.
     """
     from memento.days import day_of
-    from memento_puffer.deployment.deploy import DayFolders, Deployment
+    from memento_puffer.deployment.days import DayFolders
+    from memento_puffer.deployment.deploy import Deployment
 
     now = dt.datetime.now(dt.UTC).date() if today is None else day_of(today, "--today")
     deployment = Deployment(state)

@@ -27,7 +27,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ import numpy as np
 
 from memento import snapshot
 from memento.days import day_of
-from memento.deployment.git import mirror_to_git
+from memento.deployment.git import mirror_all
 from memento.deployment.publication import Version
 from memento.errors import (
     DamagedError,
@@ -51,7 +50,7 @@ from memento.errors import (
 from memento.files import Lock, atomic_write, local_path, storage_errors
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS, Features
-from memento_puffer.data.schema import Day, range_of
+from memento_puffer.deployment import record
 from memento_puffer.deployment.deploy_settings import (
     DeploymentSettings,
 )
@@ -61,7 +60,6 @@ from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp import Ttp
 
 __all__ = [
-    "DayFolders",
     "Deployment",
     "Outcome",
 ]
@@ -70,43 +68,6 @@ _BASE_KIND = "memento-puffer-base"
 _FORMAT = "memento-puffer-deployment"
 
 Source = Callable[[dt.date], Features | None]
-
-
-# --- the parts of a day ----------------------------------------------------------------------
-
-
-class DayFolders:
-    """Features of the days below a folder.
-
-    A day is a folder named 2022-09-19 or 2022-09-19T11_2022-09-20T11, as Puffer publishes it.
-
-    Args:
-        root: Folder of days.
-        cc: See ``Features.of_day``.
-
-    Raises:
-        StorageError: No such folder.
-    """
-
-    def __init__(self, root: str | Path, cc: str | None = None) -> None:
-        self.root = local_path(root, "the folder")
-        self.cc = cc
-        if not self.root.is_dir():
-            raise StorageError(f"{self.root}: no such folder; name the one that holds the days")
-
-    def __call__(self, day: dt.date) -> Features | None:
-        """Features of a day; None if it is not there, or not complete.
-
-        Raises:
-            SchemaError, DamagedError, StorageError: As ``Features.of_day``.
-        """
-        name = day.isoformat()
-        for folder in (self.root / name, self.root / range_of(name)):
-            if folder.is_dir() and any(folder.iterdir()):
-                found = Day(folder, name)
-                if "video_sent" in found.files and "video_acked" in found.files:
-                    return Features.of_day(found, cc=self.cc)
-        return None
 
 
 @dataclass(frozen=True)
@@ -324,7 +285,7 @@ class Deployment:
         """Do all days that are not done yet, one after the other.
 
         Args:
-            source: Features of a data day; None if there is no data. `DayFolders` is one.
+            source: Features of a data day; None if there is no data. `days.DayFolders` is one.
             today: The day it is.
             until: Last day to do; ``today`` if left out.
             start: First day of a new deployment; ``until`` if left out.
@@ -388,40 +349,8 @@ class Deployment:
         return Outcome(tuple(done), waiting, (*attention, *problems), failure)
 
     def table(self) -> Samples:
-        """One row for each day with data, variant and horizon, as ``record.read_record``.
-
-        Returns:
-            variant, horizon, day (datetime64[D]), retrained, coverage_increase,
-            total_coverage_increase, total_coverage (NaN where not known); and beyond a published
-            record: threshold, noise, p_value, refused, offered, kept, held, loss, tail (of what
-            served, on the day's data), model (what served when it was decided; "" if nothing did),
-            metric (epoch).
-        """
-        rows = [
-            row
-            for document in self.days()
-            for variant in document["variants"].values()
-            for row in variant["rows"]
-        ]
-        numbers = (
-            *("coverage_increase", "total_coverage_increase", "total_coverage"),
-            *("threshold", "noise", "p_value", "loss", "tail"),
-        )
-        columns: dict[str, Any] = {
-            "variant": np.array([row["variant"] for row in rows], str),
-            "horizon": np.array([row["horizon"] for row in rows], np.int64),
-            "day": np.array([row["day"] for row in rows], "datetime64[D]"),
-            "retrained": np.array([row["retrained"] for row in rows], bool),
-        }
-        for name in numbers:
-            columns[name] = np.array(
-                [math.nan if row[name] is None else row[name] for row in rows], np.float64
-            )
-        for name in ("offered", "kept", "held", "metric"):
-            columns[name] = np.array([row[name] for row in rows], np.int64)
-        columns["refused"] = np.array([row["refused"] is not None for row in rows], bool)
-        columns["model"] = np.array([row["model"] or "" for row in rows], str)
-        return Samples(columns)
+        """One row for each day with data, variant and horizon, see ``record.table``."""
+        return record.table(self.days())
 
     # one day
 
@@ -744,20 +673,10 @@ class Deployment:
     def _mirror(self) -> list[str]:
         """Commit what serves to the git work tree; what goes wrong is told, and tried next time."""
         settings = self.settings
-        problems = []
-        for name in settings.variants if settings.git is not None else ():
-            try:
-                version = self.publication(name).current()
-                if version is not None:
-                    mirror_to_git(
-                        version,
-                        str(settings.git),
-                        f"{settings.git_folder}/{name}",
-                        remote=settings.git_remote,
-                    )
-            except Exception as error:  # of whatever kind: what was done is done
-                problems.append(f"{name}: not published to git: {error}")
-        return problems
+        if settings.git is None:
+            return []
+        published = {name: self.publication(name) for name in settings.variants}
+        return mirror_all(published, settings.git, settings.git_folder, settings.git_remote)
 
 
 _REGRESSED = "what serves predicts worse than what served before"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from memento.errors import DamagedError, ForeignError
 from memento.files import storage_errors
 from memento.samples import Samples
 
-__all__ = ["COLUMNS", "NEW_METRIC", "between", "read_record", "summary"]
+__all__ = ["COLUMNS", "NEW_METRIC", "between", "read_record", "summary", "table"]
 
 COLUMNS = (
     "variant",
@@ -96,6 +97,38 @@ def read_record(path: str | Path) -> Samples:
         coverage_increase=found[:, 0],
         total_coverage_increase=found[:, 1],
         total_coverage=found[:, 2],
+    )
+
+
+def table(documents: Sequence[Mapping[str, Any]]) -> Samples:
+    """The record of one's own deployment.
+
+    Args:
+        documents: Those of the days.
+
+    Returns:
+        variant, horizon, day (datetime64[D]), retrained, coverage_increase,
+        total_coverage_increase, total_coverage (NaN where not known); and beyond a published
+        record: threshold, noise, p_value, refused, offered, kept, held, loss, tail (of what
+        served, on the day's data), model (what served when it was decided; "" if nothing did),
+        metric (epoch).
+    """
+    rows = [
+        {**row, "refused": row["refused"] is not None, "model": row["model"] or ""}
+        for document in documents
+        for variant in document["variants"].values()
+        for row in variant["rows"]
+    ]
+    numbers = [*COLUMNS[4:], "threshold", "noise", "p_value", "loss", "tail"]
+    kinds: dict[str, Any] = {"variant": str, "horizon": np.int64, "day": "datetime64[D]"}
+    kinds |= {"retrained": bool, **dict.fromkeys(numbers, np.float64)}
+    kinds |= {**dict.fromkeys(("offered", "kept", "held", "metric"), np.int64)}
+    kinds |= {"refused": bool, "model": str}
+    return Samples(
+        {
+            name: np.array([math.nan if row[name] is None else row[name] for row in rows], kind)
+            for name, kind in kinds.items()
+        }
     )
 
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from memento import snapshot
-from memento.days import day_of
 from memento.density import batch_densities
 from memento.errors import (
     DamagedError,
@@ -85,18 +84,16 @@ class State:
     @classmethod
     def of_document(cls, document: Any, where: Path) -> State:
         """Raises DamagedError, with the field, where a value is missing or of another type."""
-        kinds = typing.get_type_hints(cls)
         values: dict[str, Any] = {}
-        for name in kinds:
+        for name, hint in typing.get_type_hints(cls).items():
             if not isinstance(document, Mapping) or name not in document:
                 raise DamagedError(f"{where}: the state lacks {name!r}; restore it from a copy")
-            value = document[name]
-            if name in ("day", "trained") and isinstance(value, str):
-                value = day_of(value, f"{where}: {name}", DamagedError)
             try:
-                values[name] = convert(value, kinds[name], f"the state's {name!r}")
+                values[name] = convert(document[name], hint, repr(name))
             except SettingError as error:
-                raise DamagedError(f"{where}: {error}; restore the folder from a copy") from error
+                raise DamagedError(
+                    f"{where}: the state's {error}; restore the folder from a copy"
+                ) from error
         if (values["trained"] is None) != (values["trained_unit"] is None):
             raise DamagedError(f"{where}: 'trained' and 'trained_unit' contradict each other")
         return cls(**values)
