@@ -222,9 +222,9 @@ def test_arms_in_another_setting_do_not_go_on_from_this_one(folder, results):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"days": 2}, "days=2; give at least 3"),
-        ({"viewers": 0}, "viewers=0; give at least 1"),
-        ({"horizons": 6}, "horizons=6; give 1 to 5"),
+        ({"days": 2}, "days is 2; expected a whole number from 3"),
+        ({"viewers": 0}, "viewers is 0; expected a whole number above 0"),
+        ({"horizons": 6}, "horizons is 6; expected a whole number from 1 to 5"),
         ({"capacity": 10}, "capacity 10 is less than one batch of 32"),
         ({"traces": []}, "traces of 0 days; 3 days of telemetry and one under control"),
     ],

@@ -219,8 +219,12 @@ def test_every_keyword_of_a_replay_can_be_set():
 @pytest.mark.parametrize(
     ("pattern", "values", "words"),
     [
-        ("sim-1+memento", {"capacity": -1}, "sim-1+memento: capacity=-1; give a whole number"),
-        ("sim-1+memento", {"interval": -5}, "interval=-5; give a whole number of at least 1"),
+        (
+            "sim-1+memento",
+            {"capacity": -1},
+            "sim-1+memento: capacity is -1; expected",
+        ),
+        ("sim-1+memento", {"interval": -5}, "interval is -5; expected a whole number above 0"),
         ("sim-1+memento", {"training": {"epochs": -5}}, "epochs"),
         ("sim-1+memento", {"temperature": "hot"}, "temperature is 'hot'; expected a number"),
         ("sim-1+memento", {"temperature": -1.0}, "temperature"),

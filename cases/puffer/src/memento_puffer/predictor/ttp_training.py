@@ -12,10 +12,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from memento.arguments import check_fields, number, one_of, whole
 from memento.errors import DomainError, ModelError, SchemaError, SettingError
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
@@ -38,13 +39,7 @@ __all__ = ["AFFORDABLE", "ARTEFACT", "PUFFER", "Training", "TrainingSettings", "
 
 _ROWS = 4096
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's, as everybody uses them
-_CHOICES = {
-    "start": ("base", "last", "scratch"),
-    "moments": ("merge", "estimate", "keep"),
-    "sentinels": ("clamp", "drop", "keep"),
-    "dtype": ("float32", "float64"),
-    "inputs": (INPUTS, WITHOUT_TCP),
-}
+_BELOW_ONE = math.nextafter(1, 0)  # the largest share that is not all
 
 
 @dataclass(frozen=True)
@@ -78,41 +73,29 @@ class TrainingSettings:
         32
     """
 
-    epochs: int = 3000
-    scratch_epochs: int | None = None
-    batch_size: int = 512
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    held_out: float = 0.2
+    epochs: Annotated[int, whole()] = 3000
+    scratch_epochs: Annotated[int, whole()] | None = None
+    batch_size: Annotated[int, whole()] = 512
+    learning_rate: Annotated[float, number(above=0, words="a number above 0")] = 1e-4
+    weight_decay: Annotated[float, number(0, words="a number of at least 0")] = 1e-4
+    held_out: Annotated[float, number(0, _BELOW_ONE, words="a share in [0, 1)")] = 0.2
     patience: int | None = 50
     min_delta: float = 1e-6
-    start: str = "base"
-    moments: str = "merge"
-    sentinels: str = "clamp"
-    dtype: str = "float32"
-    seed: int = 42
+    start: Annotated[str, one_of(("base", "last", "scratch"))] = "base"
+    moments: Annotated[str, one_of(("merge", "estimate", "keep"))] = "merge"
+    sentinels: Annotated[str, one_of(("clamp", "drop", "keep"))] = "clamp"
+    dtype: Annotated[str, one_of(("float32", "float64"))] = "float32"
+    seed: Annotated[int, whole(0)] = 42
     inputs: int = INPUTS
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "scratch_epochs", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise SettingError(f"{name}={value!r}; give a whole number of at least 1")
-        if not (isinstance(self.seed, int) and self.seed >= 0):
-            raise SettingError(f"seed={self.seed!r}; give a whole number of at least 0")
-        if not 0 < self.learning_rate < math.inf:
-            raise SettingError(f"learning_rate={self.learning_rate}; give a number above 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise SettingError(f"weight_decay={self.weight_decay}; give a number of at least 0")
-        if not 0 <= self.held_out < 1:
-            raise SettingError(f"held_out={self.held_out} of the samples; give a number in [0, 1)")
+        check_fields(self)
         if self.patience is not None:
             EarlyStop(self.patience, self.min_delta)  # says what is wrong with them
             if self.held_out == 0:
                 raise SettingError("patience without held_out; set patience=None, or hold out some")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise SettingError(f"{name}={getattr(self, name)!r}; give one of {choices}")
+        if self.inputs not in (INPUTS, WITHOUT_TCP):
+            raise SettingError(f"inputs is {self.inputs!r}; expected {INPUTS} or {WITHOUT_TCP}")
 
 
 AFFORDABLE = TrainingSettings(

@@ -16,11 +16,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from memento import retrain, snapshot
+from memento.arguments import check_fields, whole
 from memento.errors import SettingError
 from memento.memory import Memory
 from memento.retrain import OnCoverage, Trigger
@@ -74,22 +75,18 @@ class ClosedLoop:
 
     population: Population = field(default_factory=Population)
     traces: Sequence[Traces] | None = field(default=None, repr=False)
-    days: int = 8
-    viewers: int = 100
-    judges: int = 200
+    days: Annotated[int, whole(3)] = 8
+    viewers: Annotated[int, whole()] = 100
+    judges: Annotated[int, whole()] = 200
     capacity: int = 20_000
     batch_size: int = 64
     trigger: Trigger = field(default_factory=lambda: OnCoverage(0.05, new_labels=1.0))
-    horizons: int = HORIZONS
+    horizons: Annotated[int, whole(1, HORIZONS, f"a whole number from 1 to {HORIZONS}")] = HORIZONS
     training: TrainingSettings = AFFORDABLE
-    seed: int = 0
+    seed: Annotated[int, whole(0)] = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("days", 3), ("viewers", 1), ("judges", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name}={getattr(self, name)}; give at least {least}")
-        if not 1 <= self.horizons <= HORIZONS:
-            raise SettingError(f"horizons={self.horizons}; give 1 to {HORIZONS}")
+        check_fields(self)
         if self.traces is not None and len(self.traces) < self.days + 1:
             raise SettingError(
                 f"traces of {len(self.traces)} days; {self.days} days of telemetry and one under "

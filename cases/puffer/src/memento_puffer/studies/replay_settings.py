@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 
+from memento.arguments import check_fields, number, one_of, whole
 from memento.arrivals import Arrivals
 from memento.coverage import coverage_increase
 from memento.density import SampleSpace
@@ -75,39 +75,25 @@ class ReplaySettings:
     """
 
     policy: Policy = field(default_factory=puffer_policy)
-    capacity: int | None = 1_000_000
-    horizon: int = 0
-    interval: int = 7
-    trigger: str = "always"
+    capacity: Annotated[int, whole()] | None = 1_000_000
+    horizon: Annotated[int, whole(0, HORIZONS - 1)] = 0
+    interval: Annotated[int, whole()] = 7
+    trigger: Annotated[str, one_of(TRIGGERS)] = "always"
     threshold: float = 0.1
     significance: float = 0.05
-    jtt: float = 1.0
-    members: int = 1
-    freeze_after: int | None = None
+    jtt: Annotated[float, number(1, words="a factor of at least 1 (which is none)")] = 1.0
+    members: Annotated[int, whole()] = 1
+    freeze_after: Annotated[int, whole()] | None = None
     predict_first: bool = False
     weighted: bool = True
     training: TrainingSettings = AFFORDABLE
-    coverage_batch: int = 256
+    coverage_batch: Annotated[int, whole()] = 256
     densities: tuple[int, ...] = ()
-    seed: int = 0
+    seed: Annotated[int, whole(0)] = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "densities", tuple(self.densities))
-        whole = {"capacity": 1, "interval": 1, "members": 1, "coverage_batch": 1, "seed": 0}
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if name == "capacity" and value is None:
-                continue  # the policy says below whether it can do without
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise SettingError(f"{name}={value!r}; give a whole number of at least {least}")
-        if self.freeze_after is not None and self.freeze_after < 1:
-            raise SettingError(f"freeze_after={self.freeze_after}; give at least 1 day, or None")
-        if self.horizon not in range(HORIZONS):
-            raise SettingError(f"horizon={self.horizon}; give 0 to {HORIZONS - 1}")
-        if self.trigger not in TRIGGERS:
-            raise SettingError(f"trigger={self.trigger!r}; give one of {', '.join(TRIGGERS)}")
-        if not 1 <= self.jtt < math.inf:
-            raise SettingError(f"jtt={self.jtt}; give a factor of at least 1 (which is none)")
+        check_fields(self)
         if isinstance(self.policy, QueryByCommittee) and self.members < 2:
             raise SettingError("a committee of members=1; give at least 2, the paper has 7")
         if any(size < 1 for size in self.densities):
