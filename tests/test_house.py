@@ -18,7 +18,7 @@ LIMITS = {
     "code lines, src/memento": 20_140,
     "files above 500 code lines": 0,
     "functions above 80 code lines": 0,
-    "functions of a complexity above 25": 1,
+    "functions of a complexity above 25": 0,
     "import circles": 0,
     "arrows up": 0,
 }

@@ -233,56 +233,82 @@ def targets(table: Mapping[str, Any], memory: str = "memento") -> Samples:
         number: the lesser of these two increases has to be at least twice the largest one of all
         other iterations.
     """
-    rows: list[tuple[str, float, float, str, bool]] = []
-
-    def least(target: str, value: float, bound: float, unit: str = "") -> None:
-        rows.append((target, value, bound, unit, value >= bound))
-
-    def most(target: str, value: float, bound: float, unit: str = "") -> None:
-        rows.append((f"{target} (at most)", value, bound, unit, value <= bound))
-
     groups = {(scenario, name): own for scenario, name, own in _groups(table)}
     means = {
         key: {score: float(np.mean(v)) for score, v in _scores(key[0], own).items()}
         for key, own in groups.items()
     }
-    rare, steps, load = ((name, memory) for name in ("rare-patterns", "incremental", "congestion"))
+    rare, steps = ((name, memory) for name in ("rare-patterns", "incremental"))
+    there = [key for key in (rare, steps) if key in groups]
+    rows: list[_Target] = []
     if rare in groups:
         accuracy = means[rare]["accuracy"]
-        least("rare patterns: accuracy", accuracy, 0.88)
+        rows.append(_least("rare patterns: accuracy", accuracy, 0.88))
         if (random := ("rare-patterns", "random")) in groups:
             ahead = accuracy - means[random]["accuracy"]
-            least("rare patterns: accuracy above random", ahead, 0.10)
+            rows.append(_least("rare patterns: accuracy above random", ahead, 0.10))
     if steps in groups:
         own = groups[steps]
         after = _over_seeds(own, "balanced_accuracy", _known(own))
         lowest = min(after.values(), default=math.nan)
-        least("incremental: lowest accuracy once w3 is known", lowest, 0.88)
-    for key in (k for k in (rare, steps) if k in groups):
-        held = composition({name: column[_of(table, *key)] for name, column in table.items()})
-        total = max(float(held["value"].sum()), 1.0)
-        for workload, value in zip(held["workload"], held["value"], strict=True):
-            if workload != "w2":
-                words = f"{key[0].replace('-', ' ')}: share of {workload} in memory"
-                least(words, float(value) / total, 0.2)
+        rows.append(_least("incremental: lowest accuracy once w3 is known", lowest, 0.88))
+    for key in there:
+        rows += _shares(key, table)
     if steps in groups:
-        rises = _over_seeds(own, "rci")
-        new = {r for w in ("w2", "w3") for r in own[f"{w}_from"].tolist()}
-        jump = min((v for i, v in rises.items() if i in new), default=math.nan)
-        rest = max((v for i, v in rises.items() if i not in new), default=0.0)
-        least("incremental: coverage increase where w2 and w3 appear", jump, 2 * rest)
-    errors = {n: m.get("error_before_133", math.nan) for (s, n), m in means.items() if s == load[0]}
-    if memory in errors and len(errors) > 1:
-        best = min(error for name, error in errors.items() if name != memory)
-        most("congestion: error up to 100 %, of the best other", errors[memory], best, "ms")
-        if "random" in errors:
-            words = "congestion: error up to 100 %, of nine tenths of random's"
-            most(words, errors[memory], 0.9 * errors["random"], "ms")
-    for key in (rare, steps):
-        if key in groups and (lars := (key[0], "lars")) in groups:
+        rows.append(_rises(groups[steps]))
+    rows += _errors(memory, means)
+    for key in there:
+        if (lars := (key[0], "lars")) in groups:
             words = f"{key[0].replace('-', ' ')}: seconds that LARS takes for an insert"
-            most(words, means[lars]["select"], means[key]["select"], "s")
+            rows.append(_most(words, means[lars]["select"], means[key]["select"], "s"))
     return _table(rows, ("target", "value", "bound", "unit", "holds"))
+
+
+_Target = tuple[str, float, float, str, bool]
+
+
+def _least(target: str, value: float, bound: float) -> _Target:
+    return target, value, bound, "", value >= bound
+
+
+def _most(target: str, value: float, bound: float, unit: str) -> _Target:
+    return f"{target} (at most)", value, bound, unit, value <= bound
+
+
+def _shares(key: tuple[str, str], table: Mapping[str, Any]) -> list[_Target]:
+    """What is held of the rare workloads in the end."""
+    held = composition({name: np.asarray(c)[_of(table, *key)] for name, c in table.items()})
+    total = max(float(held["value"].sum()), 1.0)
+    scenario = key[0].replace("-", " ")
+    return [
+        _least(f"{scenario}: share of {workload} in memory", float(value) / total, 0.2)
+        for workload, value in zip(held["workload"], held["value"], strict=True)
+        if workload != "w2"
+    ]
+
+
+def _rises(own: Mapping[str, Any]) -> _Target:
+    """Coverage increase where a workload is new (the least), and elsewhere (the most)."""
+    rises = _over_seeds(own, "rci")
+    new = {iteration for w in ("w2", "w3") for iteration in own[f"{w}_from"].tolist()}
+    jump = min((v for i, v in rises.items() if i in new), default=math.nan)
+    rest = max((v for i, v in rises.items() if i not in new), default=0.0)
+    return _least("incremental: coverage increase where w2 and w3 appear", jump, 2 * rest)
+
+
+def _errors(memory: str, means: Mapping[tuple[str, str], Mapping[str, float]]) -> list[_Target]:
+    """Errors of delays, up to a load of 100 %, beside those of the other memories."""
+    error = "error_before_133"
+    errors = {name: m.get(error, math.nan) for (s, name), m in means.items() if s == "congestion"}
+    others = [value for name, value in errors.items() if name != memory]
+    if memory not in errors or not others:
+        return []
+    words = "congestion: error up to 100 %, of"
+    rows = [_most(f"{words} the best other", errors[memory], min(others), "ms")]
+    if "random" in errors:
+        bound = 0.9 * errors["random"]
+        rows.append(_most(f"{words} nine tenths of random's", errors[memory], bound, "ms"))
+    return rows
 
 
 def _scores(scenario: str, own: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -331,7 +357,8 @@ def _over_seeds(own: Mapping[str, Any], score: str, rows: Any = True) -> dict[in
 
 
 def _of(table: Mapping[str, Any], scenario: str, memory: str) -> np.ndarray:
-    return np.asarray((table["scenario"] == scenario) & (table["memory"] == memory))
+    is_mine = (np.asarray(table["scenario"]) == scenario) & (np.asarray(table["memory"]) == memory)
+    return np.asarray(is_mine)
 
 
 def _groups(table: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
