@@ -32,7 +32,7 @@ def application() -> typer.Typer:
     import typer
 
     import memento
-    from memento.cli import deploy, memory, report, run
+    from memento.cli import backtest, deploy, memory, report, run
 
     app = typer.Typer(
         name="memento",
@@ -68,9 +68,10 @@ def application() -> typer.Typer:
 
     app.add_typer(memory.app, name="memory")
     app.add_typer(deploy.app, name="deploy")
+    app.command()(backtest.backtest)
     app.command()(run.run)
     app.command()(report.report)
-    taken = {"memory", "deploy", "run", "report"}
+    taken = {"backtest", "memory", "deploy", "run", "report"}
     for name, point in plugins.installed(plugins.COMMANDS).items():
         try:
             if name in taken:

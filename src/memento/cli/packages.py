@@ -19,6 +19,8 @@ EXTRAS = {
     "polars": "telemetry",
     "pyarrow": "cli",
     "matplotlib": "figures",
+    "altair": "figures",
+    "sklearn": "sklearn",
     "torch": "torch",
     "optuna": "tuning",
     "distributed": "dask",
@@ -27,6 +29,7 @@ EXTRAS = {
 
 # Command -> packages; "NAME if OPTION" where only an option needs it.
 COMMANDS: dict[str, tuple[str, ...]] = {
+    "backtest": ("sklearn", "altair if out"),
     "run": ("distributed if scheduler", "dask_jobqueue if slurm"),
     "report": ("matplotlib",),
     "memory init": (),

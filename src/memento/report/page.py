@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from memento.errors import MissingExtraError
 from memento.files import atomic_write, storage_errors
 
-__all__ = ["GENERATOR", "Heading", "Picture", "Table", "write_page"]
+__all__ = ["GENERATOR", "Heading", "Interactive", "Picture", "Table", "write_page"]
 
 GENERATOR = '<meta name="generator" content="memento report">'
 """In pages that `memento report` wrote and may replace."""
@@ -57,10 +60,21 @@ class Picture:
     caption: str
 
 
+@dataclass(frozen=True)
+class Interactive:
+    """A chart of Altair's, drawn by the browser, with a caption. One a page: it brings 900 kB."""
+
+    chart: Any
+    caption: str
+
+
+Part = str | Heading | Table | Picture | Interactive
+
+
 def write_page(
     path: Path,
     title: str,
-    parts: Sequence[str | Heading | Table | Picture],
+    parts: Sequence[Part],
     *,
     contents: bool = False,
     generator: str = "",
@@ -98,7 +112,7 @@ def _contents(headings: Sequence[Heading]) -> str:
     return f"<nav><ul>\n{lines}\n</ul></nav>\n"
 
 
-def _render(part: str | Heading | Table | Picture) -> str:
+def _render(part: Part) -> str:
     """A part of a page as HTML."""
     if isinstance(part, str):
         return f"<p>{html.escape(part)}</p>"
@@ -112,12 +126,30 @@ def _render(part: str | Heading | Table | Picture) -> str:
             f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody>'
             f'</table></div><p class="note">{html.escape(part.caption)}</p>'
         )
+    if isinstance(part, Interactive):
+        caption = html.escape(part.caption)
+        return (
+            f'<figure><div id="chart"></div><figcaption>{caption}</figcaption></figure>'
+            f'<script type="module">{_drawing(part.chart)}</script>'
+        )
     data = base64.b64encode(part.path.read_bytes()).decode()
     caption = html.escape(part.caption)
     return (
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def _drawing(chart: Any) -> str:
+    """What draws a chart, with all that it needs."""
+    try:
+        import vl_convert
+    except ModuleNotFoundError:
+        raise MissingExtraError("vl-convert-python", "figures", "drawing charts") from None
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    # In JSON a slash may be escaped: so no text of the user's can end the script.
+    spec = json.dumps(chart.to_dict()).replace("</", "<\\/")
+    return f"{bundle}\nwindow.vegaEmbed('#chart', {spec}, {{actions: false}});"
 
 
 def _cells(tag: str, texts: Sequence[str], published: Sequence[bool]) -> str:

@@ -260,9 +260,15 @@ def _through_runner(
         )
         for name, seed in runs
     ]
+    words = {e.key: f"{n}, seed {s}" for e, (n, s) in zip(experiments, runs, strict=True)}
+
+    def tell(done: int, total: int, name: str) -> None:
+        if progress is not None:
+            progress(done, total, words.get(name, name))
+
     _GIVEN[key] = given
     try:
-        outputs = run_all(experiments, place, workers=workers, places=("given",), progress=progress)
+        outputs = run_all(experiments, place, workers=workers, places=("given",), progress=tell)
     finally:
         del _GIVEN[key]
     return [read_results(outputs[e.key], _TABLE, text=("name",)) for e in experiments]

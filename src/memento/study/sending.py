@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ _REMEDY = "or run with workers=1, in this process"
 def name_of(what: str, value: Any) -> str:
     """``"module:name"`` of a function or class that another process can import.
 
+    A `functools.partial` of one, with keywords that are JSON values, has these behind a ``?``.
+
     Raises:
         SettingError: It cannot: it is a lambda, defined inside a function, or in a script.
 
@@ -30,6 +33,8 @@ def name_of(what: str, value: Any) -> str:
         >>> name_of("the learner", Samples)
         'memento.samples:Samples'
     """
+    if isinstance(value, partial) and not value.args:
+        return f"{name_of(what, value.func)}?{json.dumps(value.keywords)}"
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if (
         module is None
@@ -46,9 +51,11 @@ def name_of(what: str, value: Any) -> str:
 
 def named(text: str) -> Any:
     """What `name_of` named."""
+    text, _, keywords = text.partition("?")
     module, _, name = text.partition(":")
     importlib.import_module(module)
-    return _looked_up(module, name)
+    found = _looked_up(module, name)
+    return partial(found, **json.loads(keywords)) if keywords else found
 
 
 def _looked_up(module: str, name: str) -> Any:

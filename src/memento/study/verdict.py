@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -76,8 +77,9 @@ def verdict(
     """Recommend an arm.
 
     Another memory than the baseline is recommended only if its mean is at most 0.02 below, and the
-    mean, the worst group, the balanced accuracy or the tail above the frontier is better beyond
-    its 90 % interval; of these the one of the best mean.
+    mean, the worst group, the balanced accuracy or the tail above the frontier is better by more
+    than chance does in one of twenty comparisons of so many arms; of these the one of the best
+    mean.
 
     Args:
         arms: Of every arm, its measures.
@@ -95,28 +97,43 @@ def verdict(
         for name, values in arms.items()
         if name not in (baseline, *controls) and frontier(base) and _TAIL in values
     }
+    candidates = [name for name in arms if name not in (baseline, *controls)]
+    wider = _widening(len(candidates) * (len(_BETTER) + 1))
     reasons = {}
-    for name, found in gains.items():
-        if name in (baseline, *controls) or not found.get(_MEAN, _NONE).gain >= _COSTS:
+    for name in candidates:
+        found = gains[name]
+        if not found.get(_MEAN, _NONE).gain >= _COSTS:
             continue
         better = [
             f"{measure.replace('_', ' ')} {_shown(found[measure])}"
             for measure in _BETTER
-            if measure in found and found[measure].low > 0
+            if measure in found and _is_sure(found[measure], wider)
         ]
-        if above.get(name, _NONE).low > 0:
+        if _is_sure(above.get(name, _NONE), wider):
             better.append(f"worst 1 % {_shown(above[name])} above what a temperature gives")
         if better:
             reasons[name] = " and ".join(better)
     if reasons:
         best = max(reasons, key=lambda name: gains[name][_MEAN].gain)
         text = f"{best} is worth it: against {baseline}, {reasons[best]}"
+        beside = [f"{n} {_shown(gains[n][_MEAN])}" for n in controls if _MEAN in gains.get(n, {})]
+        if beside:
+            text += f"; mean without selecting: {', '.join(beside)}"
     else:
         best, text = _nothing(gains, baseline, controls)
     if seeds < 2:
         text = f"a hint only, as one seed gives no interval: {text}"
-    compared = len(arms) - 1 - len([name for name in controls if name in arms])
-    return Verdict(best, f"{text} ({compared} arms compared, {seeds} seeds).", above)
+    return Verdict(best, f"{text} ({len(candidates)} arms compared, {seeds} seeds).", above)
+
+
+def _widening(comparisons: int) -> float:
+    """By what an interval of one comparison is widened to hold for all of them (Bonferroni)."""
+    normal = NormalDist()
+    return normal.inv_cdf(1 - 0.05 / max(1, comparisons)) / normal.inv_cdf(0.95)
+
+
+def _is_sure(gain: Gain, wider: float) -> bool:
+    return gain.gain - wider * (gain.gain - gain.low) > 0
 
 
 _NONE = Gain(math.nan, math.nan, math.nan)
@@ -126,7 +143,7 @@ def _nothing(
     gains: Mapping[str, Mapping[str, Gain]], baseline: str, controls: Sequence[str]
 ) -> tuple[str, str]:
     """No way to select is worth it; a control may be."""
-    text = f"no way to select samples is better than {baseline} beyond its interval"
+    text = f"no way to select samples is better than {baseline} beyond chance"
     softened = next((name for name in controls if name.endswith("+T") and name in gains), None)
     if softened is None or not gains[softened].get(_MEAN, _NONE).gain >= _COSTS / 2:
         return baseline, f"keep a {baseline} memory: {text}"

@@ -1,0 +1,339 @@
+"""`memento backtest`: does it pay on a user's own stream, with which policy and trigger."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from memento import missing, plugins
+from memento.cli import tables, ui
+from memento.errors import SchemaError, SettingError
+from memento.files import local_path
+from memento.integrations.sklearn import SklearnLearner
+from memento.integrations.tabular import MODELS, factory, units_of
+from memento.learner import Learner
+from memento.policies import Policy, usual_policy
+from memento.retrain import OnArrivals, Trigger, trigger
+from memento.samples import Samples
+from memento.study import Trial, try_stream
+from memento.study.example import example
+
+__all__ = ["backtest"]
+
+_POLICIES = {
+    False: ("memento", "density-reservoir", "loss-aware-reservoir", "class-balanced-reservoir",
+            "k-center-greedy"),
+    True: ("memento", "density-reservoir", "k-center-greedy"),
+}  # fmt: skip
+_TRIGGERS = ("on-arrivals", "loss", "every-3")
+_OWN = {"random", "fifo", "reservoir"}
+_PAGE, _TABLE = "backtest.html", "backtest.csv"
+
+
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="FILES...", help="Days in order, or one file with a unit column."),
+]
+Label = Annotated[str, typer.Option(help="Column of what is predicted.")]
+Classes = Annotated[
+    int | None, typer.Option(min=2, help="Labels are 0 to N-1. Default: those found, of any kind.")
+]
+Regression = Annotated[bool, typer.Option("--regression", help="Predict numbers.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help=f"{', '.join(MODELS)}, or MODULE:FACTORY, a function from a seed to a model. "
+        "Default: hgb.",
+    ),
+]
+Unit = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Tells units apart. Default: the files.")
+]
+Group = Annotated[str | None, typer.Option(metavar="COLUMN", help="Groups, for the worst of them.")]
+ClusterColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="What belongs together: a session, a user.")
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Columns to predict from. Default: all others."),
+]
+Capacity = Annotated[
+    str, typer.Option(metavar="N|P%", help="Samples in memory, or a share of the stream.")
+]
+Policies = Annotated[
+    str, typer.Option(metavar="A,B|auto", help="Kinds of policies, or MODULE:CLASS.")
+]
+Triggers = Annotated[str, typer.Option(metavar="A,B|auto", help="Kinds of triggers, or every-N.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Most repetitions.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="As 90s, 10m, 2h: as many seeds as there is time for."),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes at a time.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keeps results; what was stopped goes on. With a page."),
+]
+BuiltIn = Annotated[
+    bool, typer.Option("--example", help="A small stream that is made, in under a minute.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
+
+
+def backtest(
+    files: Files = None,
+    label: Label = "y",
+    classes: Classes = None,
+    regression: Regression = False,
+    model: Model = None,
+    unit: Unit = None,
+    group: Group = None,
+    cluster: ClusterColumn = None,
+    inputs: Inputs = None,
+    capacity: Capacity = "5%",
+    policies: Policies = "auto",
+    triggers: Triggers = "auto",
+    seeds: Seeds = 5,
+    budget: Budget = None,
+    workers: Workers = 1,
+    out: Out = None,
+    built_in: BuiltIn = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which samples to keep on this stream, when to retrain, and whether any of it pays.
+
+    Every unit is predicted before anything of it is trained on. Whatever is asked for stands beside
+    a random memory, one of three times the size, and one with a fitted temperature.
+    """
+    if built_in == bool(files):
+        raise SettingError("give FILES, or --example")
+    if classes is not None and regression:
+        raise SettingError("--classes and --regression are for different labels; give one of them")
+    seconds = _seconds(budget)
+    chosen = _policies(policies, label, numbers=regression)
+    deciding = _triggers(triggers, cluster)
+    if built_in:
+        parts, model, seeds = example(label), model or "logistic", min(seeds, 3)
+    else:
+        parts = _parts(_tables(files or []), unit)
+    parts = _checked(parts, label, regression)
+    total = sum(table.size for _, table in parts)
+    further = [name for name in (group, cluster) if name is not None]
+    names = _inputs(parts[0][1], {label, unit, *further}, inputs or [])
+    stream = units_of(parts, label, names, further)
+    make = _model(model or "hgb", label, classes, numbers=regression)
+    with ui.Progress(width=40) as bar:
+
+        def told(part: str) -> Callable[[int, int, str], None]:
+            task = bar.add_task(part, total=None)
+
+            def tell(done: int, of: int, name: str) -> None:
+                bar.update(task, completed=done, total=of, description=f"{part}: {name}"[:40])
+
+            return tell
+
+        trial = try_stream(
+            stream,
+            make,
+            chosen,
+            deciding,
+            capacity=_capacity(capacity, total),
+            seeds=seeds,
+            group=group,
+            cluster=cluster,
+            folder=None if out is None else local_path(out, "--out"),
+            workers=workers,
+            budget=seconds,
+            progress=told,
+        )
+    document = trial.document()
+    if out is not None:
+        _write(trial, document, out)
+    if as_json:
+        ui.print_json(document)
+    else:
+        _show(trial, document)
+
+
+def _write(trial: Trial, document: Mapping[str, Any], out: Path) -> None:
+    from memento.report.backtest import write
+
+    tables.write(out / _TABLE, trial.comparison.table)
+    write(document, out / _PAGE)
+    ui.say(f"{out / _PAGE}: the page; {out / _TABLE}: the table", err=True)
+
+
+def _show(trial: Trial, document: Mapping[str, Any]) -> None:
+    measures = ("mean", "median", "worst1", "balanced_accuracy", "worst_group")
+    arms = document["arms"]
+    known = [m for m in measures if any(m in arm["measures"] for arm in arms.values())]
+    rows = [
+        [name, *(_cell(arm["measures"].get(m)) for m in known), f"{arm['trainings']:.0f}"]
+        for name, arm in arms.items()
+    ]
+    ui.print_table(("memory", *known, "trainings"), rows)
+    figures = [
+        [name, f"{one.trainings:.1f}", f"{one.cost:+.4f}", f"{one.false_alarms:.1f}"]
+        for name, one in trial.triggers.items()
+    ]
+    ui.print_table(("trigger", "trainings", "cost", "false alarms"), figures)
+    ui.say(trial.verdict)
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["gain"] is None:
+        return ""
+    half = "" if found["low"] is None else f" ± {(found['high'] - found['low']) / 2:.3f}"
+    return f"{found['gain']:+.3f}{half}"
+
+
+# --- what is given ---------------------------------------------------------------------------
+
+
+def _seconds(budget: str | None) -> float:
+    if budget is None:
+        return math.inf
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", budget.strip())
+    if not found or float(found[1]) <= 0:
+        raise SettingError(f"--budget {budget!r}; give a time such as 90s, 10m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _capacity(text: str, total: int) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text.strip())
+    number = float(found[1]) if found else 0.0
+    share = bool(found and found[2])
+    samples = int(number * total / 100) if share else int(number)
+    if not found or samples < 1 or (share and number > 100) or (not share and number != samples):
+        raise SettingError(
+            f"--capacity {text!r} of a stream of {total:,} samples; give a whole number of samples "
+            "such as 1000, or a share such as 5%"
+        )
+    return samples
+
+
+def _words(option: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words) or len(set(words)) < len(words):
+        raise SettingError(f"{option} {text!r}; give names with commas between them, each once")
+    return words
+
+
+def _policies(text: str, label: str, *, numbers: bool) -> dict[str, Policy]:
+    words = _POLICIES[numbers] if text == "auto" else _words("--policies", text)
+    found: dict[str, Policy] = {}
+    for word in words:
+        kind = word
+        if ":" in word:
+            made = plugins.named(word, f"--policies {word}")
+            kind = getattr(made, "kind", None) or ""
+            if not isinstance(made, type) or not issubclass(made, Policy) or not kind:
+                raise SettingError(f"--policies {word} is {made!r}; expected a Policy with a kind")
+        if word not in _OWN:  # these are always there
+            found[kind] = usual_policy(kind, label, numbers=numbers)
+    return found
+
+
+def _triggers(text: str, cluster: str | None) -> dict[str, Trigger]:
+    words = _TRIGGERS if text == "auto" else _words("--triggers", text)
+    found: dict[str, Trigger] = {}
+    for word in words:
+        every = re.fullmatch(r"every-(\d+)", word)
+        if word in ("never", "daily"):  # these are always there
+            continue
+        if every:
+            found[word] = trigger("every", units=int(every[1]))
+        elif word == OnArrivals.kind:
+            found[word] = OnArrivals(cluster=cluster)
+        else:
+            found[word] = trigger(word)
+    return found
+
+
+def _tables(patterns: Sequence[str]) -> list[tuple[str, Samples]]:
+    files = tables.expand(patterns)
+    found = [(file, tables.read(file)) for file in files]
+    stems = [re.sub(r"\.(parquet|pq|[ct]sv|arrow|feather|ipc|npz)(\.gz)?$", "", f.name, flags=re.I)
+             for f in files]  # fmt: skip
+    names = stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+    return [(name, table) for name, (_, table) in zip(names, found, strict=True)]
+
+
+def _parts(found: Sequence[tuple[str, Samples]], unit: str | None) -> list[tuple[str, Samples]]:
+    """The tables of units: of the files, or by a column."""
+    if unit is None:
+        if len(found) == 1:
+            raise SettingError(
+                f"one file is one unit; name the column that tells units apart with --unit, of "
+                f"{', '.join(found[0][1])}"
+            )
+        return list(found)
+    for name, table in found:
+        if unit not in table:
+            raise SchemaError(f"{name} has no column {unit!r} (--unit); it has {', '.join(table)}")
+    table = Samples.concat([part for _, part in found])
+    column = table[unit]
+    if missing.lacking(column).any():
+        raise SchemaError(f"column {unit!r} (--unit) has missing values; leave these rows out")
+    values, first, numbers = np.unique(column, return_index=True, return_inverse=True)
+    # Texts in the order in which they come, numbers and times in their own.
+    order = np.argsort(first) if column.dtype.kind in "US" else np.arange(len(values))
+    return [(str(values[i]), table.take(np.flatnonzero(numbers == i))) for i in order]
+
+
+def _checked(
+    parts: Sequence[tuple[str, Samples]], label: str, regression: bool
+) -> list[tuple[str, Samples]]:
+    if len(parts) < 5:
+        raise SettingError(
+            f"{len(parts)} units; give at least 5: the first three never count, and one that does "
+            "says nothing about the next"
+        )
+    for name, table in parts:
+        if label not in table:
+            raise SchemaError(
+                f"unit {name!r} has no column {label!r} (--label); it has {', '.join(table)}"
+            )
+        labels = table[label]
+        known = labels[~missing.lacking(labels)]
+        if known.dtype.kind == "f" and not regression and (known != np.trunc(known)).any():
+            raise SettingError(
+                f"the labels in {label!r} have fractions, such as {known[known % 1 != 0][0]}; "
+                "give --regression"
+            )
+    return list(parts)
+
+
+def _inputs(table: Samples, taken: set[str | None], patterns: Sequence[str]) -> list[str]:
+    others = [name for name in table if name not in taken and name != "id"]
+    if not patterns:
+        return others
+    found = [n for n in others if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
+    if not found:
+        raise SettingError(
+            f"--inputs {' '.join(patterns)} matches none of {', '.join(others) or 'no columns'}"
+        )
+    return found
+
+
+def _model(model: str, label: str, classes: int | None, *, numbers: bool) -> Callable[[int], Any]:
+    if ":" not in model:
+        return factory(model, label, classes, numbers=numbers)
+    function = plugins.named(model, f"--model {model}")
+
+    def make(seed: int) -> Any:
+        made = function(seed)
+        if isinstance(made, Learner) and not isinstance(made, type):
+            return made
+        return SklearnLearner(made, label=label, classes=classes)
+
+    make(0)  # what cannot work fails before anything is computed
+    return make
