@@ -125,6 +125,15 @@ def test_init_says_that_there_is_room_and_no_samples(cli):
     assert out.startswith("made n: no limit, ")
 
 
+def test_the_last_setting_counts(cli):
+    words = ("--capacity", 4000, "--labels", "y", "--batch-size", 8)
+    code, _, err = cli(
+        "memory", "init", "m", *words, "--set", "batch_size=16", "--set", "batch_size=32"
+    )
+    assert code == 0, err
+    assert Memory.load("m").policy.batch_size == 32
+
+
 def test_init_from_a_file_is_the_same(cli, mem, tmp_path):
     (tmp_path / "m.toml").write_text(
         f'capacity = 400\n[policy]\nlabels = ["y:{CLASSES}"]\n'

@@ -16,44 +16,10 @@ import numpy as np
 import typer
 
 from memento import snapshot
-from memento.cli import intake, settings, tables, ui
+from memento.cli import intake, options, settings, tables, ui
 from memento.cli import predictions as whose
 from memento.cli import status as state
 from memento.cli.folders import UnchangedError, changing, load, look
-from memento.cli.options import (
-    AsJson,
-    Bandwidth,
-    BatchSize,
-    Capacity,
-    Cluster,
-    Columns,
-    Config,
-    Encoding,
-    Folder,
-    Id,
-    Ids,
-    Inputs,
-    Labels,
-    Map,
-    Model,
-    ModelFile,
-    ModelName,
-    Out,
-    PolicyName,
-    Predictions,
-    Probabilities,
-    Seed,
-    Separator,
-    Set,
-    Softmax,
-    SortBy,
-    Table,
-    Temperature,
-    Types,
-    Values,
-    Weights,
-    Witnesses,
-)
 from memento.errors import (
     DamagedError,
     SchemaError,
@@ -79,23 +45,23 @@ app = typer.Typer(
 
 @app.command()
 def init(
-    folder: Folder,
-    capacity: Capacity = None,
-    labels: Labels = None,
-    probabilities: Probabilities = None,
-    values: Values = None,
-    policy: PolicyName = None,
-    batch_size: BatchSize = None,
-    bandwidth: Bandwidth = None,
-    temperature: Temperature = None,
-    sort_by: SortBy = None,
-    set_: Set = None,
-    seed: Seed = None,
-    ids: Ids = None,
-    cluster: Cluster = None,
-    witnesses: Witnesses = None,
-    config: Config = None,
-    as_json: AsJson = False,
+    folder: options.Folder,
+    capacity: options.Capacity = None,
+    labels: options.Labels = None,
+    probabilities: options.Probabilities = None,
+    values: options.Values = None,
+    policy: options.PolicyName = None,
+    batch_size: options.BatchSize = None,
+    bandwidth: options.Bandwidth = None,
+    temperature: options.Temperature = None,
+    sort_by: options.SortBy = None,
+    set_: options.Set = None,
+    seed: options.Seed = None,
+    ids: options.Ids = None,
+    cluster: options.Cluster = None,
+    witnesses: options.Witnesses = None,
+    config: options.Config = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make an empty memory in DIR."""
     general: dict[str, Any] = {
@@ -107,8 +73,8 @@ def init(
         "labels": labels, "probabilities": probabilities, "values": values,
     }  # fmt: skip
     general, chosen = (
-        {name: value for name, value in options.items() if value not in (None, [])}
-        for options in (general, chosen)
+        {name: value for name, value in part.items() if value not in (None, [])}
+        for part in (general, chosen)
     )
     if config is not None:
         for name in [*general, *chosen]:
@@ -117,7 +83,7 @@ def init(
         memory = settings.from_toml(config)
     else:
         for text in chosen.pop("set", ()):
-            chosen = parse(text) | chosen
+            chosen |= parse(text)
         memory = settings.from_options({**general, "policy": chosen})
     with storage_errors("make a memory", folder):
         if snapshot.exists(folder):
@@ -134,7 +100,12 @@ def init(
 
 
 @app.command()
-def use(folder: Folder, labels: Labels = None, set_: Set = None, as_json: AsJson = False) -> None:
+def use(
+    folder: options.Folder,
+    labels: options.Labels = None,
+    set_: options.Set = None,
+    as_json: options.AsJson = False,
+) -> None:
     """Go on with other settings of the policy, such as `--labels y` when classes are new."""
     if not labels and not set_:
         raise SettingError("nothing to change; give --labels NAME, or --set NAME=VALUE")
@@ -149,7 +120,7 @@ def use(folder: Folder, labels: Labels = None, set_: Set = None, as_json: AsJson
 
 @app.command()
 def insert(
-    folder: Folder,
+    folder: options.Folder,
     files: Annotated[
         list[str],
         typer.Argument(metavar="FILE...", help="Parquet, CSV, Arrow or NPZ files, or patterns."),
@@ -161,7 +132,7 @@ def insert(
     again: Annotated[
         bool, typer.Option("--again", help="Insert what went in before once more.")
     ] = False,
-    map_: Map = None,
+    map_: options.Map = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -170,16 +141,16 @@ def insert(
             "and those that the policy reads.",
         ),
     ] = None,
-    model: Model = None,
-    model_file: ModelFile = None,
-    model_name: ModelName = None,
-    inputs: Inputs = "x",
-    predictions: Predictions = None,
-    softmax: Softmax = False,
-    types: Types = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    as_json: AsJson = False,
+    model: options.Model = None,
+    model_file: options.ModelFile = None,
+    model_name: options.ModelName = None,
+    inputs: options.Inputs = "x",
+    predictions: options.Predictions = None,
+    softmax: options.Softmax = False,
+    types: options.Types = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Offer the samples of all FILEs, together as one insert; the policy decides which stay.
 
@@ -235,26 +206,26 @@ def insert(
 
 @app.command()
 def annotate(
-    folder: Folder,
+    folder: options.Folder,
     file: Annotated[
         str | None,
         typer.Argument(
             metavar="FILE", help="Columns for what is held: a row a sample, in the order of export."
         ),
     ] = None,
-    id_: Id = None,
-    map_: Map = None,
-    columns: Columns = None,
-    model: Model = None,
-    model_file: ModelFile = None,
-    model_name: ModelName = None,
-    inputs: Inputs = "x",
-    predictions: Predictions = None,
-    softmax: Softmax = False,
-    types: Types = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    as_json: AsJson = False,
+    id_: options.Id = None,
+    map_: options.Map = None,
+    columns: options.Columns = None,
+    model: options.Model = None,
+    model_file: options.ModelFile = None,
+    model_name: options.ModelName = None,
+    inputs: options.Inputs = "x",
+    predictions: options.Predictions = None,
+    softmax: options.Softmax = False,
+    types: options.Types = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict all that is held, and the last training set, again; or attach columns from a file.
 
@@ -295,15 +266,15 @@ def annotate(
 
 @app.command()
 def label(
-    folder: Folder,
-    file: Table,
-    id_: Id = None,
-    map_: Map = None,
-    columns: Columns = None,
-    types: Types = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    as_json: AsJson = False,
+    folder: options.Folder,
+    file: options.Table,
+    id_: options.Id = None,
+    map_: options.Map = None,
+    columns: options.Columns = None,
+    types: options.Types = None,
+    separator: options.Separator = None,
+    encoding: options.Encoding = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Give samples that are held the labels of FILE, which may come days later.
 
@@ -334,7 +305,7 @@ def label(
 
 @app.command()
 def status(
-    folder: Folder,
+    folder: options.Folder,
     decide: Annotated[
         bool, typer.Option("--decide", help=f"Exit with {RETRAIN} when retraining is due.")
     ] = False,
@@ -347,7 +318,7 @@ def status(
     coverage: Annotated[
         bool, typer.Option("--coverage/--no-coverage", help="Whether to compute the coverage.")
     ] = True,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show size, ages, composition, and whether retraining is due.
 
@@ -371,13 +342,13 @@ def status(
 
 @app.command()
 def trained(
-    folder: Folder,
-    model: Model = None,
-    model_file: ModelFile = None,
-    inputs: Inputs = "x",
-    predictions: Predictions = None,
-    softmax: Softmax = False,
-    as_json: AsJson = False,
+    folder: options.Folder,
+    model: options.Model = None,
+    model_file: options.ModelFile = None,
+    inputs: options.Inputs = "x",
+    predictions: options.Predictions = None,
+    softmax: options.Softmax = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Mark what is held as the last training set.
 
@@ -401,14 +372,14 @@ def trained(
 
 @app.command()
 def sample(
-    folder: Folder,
+    folder: options.Folder,
     size: Annotated[int, typer.Option(help="How many; all that are held if they are fewer.")],
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="A .parquet, .arrow, .npz or .csv file.")
     ],
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    weights: Weights = True,
-    as_json: AsJson = False,
+    weights: options.Weights = True,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a random sample of what is held to a file: without replacement, all alike likely."""
     for option, value, least in (("--size", size, 1), ("--seed", seed, 0)):
@@ -422,12 +393,12 @@ def sample(
 
 @app.command()
 def merge(
-    folder: Folder,
+    folder: options.Folder,
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="Folder of another memory.")],
     again: Annotated[
         bool, typer.Option("--again", help="Also if units of OTHER went in before.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Take in what the memory OTHER holds, of a stream that shares no sample with that of DIR.
 
@@ -463,13 +434,13 @@ def merge(
 
 @app.command()
 def export(
-    folder: Folder,
-    out: Out,
-    weights: Weights = True,
+    folder: options.Folder,
+    out: options.Out,
+    weights: options.Weights = True,
     reference: Annotated[
         bool, typer.Option("--reference", help="What was held at the last training instead.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write what is held to a file: its columns, and `weight` where the policy can state it."""
     tables.check_ending(out)
@@ -484,7 +455,7 @@ def export(
 
 
 @app.command()
-def check(folder: Folder, as_json: AsJson = False) -> None:
+def check(folder: options.Folder, as_json: options.AsJson = False) -> None:
     """Verify the digests of all files and that the content is consistent."""
     memory = look(folder)
     problems = list(state.problems(memory))
