@@ -219,7 +219,7 @@ def policy_from_settings(settings: Mapping[str, Any]) -> Policy:
         several = arguments["distances"]
         if not isinstance(several, (list, tuple)):
             raise SettingError(f"distances is {shown(several)}; expected a list")
-        arguments["distances"] = [distance_from_settings(d) for d in several]
+        arguments["distances"] = tuple(distance_from_settings(d) for d in several)
     policy: Policy = made_of("policy", kind, made, arguments)
     return policy
 
