@@ -172,6 +172,7 @@ def _write(trial: Trial, document: Mapping[str, Any], out: Path) -> None:
 
 
 def _show(trial: Trial, document: Mapping[str, Any]) -> None:
+    """Print gains, triggers and the verdict."""
     measures = ("mean", "median", "worst1", "balanced_accuracy", "worst_group")
     arms = document["arms"]
     known = [m for m in measures if any(m in arm["measures"] for arm in arms.values())]
@@ -292,6 +293,7 @@ def _parts(found: Sequence[tuple[str, Samples]], unit: str | None) -> list[tuple
 def _checked(
     parts: Sequence[tuple[str, Samples]], label: str, regression: bool
 ) -> list[tuple[str, Samples]]:
+    """The units, if there are enough and all have labels of the kind that is asked for."""
     if len(parts) < 5:
         raise SettingError(
             f"{len(parts)} units; give at least 5: the first three never count, and one that does "

@@ -183,6 +183,7 @@ def factory(
 
 
 def _make(seed: int, *, model: str, label: str, classes: int | None, numbers: bool) -> Any:
+    """A learner of a named model; a function of this module, which other processes can import."""
     from sklearn import ensemble, linear_model, neural_network
 
     small = {"hidden_layer_sizes": (40, 40), "max_iter": 500, "early_stopping": True}

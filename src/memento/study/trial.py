@@ -215,6 +215,7 @@ def shuffled(units: Sequence[Unit], cluster: str | None, seed: int) -> list[Unit
 def _figures(
     timed: Backtest, quiet: Sequence[Backtest], names: Sequence[str], units: int
 ) -> dict[str, TriggerFigures]:
+    """What triggers did on the stream, and in shuffled order, by name."""
     table = timed.table
     gains = {
         str(arm): float(gain)
