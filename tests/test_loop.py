@@ -1058,3 +1058,17 @@ def test_a_checkpoint_that_was_tampered_with(tmp_path, spoil):
     snapshot.write(tmp_path, "memento-loop", found.arrays, documents)
     with pytest.raises(StorageError, match=re.escape(str(tmp_path)) + r"|loop\.json|generator"):
         list(run(raw(3), *arm("fifo"), checkpoint=tmp_path))
+
+
+def test_an_empty_unit_is_no_evidence():
+    """It was decided on the unit before once more, so that its evidence counted twice."""
+    units = list(ToyStream(days=4, size=300, seed=2))
+    empty = [(f"empty-{i}", samples.rows(0, 0)) for i, (_, samples) in enumerate(units)]
+
+    def decisions(stream):
+        steps = run(stream, Memory(500, FIFO()), ConstantLearner(), OnArrivals())
+        return [step.decision for step in steps]
+
+    found = decisions([*units[:3], *empty])
+    assert [one.reason for one in found[3:]] == ["no samples came"] * 4
+    assert str(found[:3]) == str(decisions(units[:3]))

@@ -277,7 +277,7 @@ class Stepper:
             decision = Decision(False, "the unit came late: it is held, and nothing is decided")
             return self._step(unit, name, size, decision, day, kept=kept, late=True)
         with _timed(day.seconds, "decide"):
-            self.decision = decision = self._decide(unit)
+            self.decision = decision = self._decide(unit, came=size > 0)
         refused = None
         if decision.due:
             with _timed(day.seconds, "train"):
@@ -345,7 +345,10 @@ class Stepper:
         held = len(self.memory)
         return Step(unit, name, offered, kept, held, decision, trained, **others)
 
-    def _decide(self, unit: int) -> Decision:
+    def _decide(self, unit: int, *, came: bool) -> Decision:
+        if self.arrivals is not None and not came:
+            # What came last was decided on already, and is no evidence a second time.
+            return Decision(False, "no samples came")
         said = self.label or getattr(self.learner, "label", None)
         label = "y" if said is None else said
         situation = Situation(
