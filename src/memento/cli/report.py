@@ -22,8 +22,9 @@ def report(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="Results of `memento run`; or what `memento puffer replay`, `memento puffer "
-            "analyze`, `memento datacenter replay`, `memento demo` wrote; or a deployment.",
+            help="Results of `memento run`; or what `memento backtest`, `memento puffer replay`, "
+            "`memento puffer analyze`, `memento datacenter replay`, `memento demo` wrote; or "
+            "a deployment.",
         ),
     ],
     out: Annotated[

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memento.errors import MissingExtraError
+from memento.errors import DamagedError, MissingExtraError
+from memento.files import atomic_write, storage_errors
 from memento.report.page import GENERATOR, Heading, Interactive, Table, write_page
+from memento.report.sections import Listing, Report, Section
 
-__all__ = ["write"]
+__all__ = ["FILE", "claims", "of_backtest", "write"]
+
+FILE = "backtest.json"
 
 _NAMES = {
     "mean": "mean",
@@ -22,7 +27,7 @@ _NAMES = {
 
 
 def write(document: Mapping[str, Any], path: Path) -> None:
-    """Write the page.
+    """Write the page, and beside it what `of_backtest` reads.
 
     Args:
         document: What `memento backtest --json` prints.
@@ -64,6 +69,46 @@ def write(document: Mapping[str, Any], path: Path) -> None:
         Table(["memory", "trainings", "seconds"], times, "Of one run, by the clock."),
     ]  # fmt: skip
     write_page(path, "Does it pay on this stream?", parts, contents=True, generator=GENERATOR)
+    with storage_errors("write the results", path.parent):
+        atomic_write(path.parent / FILE, json.dumps(document, indent=1).encode())
+
+
+def claims(folder: Path) -> bool:
+    """Whether a folder is of a comparison."""
+    return (folder / FILE).is_file()
+
+
+def of_backtest(folder: Path) -> Report:
+    """What a comparison said, from the folder that it left.
+
+    Raises:
+        DamagedError: Its file cannot be read.
+    """
+    path = folder / FILE
+    try:
+        with storage_errors("read the results", path):
+            document = json.loads(path.read_bytes())
+        arms, triggers = document["arms"], document["triggers"]
+        policies: dict[str, list[Any]] = {"memory": list(arms)}
+        for measure, name in _NAMES.items():
+            if any(measure in arm["measures"] for arm in arms.values()):
+                policies[name] = [_gain(arm["measures"].get(measure)) for arm in arms.values()]
+        policies["tail above the frontier"] = [
+            _gain(arm.get("above_frontier")) for arm in arms.values()
+        ]
+        figures: dict[str, list[Any]] = {"trigger": list(triggers)}
+        for name in ("trainings", "cost", "false_alarms"):
+            figures[name] = [one[name] for one in triggers.values()]
+        verdict = document["verdict"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(
+            f"{path} is not readable ({error!r}); run memento backtest again with the same --out"
+        ) from error
+    sections = [
+        Section("policies", "Which samples to keep", [Listing("policies", "Gains.", policies)]),
+        Section("triggers", "When to retrain", [Listing("triggers", "By trigger.", figures)]),
+    ]
+    return Report("backtest", folder, "Does it pay on this stream?", [verdict], sections)
 
 
 def _gain(found: Mapping[str, Any] | None) -> str:

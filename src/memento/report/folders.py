@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memento.errors import ForeignError, StorageError
 from memento.files import storage_errors
+from memento.report.backtest import claims, of_backtest
 from memento.report.experiments import of_results
 from memento.report.kinds import Kind, installed
 from memento.report.sections import Report
@@ -19,7 +20,11 @@ def kinds() -> Mapping[str, Kind]:
     found: dict[str, Kind] = {}
     for reports in installed():
         found = {**reports.kinds, **found}
-    return {**found, "results": Kind("memento run", _holds_results, of_results)}
+    return {
+        **found,
+        "backtest": Kind("memento backtest --out", claims, of_backtest),
+        "results": Kind("memento run", _holds_results, of_results),
+    }
 
 
 def _holds_results(folder: Path) -> bool:
