@@ -133,6 +133,7 @@ class SampleSpace:
         """Samples in a batch, for a memory of this capacity or, without one, for so many samples.
 
         Example:
+            >>> from memento import JensenShannon
             >>> SampleSpace([JensenShannon.of_labels("y", 2)]).size_for(1000)
             15
         """
@@ -327,6 +328,7 @@ def batch_densities(samples: Any, policy: SampleSpace) -> tuple[np.ndarray, np.n
         ``policy.batches(samples).sizes`` says; with ``remainder="drop"`` it is ``batch_size``.
 
     Example:
+        >>> from memento import JensenShannon
         >>> space = SampleSpace([JensenShannon.of_labels("y", 2)], batch_size=2)
         >>> order, density = batch_densities({"y": [0, 0, 0, 0, 1, 1]}, space)
         >>> order, density.round(3)

@@ -21,6 +21,7 @@ CALLS: dict[str, list[str]] = {
     "demo": ["--traces", "t.parquet"],
     "run": ["-l", "--scheduler", "local", "--slurm"],
     "report": ["results"],
+    "backtest": ["--example", "--out", "kept"],
     "puffer simulate": [DAY, "--to", "days", "--model", "m", "--traces", "t.parquet"],
     "puffer features": [DAY, "--from", "days", "--to", "features"],
     "puffer train": [DAY, "--from", "days", "--to", "model"],

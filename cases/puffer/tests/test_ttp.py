@@ -905,7 +905,7 @@ def test_networks_of_different_inputs_do_not_mix():
         wide.logits(np.zeros((2, 17)))
     with pytest.raises(errors.SettingError, match="inputs=20"):
         Network.fresh(inputs=20)
-    with pytest.raises(errors.SettingError, match="inputs=20"):
+    with pytest.raises(errors.SettingError, match="inputs is 20; expected 62 or 17"):
         dataclasses.replace(QUICK, inputs=20)
     with pytest.raises(errors.ModelError, match=r"std has shape \(17,\); expected \(62,\)"):
         Moments(1, np.zeros(62), np.ones(17))

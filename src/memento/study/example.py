@@ -27,7 +27,7 @@ def example(
     Example:
         >>> parts = example(units=2, size=3)
         >>> [(name, sorted(table)) for name, table in parts][0]
-        ('week-00', ['carrier', 'fragile', 'km', 'kg', 'wind', 'y'])
+        ('week-00', ['carrier', 'fragile', 'kg', 'km', 'wind', 'y'])
     """
     rng = np.random.default_rng(seed)
     found = []
