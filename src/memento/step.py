@@ -346,6 +346,7 @@ class Stepper:
         return Step(unit, name, offered, kept, held, decision, trained, **others)
 
     def _decide(self, unit: int, *, came: bool) -> Decision:
+        """What the trigger says; not due where there is nothing to decide on or to train on."""
         if self.arrivals is not None and not came:
             # What came last was decided on already, and is no evidence a second time.
             return Decision(False, "no samples came")
