@@ -104,7 +104,8 @@ def test_days_of_csv_with_everything_in_them(cli, tmp_path):
     assert table.column_names == ["arm", "measure", "value", "gain", "low", "high"]
     with pytest.raises(SystemExit, match="0"):
         main(["report", "kept"])
-    assert "Retrain by" in (tmp_path / "kept" / "report.html").read_text() or never["cost"] < 0.01
+    report = (tmp_path / "kept" / "report.html").read_text()
+    assert document["verdict"] in report.replace("&#x27;", "'")
     # What is there is not computed again, and the answer is the same but for times.
     code, again, err = cli("week-*.csv", *FAST, "--capacity", "60", "--json", "--out", "kept")
     assert (code, again) == (0, out), err

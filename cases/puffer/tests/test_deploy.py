@@ -1101,7 +1101,7 @@ def test_policies_take_short_names_of_distances():
         ({"variants": {"a": {"confirm": 0}}}, "variants.a]: confirm is 0"),
         ({"variants": {"a": {"policy": {"kind": "x"}}}}, "unknown policy 'x'; known are"),
         ({"variants": {"a": {"policy": {"bandwith": 1}}}}, "has no setting 'bandwith'"),
-        ({"training": {"epochs": 0}}, "epochs=0"),
+        ({"training": {"epochs": 0}}, "epochs is 0; expected a whole number above 0"),
         ({"training": 5}, "training is 5; expected a table"),
         ({"gate": {"held_out": 0.9}}, "held_out is 0.9"),
         ({"keep": 1}, "keep is 1; expected a whole number from 2"),

@@ -247,10 +247,10 @@ def _trigger(figures: Mapping[str, TriggerFigures]) -> tuple[str, str]:
             f"Train after every unit ({daily:.0f} times): fewer trainings cost more than {_CHEAP} "
             "of the mean, or came where nothing changes."
         )
-    best = min(good, key=lambda name: (good[name].trainings, good[name].seconds))
+    best = min(good, key=lambda name: good[name].trainings)  # not by the clock: always the same
     one = good[best]
     if best == _NEVER:
-        return best, f"Train once: training after every unit gains {-one.cost:+.3f} of the mean."
+        return best, f"Train once: training after every unit gains {one.cost:+.3f} of the mean."
     return best, (
         f"Retrain by {best}: {one.trainings:.1f} trainings instead of {daily:.0f}, for "
         f"{one.cost:+.3f} of the mean, and {one.false_alarms:.1f} false alarms in {one.units} "
