@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 TOKEN = re.compile(r"-[0-9a-f]{8}(\.npy|\.parquet)")
 CLOCKED = "times.parquet"  # seconds, which differ from run to run
+PATIENCE = 400  # s, in which kills must have met what they are meant to meet
 
 
 class Plan(NamedTuple):
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
         long: Whether experiments are long: all kills come when one is at work, and what was killed
             three times gets through, so that it is the turn of the next.
         imports: Modules that the server imports before it forks.
+        bodies: So many different experiments are met at work, or the killing goes on.
     """
 
     page: str
@@ -41,6 +43,7 @@ class Plan(NamedTuple):
     kills: int
     long: bool = False
     imports: tuple[str, ...] = ()
+    bodies: int = 1
 
 
 def serve(folder: Path, planned: Plan) -> dict[str, int]:
@@ -82,7 +85,18 @@ def serve(folder: Path, planned: Plan) -> dict[str, int]:
     rng = random.Random(0)
     counts = {"kills": 0, "rounds": 0, "interrupted": 0, "resumed": 0, "bodies": 0}
     bodies: set[str] = set()
-    while counts["kills"] < planned.kills:
+    # How long a kill waits at most once an experiment is at work: less whenever one came too late,
+    # so that kills meet experiments on a fast machine as on a busy one.
+    reach = 0.06 * lasting
+    begun = time.monotonic()
+
+    def met() -> bool:
+        """Whether enough was killed, and at work: a test proves nothing where no kill met any."""
+        assert time.monotonic() - begun < PATIENCE, f"kills do not meet what is at work: {counts}"
+        few = counts["interrupted"] < 3 or counts["resumed"] < 1
+        return counts["kills"] >= planned.kills and not few and len(bodies) >= planned.bodies
+
+    while not met():
         counts["rounds"] += 1
         root = folder / f"round-{counts['rounds']}"
         plan = schedule.make(known, group, patterns, root=root)
@@ -99,13 +113,14 @@ def serve(folder: Path, planned: Plan) -> dict[str, int]:
             at_work = planned.long or number % 2 == 1
             if at_work:
                 wait(lambda plan=plan, child=child: works(plan) or ended(child))
-            time.sleep(rng.uniform(0, (0.06 if at_work else 0.4) * lasting))
+            time.sleep(rng.uniform(0, reach if at_work else 0.4 * lasting))
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             if os.WIFSIGNALED(status):
                 counts["kills"] += 1
             else:
                 assert os.waitstatus_to_exitcode(status) == 0, "a command failed"
+                reach *= 0.8 if at_work else 1.0
             _settle(plan)
             states = {key: job.status() for key, job in plan.jobs.items()}
             assert {found.state for found in states.values()} <= {"done", "missing"}, states
@@ -185,9 +200,6 @@ def killed(folder: Path, plan: Plan) -> dict[str, int]:
     assert result.returncode == 0, result.stdout + result.stderr
     counts = json.loads(result.stdout)
     assert counts["kills"] >= plan.kills
-    # A test would prove nothing if no kill had met an experiment at work.
-    assert counts["interrupted"] >= 3, counts
-    assert counts["resumed"] >= 1, counts
     return counts
 
 

@@ -44,7 +44,9 @@ def serve(folder: Path) -> dict[str, int]:
     counts = {"kills": 0, "interrupted": 0, "inserts": 0}
     _insert(main, disk, file, devnull)  # imports what is imported late, before any fork
     lasting = 0.05  # about how long an insert takes, in seconds; found out along the way
-    while counts["kills"] < KILLS:
+    # The test would prove nothing if no kill had met a writer at work.
+    while counts["kills"] < KILLS or counts["interrupted"] < 10 or counts["inserts"] < 10:
+        assert counts["kills"] < 5 * KILLS, f"kills do not meet writers at work: {counts}"
         writer = os.fork()
         if writer == 0:
             try:
@@ -103,10 +105,7 @@ def test_killed_at_200_random_moments(tmp_path):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     counts = json.loads(result.stdout)
-    assert counts["kills"] == KILLS
-    # The test would prove nothing if no kill had met a writer at work.
-    assert counts["interrupted"] >= 10, counts
-    assert counts["inserts"] >= 10, counts
+    assert counts["kills"] >= KILLS
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,12 +33,12 @@ def _call(*words: object) -> str:
 
 
 def _done(state: Path) -> list[int]:
-    """When what a variant holds was last replaced."""
-    return [
-        path.stat().st_mtime_ns
-        for path in sorted((state / "variants").glob("**/manifest.json"))
-        if path.is_file()
-    ]
+    """When what a variant holds was last replaced; read while a process may be replacing it."""
+    times = []
+    for folder in sorted((state / "variants").glob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            times.append((folder / "manifest.json").stat().st_mtime_ns)
+    return times
 
 
 def _run_killed(state: Path, rng: random.Random, most: int) -> int:

@@ -122,11 +122,13 @@ def _started(folder: Path, workers: int, sleep: float) -> subprocess.Popen[bytes
 
 
 def _steps_saved(folder: Path) -> int:
-    """How many steps the checkpoints of unfinished runs hold."""
-    count = 0
-    for document in folder.glob("backtest/*/checkpoint-*/loop/*/loop.json"):
-        count += len((read_json(document) or {}).get("steps", []))
-    return count
+    """How many steps the checkpoints of unfinished runs hold, read while they may be replaced."""
+    while True:
+        try:
+            documents = list(folder.glob("backtest/*/checkpoint-*/loop/*/loop.json"))
+            return sum(len((read_json(path) or {}).get("steps", [])) for path in documents)
+        except FileNotFoundError:  # a generation was replaced between two looks
+            continue
 
 
 @pytest.mark.compiled

@@ -245,6 +245,12 @@ def test_a_record_in_a_pipe_is_whole(call, data_folder):
     assert {len(line.split()) for line in lines} == {9}
 
 
+def test_a_record_whose_coverage_is_not_known(call, data_folder):
+    code, out, err = call("record", data_folder / "puffer-deployment.csv", "--until", "2022-05-01")
+    assert code == 0, err
+    assert out.count("default") == 5
+
+
 def test_a_record_without_the_days_asked_for(state, call, data_folder):
     published = data_folder / "puffer-deployment.csv"
     code, _, err = call("record", published, "--from", "2024-01-01")
@@ -334,11 +340,19 @@ def serve(folder: Path) -> dict[str, int]:
     wanted = tree(straight.folder)
     rng = random.Random(0)
     counts = {"kills": 0, "in_progress": 0, "cut_off": 0, "deployments": 0}
-    while counts["kills"] < KILLS or counts["deployments"] < 2:
+    least = {"kills": KILLS, "in_progress": KILLS // 4, "cut_off": KILLS // 10}
+    began = time.monotonic()
+
+    def met():
+        """Whether enough was killed, and at work: the test proves nothing where no kill met any."""
+        assert time.monotonic() - began < 600, f"kills do not meet jobs at work: {counts}"
+        return all(counts[name] >= number for name, number in least.items())
+
+    while not met() or counts["deployments"] < 2:
         disturbed = create(f"disturbed-{counts['deployments']}")
         number, left = 0, set()
         while number <= last:
-            if counts["kills"] >= KILLS and counts["deployments"]:  # the rest is done in peace
+            if met() and counts["deployments"]:  # the rest is done in peace
                 job(disturbed, number)
                 number += 1
                 continue
@@ -355,8 +369,10 @@ def serve(folder: Path) -> dict[str, int]:
             if not os.WIFSIGNALED(status):
                 assert os.WEXITSTATUS(status) == 0, "a job failed after others were killed"
                 number += 1
+                lasting *= 0.9  # most are killed, however fast the machine is
                 continue
             counts["kills"] += 1
+            lasting *= 1.02
             counts["in_progress"] += in_progress(disturbed.folder)
             before, left = left, cut_off(disturbed.folder)
             counts["cut_off"] += bool(left - before)
@@ -391,8 +407,6 @@ def test_killed_at_100_random_moments(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     counts = json.loads(result.stdout)
     assert counts["kills"] >= KILLS, counts
-    assert counts["in_progress"] >= KILLS // 4, counts
-    assert counts["cut_off"] >= KILLS // 10, counts
     assert counts["deployments"] >= 2, counts
 
 
