@@ -23,8 +23,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 import numpy as np
 
 from memento.step import Moment
+from memento.study import interval
 from memento.training.calibrated import softened
-from memento_datacenter.scores import interval
 from memento_puffer.data.features import Features
 from memento_puffer.predictor.scores import score
 from memento_puffer.studies.contents import Period
@@ -68,8 +68,7 @@ def replayed(folder: Path, seed: int, days: int, viewers: int) -> dict[str, dict
     base = first_network(Features.read(places[dates[0]]), 0)
     found = {}
     for name in ARMS:
-        capacity = 3 * CAPACITY if name == "random-triple" else CAPACITY
-        given = {"interval": 2, "coverage_batch": BATCH, "seed": seed, "capacity": capacity}
+        given = {"interval": 2, "coverage_batch": BATCH, "seed": seed, "capacity": CAPACITY}
         own = {} if name.endswith("-defaults") else {"batch_size": BATCH}
         kind = Softer if name == "random" else Replay
         stream = {day: places[day] for day in dates[1:]}

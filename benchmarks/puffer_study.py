@@ -26,7 +26,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 import numpy as np
 
 from memento.retrain import OnCoverage
-from memento_datacenter.scores import interval
+from memento.study import interval
 from memento_puffer.predictor.ttp_training import Training
 from memento_puffer.quality.qoe import quality
 from memento_puffer.streaming.traces import Population, Shift

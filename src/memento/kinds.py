@@ -35,7 +35,16 @@ def plain(value: Any) -> Any:
 
 
 def described(owner: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON values, without those that do not count in comparisons."""
+    """The fields of a dataclass as JSON values, without those that do not count in comparisons.
+
+    Raises:
+        SettingError: It has attributes and is no dataclass.
+    """
+    if not is_dataclass(owner) and vars(owner):
+        raise SettingError(
+            f"{type(owner).__name__} is no dataclass, so its settings are not known; put "
+            "@dataclass(frozen=True) over it, or define settings()"
+        )
     own = fields(owner) if is_dataclass(owner) else ()
     return {field.name: plain(getattr(owner, field.name)) for field in own if field.compare}
 

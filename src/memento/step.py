@@ -262,7 +262,7 @@ class Stepper:
             _ = day.served
         if not late:
             day.judge("before")
-        adapted = day.fresh is not None and self._adapt(day.fresh, day.seconds)
+        adapted = not late and day.fresh is not None and self._adapt(day)
         with _timed(day.seconds, "insert"):
             if isinstance(data, Pieces):
                 reports = [
@@ -288,15 +288,16 @@ class Stepper:
             unit, name, size, decision, day, kept=kept, trained=trained, refused=refused
         )
 
-    def _adapt(self, fresh: Samples, seconds: dict[str, float]) -> bool:
+    def _adapt(self, day: _Day) -> bool:
         """Let the learner adapt to what came; whether it, and all that is kept, predict anew."""
         learner = self.learner
-        if not self.adapts or not learner.trained or not fresh.size:
+        if not self.adapts or not learner.trained or not day.served.size:
             return False
         if not isinstance(learner, Adaptive):
             return False
-        with _timed(seconds, "adapt"):
-            if not learner.adapt(fresh):
+        self.memory.check(day.served)  # a unit that is refused changes nothing
+        with _timed(day.seconds, "adapt"):
+            if not learner.adapt(day.served):
                 return False
             # What is held or kept aside is compared with what comes: by one model's predictions.
             if len(self.memory):

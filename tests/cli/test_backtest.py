@@ -46,6 +46,7 @@ def write_days(label="y", units=6, size=120):
         columns[label] = np.array(["fine", "late", "lost"])[columns[label]]
         if number >= 3:
             columns[label][:10] = "stolen"
+        columns[label][-7:] = ""  # not known yet
         wind = pa.array(columns.pop("wind"), mask=np.isnan(table["wind"]))
         whole = pa.table({**columns, "wind": wind, "id": [f"{name}-{i}" for i in range(size)]})
         pyarrow.csv.write_csv(whole, f"{name}.csv")
@@ -133,7 +134,7 @@ def test_without_json_there_are_tables_and_a_verdict(cli):
     lines = out.splitlines()
     assert lines[0].split()[:2] == ["memory", "mean"]
     assert any(line.startswith("daily") for line in lines)
-    assert "a hint only, as one seed gives no interval" in out.lower().replace("\n", " ")
+    assert "a hint only, as 1 of 3 seeds at least say little" in out.lower().replace("\n", " ")
 
 
 def test_two_processes_say_the_same(cli):
@@ -173,10 +174,18 @@ def test_models_and_policies_of_the_user(cli, tmp_path):
     code, out, err = cli(
         *("stream.parquet", "--unit", "unit", "--model", "our_model:make", "--seeds", "1"),
         *("--policies", "our_model:Ours", "--triggers", "never", "--json"),
+        *("--workers", "2", "--out", "kept"),
     )
     assert code == 0, err
     arms = json.loads(out)["arms"]
     assert arms["ours-of-the-backtest"]["measures"]["mean"]["gain"] == 0  # it is a reservoir
+    # What another model did is not taken for this one's.
+    code, _, err = cli(
+        *("stream.parquet", "--unit", "unit", *FAST, "--seeds", "1", "--out", "kept"),
+    )
+    assert code == 2
+    assert "made with learner = 'our_model:make" in err
+    assert "give another folder" in err
 
 
 @pytest.mark.parametrize(
@@ -188,7 +197,7 @@ def test_models_and_policies_of_the_user(cli, tmp_path):
         (["stream.parquet", "--unit", "day"], "has no column 'day' (--unit); it has unit, a"),
         (["stream.parquet", "--unit", "unit"], "have fractions"),
         (["stream.parquet", "--unit", "unit", "--label", "z"], "has no column 'z' (--label)"),
-        (["stream.parquet", "--unit", "who", "--regression"], "4 units; give at least 5"),
+        (["stream.parquet", "--unit", "who", "--regression"], "4 units; give at least 6"),
         (["stream.parquet", "--unit", "unit", "--regression", "--model", "logistic"],
          "'logistic' predicts classes; give one of hgb, ridge, mlp"),
         (["stream.parquet", "--unit", "unit", "--regression", "--model", "best"],
@@ -214,6 +223,30 @@ def test_what_does_not_fit_is_refused_with_what_does(cli, tmp_path, words, says)
     assert code == 2, err
     assert says in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_example_runs_with_everything_that_is_automatic(cli):
+    code, out, err = cli("--example", "--seeds", "1", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert {"memento", "density-reservoir", "k-center-greedy", "loss-aware-reservoir",
+            "class-balanced-reservoir"} < set(document["arms"])  # fmt: skip
+    assert set(document["triggers"]) == {"daily", "never", "on-arrivals", "loss", "every-3"}
+    assert document["seeds"] == 1
+
+
+def test_labels_with_gaps_are_left_out(cli):
+    gaps = np.where(np.arange(600) % 5, np.arange(600) % 2, np.nan)
+    write_stream(y=gaps)
+    words = ("stream.parquet", "--unit", "unit", "--model", "logistic", "--seeds", "1", "--json")
+    kinds = "class-balanced-reservoir,loss-aware-reservoir"
+    code, out, err = cli(*words, "--policies", kinds, "--triggers", "never", "--cluster", "who")
+    assert code == 0, err
+    assert set(kinds.split(",")) < set(json.loads(out)["arms"])
+    write_stream(y=np.where(np.arange(600) < 300, np.arange(600) % 2, np.nan))
+    code, _, err = cli(*words)
+    assert code == 2
+    assert "no unit after the third has a value in 'y'" in err
 
 
 def test_the_example_drifts():

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from memento.errors import SchemaError, SettingError
+from memento.errors import ModelError, SchemaError, SettingError
 from memento.integrations.tabular import Encoder, factory, units_of
 from memento.samples import Samples
 
@@ -105,3 +105,66 @@ def test_models_of_numbers(name):
     learner = factory(name, "y", None, numbers=True)(0)
     learner.fit(samples)
     assert learner.annotate(samples)["loss"].mean() < 0.6
+
+
+def test_rows_without_a_label_are_left_out():
+    y = np.where(np.arange(100) % 2, np.arange(100.0) % 4, np.nan)
+    tables = [("a", Samples({**first(), "y": y}))]
+    ((_, columns),) = units_of(tables, "y", ["n"])
+    assert columns["y"].dtype == np.int64
+    assert columns["y"].tolist() == [1, 3] * 25
+    np.testing.assert_array_equal(columns["x"], Encoder({"n": first()["n"]}).encode(
+        {"n": first()["n"][1::2]}))  # fmt: skip
+    ((_, columns),) = units_of(tables, "y", ["n"], numbers=True)
+    assert columns["y"].dtype == np.float64
+
+
+def test_columns_that_models_use_are_refused():
+    for name in ("x", "yhat", "loss"):
+        tables = [("a", Samples({"n": [1.0, 2.0], name: [0, 1], "y": [0, 1]}))]
+        for label, further in ((name, []), ("y", [name])):
+            with pytest.raises(SchemaError, match=f"a column is called '{name}'"):
+                units_of(tables, label, ["n"], further)
+
+
+def test_units_without_rows():
+    encoder = Encoder(first())
+    empty = {name: column[:0] for name, column in first().items()}
+    assert encoder.encode(empty).shape == (0, encoder.encode(first()).shape[1])
+    with pytest.raises(SchemaError, match="the first unit has no rows"):
+        Encoder(empty)
+
+
+def test_a_unit_that_differs_is_named():
+    later = Samples({**first(), "n": np.arange(100).astype(str), "y": np.arange(100) % 2})
+    tables = [("a", Samples({**first(), "y": np.arange(100) % 2})), ("b", later)]
+    with pytest.raises(SchemaError, match=r"unit 'b': column 'n' is .* leave it out"):
+        units_of(tables, "y", ["n"])
+
+
+def test_networks_learn_where_a_class_has_a_single_sample():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 2)).astype(np.float32)
+    learner = factory("mlp", "y", None, numbers=False)(0)
+    learner.fit(Samples(x=x, y=[2] + [0, 1] * 29 + [0]))
+    assert learner.annotate(Samples(x=x))["yhat"].shape == (60, 3)
+
+
+def test_functions_of_the_user(tmp_path, monkeypatch):
+    (tmp_path / "users_models.py").write_text(
+        "from sklearn.linear_model import Ridge\n"
+        "def number(seed):\n    return Ridge()\n"
+        "def broken(seed):\n    raise ValueError('no weights')\n"
+        "def lacking(seed):\n    import no_such_module_here\n"
+        "text = 'no function'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name, kind, says in (
+        ("number", SettingError, "is a regressor; give --regression"),
+        ("broken", ModelError, "failed with the seed 0: ValueError: no weights"),
+        ("lacking", ModelError, "there is no module 'no_such_module_here'; install it"),
+        ("text", ModelError, "expected a function from a seed to a model"),
+    ):
+        with pytest.raises(kind, match=says):
+            factory(f"users_models:{name}", "y", None, numbers=False)
+    assert factory("users_models:number", "y", None, numbers=True)(0).kind == "regressor"

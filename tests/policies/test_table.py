@@ -8,7 +8,15 @@ import pytest
 
 from memento.distances import JensenShannon
 from memento.errors import SettingError
-from memento.policies import Memento, Reservoir, policy_from_table
+from memento.policies import (
+    DensityReservoir,
+    Memento,
+    Policy,
+    Reservoir,
+    named_policies,
+    policy_from_table,
+    usual_policy,
+)
 
 SHORT = {"labels": ["y:5", "site"], "values": "x", "probabilities": ["yhat"]}
 DISTANCES = (
@@ -57,3 +65,33 @@ def test_usual_distances_and_defaults_give_way():
 def test_what_does_not_fit(table, words):
     with pytest.raises(SettingError, match=words):
         policy_from_table(table, dashes="--")
+
+
+def test_short_names_beside_distances_are_not_left_out_silently():
+    table = {"distances": [JensenShannon.of_labels("y").settings()], "probabilities": "yhat"}
+    with pytest.raises(SettingError, match="give one of them"):
+        policy_from_table(table)
+
+
+def test_a_density_that_is_given_needs_no_distances():
+    policy = DensityReservoir(density="rho")
+    assert policy_from_table(policy.settings()) == policy
+
+
+def test_a_policy_that_is_no_dataclass_says_so():
+    class Plain(Policy):
+        kind = "plain-of-the-test"
+
+        def __init__(self, a=1):
+            self.a = a
+
+        def choose(self, *given):
+            raise AssertionError
+
+    try:
+        with pytest.raises(SettingError, match=r"put @dataclass\(frozen=True\) over it"):
+            usual_policy("plain-of-the-test")
+        with pytest.raises(SettingError, match=r"put @dataclass\(frozen=True\) over it, or define"):
+            Plain(5).settings()
+    finally:
+        del named_policies["plain-of-the-test"]

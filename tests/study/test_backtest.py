@@ -181,6 +181,13 @@ def test_controls_and_the_frontier_by_hand():
     assert rows(result, "random-triple")["mean"]["value"] == rows(triple, "random")["mean"]["value"]
 
 
+def test_arms_of_the_user_win_over_controls_of_the_same_name():
+    policies = {"random": Reservoir(), "random-triple": FIFO()}
+    result = backtest(units(), learner, policies, capacity=100, seeds=2)
+    expected = backtest(units(), learner, {"fifo": FIFO()}, capacity=100, seeds=2)
+    assert rows(result, "random-triple")["mean"]["value"] == rows(expected, "fifo")["mean"]["value"]
+
+
 def test_numbers_have_no_temperature():
     class Numbers(ConstantLearner):
         kind = "regressor"
@@ -196,9 +203,9 @@ def test_numbers_have_no_temperature():
 
 
 def values(**measures):
-    """Two seeds, six units; each measure is level, with a little noise."""
+    """Three seeds, six units; each measure is level, with a little noise."""
     rng = np.random.default_rng(1)
-    return {m: v + 0.001 * rng.standard_normal((2, 6)) for m, v in measures.items()}
+    return {m: v + 0.001 * rng.standard_normal((3, 6)) for m, v in measures.items()}
 
 
 def with_frontier(mean, worst1):
@@ -225,14 +232,15 @@ def test_verdicts(arm, wins):
         "ours": arm,
         "random+T": values(mean=-1, worst1=-4),
     }
-    found = verdict(arms, "random", ["random+T"], 2)
+    found = verdict(arms, "random", ["random+T"], 3)
     assert found.recommended == ("ours" if wins else "random+T")
     assert found.text.startswith("ours is worth it" if wins else "keep a random memory and fit")
     assert "1 arms compared" in found.text
 
 
-def test_one_seed_is_a_hint():
-    arms = {name: {m: v[:1] for m, v in values(mean=-1).items()} for name in ("random", "other")}
-    found = verdict(arms, "random", [], 1)
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_are_a_hint(seeds):
+    arms = {n: {m: v[:seeds] for m, v in values(mean=-1).items()} for n in ("random", "other")}
+    found = verdict(arms, "random", [], seeds)
     assert found.recommended == "random"
     assert found.text.startswith("a hint only")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+import itertools
+import time
 
-from memento.study.trial import TriggerFigures, _trigger, shuffled
+import numpy as np
+import pytest
+
+from memento.study.trial import TriggerFigures, _trigger, shuffled, try_stream
+from memento.testing import ConstantLearner
 
 
 def figures(trainings, cost, false_alarms=0.0):
@@ -35,14 +40,39 @@ def test_daily_where_nothing_else_will_do():
     assert "Train after every unit (11 times)" in text
 
 
-def test_shuffled_units_hold_the_same_samples_and_whole_clusters():
-    cluster = np.repeat(np.arange(20), 5)
-    units = [(str(i), {"y": np.arange(50 * i, 50 * i + 50), "c": cluster[50 * i : 50 * i + 50]})
-             for i in range(2)]  # fmt: skip
+@pytest.mark.parametrize("sizes", [(50, 50), (47, 61)])
+def test_shuffled_units_hold_the_same_samples_and_pieces_of_clusters(sizes):
+    """A cluster that comes in every unit does so in shuffled order, too: else it were a change."""
+    unit = np.repeat(np.arange(2), sizes)
+    cluster = np.arange(sum(sizes)) // 5 % 6  # six users, who come in both
+    units = [(str(i), {"y": np.flatnonzero(unit == i), "c": cluster[unit == i]}) for i in range(2)]
     found = shuffled(units, "c", seed=1)
-    assert [name for name, _ in found] == ["0", "1"]
-    y, c = (np.concatenate([columns[n] for _, columns in found]) for n in ("y", "c"))
-    assert sorted(y.tolist()) == list(range(100))
-    assert (cluster[y] == c).all()
-    assert (np.flatnonzero(np.diff(c)) + 1).tolist() == list(range(5, 100, 5))
-    assert y.tolist() != list(range(100))
+    assert [(name, len(columns["y"])) for name, columns in found] == [
+        ("0", sizes[0]), ("1", sizes[1])
+    ]  # fmt: skip
+    y = np.concatenate([columns["y"] for _, columns in found])
+    assert sorted(y.tolist()) == list(range(sum(sizes)))
+    assert y.tolist() != list(range(sum(sizes)))
+    pieces = list(zip(unit[y].tolist(), cluster[y].tolist(), strict=True))
+    changes = sum(a != b for a, b in itertools.pairwise(pieces))
+    assert changes == len(set(pieces)) - 1  # each stays together
+    assert all(len(set(columns["c"].tolist())) >= 3 for _, columns in found)
+
+
+def test_a_budget_counts_what_was_there_already(tmp_path):
+    """A seed that is stored takes no time now, and says what another one would take."""
+    units = [(str(i), {"y_bin": np.arange(300) % 3}) for i in range(7)]
+
+    class Slow(ConstantLearner):
+        def fit(self, samples, weights=None):
+            time.sleep(0.05)
+            super().fit(samples, weights)
+
+    def tried(**more):
+        return try_stream(
+            units, lambda seed: Slow(), {}, {}, capacity=50, folder=tmp_path, **more
+        ).seeds
+
+    assert tried(seeds=1) == 1
+    assert tried(seeds=30, budget=0.8) == 1
+    assert tried(seeds=2) == 2

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from memento import Every, JensenShannon, Memento, Memory, OnArrivals, Samples, run
-from memento.errors import SchemaError, SettingError
+from memento.errors import InputError, SchemaError, SettingError
 from memento.integrations.sklearn import SklearnLearner
+from memento.learner import digest_of_state
 from memento.testing import ConstantLearner, ToyStream
-from memento.training import Calibrated
+from memento.training import Calibrated, Ensemble, JustTrainTwice
 from memento.training.calibrated import fitted_temperature, softened
 
 GRID = np.geomspace(0.4, 6, 14)
@@ -160,3 +161,56 @@ def test_a_checkpoint_needs_a_learner_with_a_state(tmp_path):
 
     with pytest.raises(SettingError, match=r"Bare has no state\(\)"):
         list(run(stream(), memory(), Calibrated(Bare()), checkpoint=tmp_path))
+
+
+class Counted(Calibrated):
+    asked = 0
+
+    def adapt(self, samples):
+        type(self).asked += 1
+        return super().adapt(samples)
+
+
+def test_a_late_unit_is_not_adapted_to():
+    units = list(stream())
+    Counted.asked = 0
+    late = [units[0], (units[1][0], None), units[2], units[1]]
+    list(run(late, memory(), Counted(ConstantLearner()), Every(1)))
+    assert Counted.asked == 1  # on the third
+
+
+def test_a_unit_that_is_refused_changes_neither_learner_nor_memory():
+    (first, samples), (second, other) = list(stream())[:2]
+    held, learner = memory(), Calibrated(ConstantLearner())
+    broken = dict(other) | {"x": other["x"].astype(str)}
+    steps = run([(first, samples), (second, broken)], held, learner, Every(1), judge={})
+    next(steps)
+    before = held.samples["yhat"].copy()
+    with pytest.raises(InputError):
+        next(steps)
+    assert learner.temperature == 1
+    np.testing.assert_array_equal(held.samples["yhat"], before)
+
+
+def test_the_state_changes_only_with_the_predictions():
+    learner = Calibrated(ConstantLearner(classes=2))
+    learner.fit(Samples(y_bin=[0] * 9 + [1]))
+    assert learner.adapt(Samples(y_bin=[0, 1] * 100))
+    before = digest_of_state(learner.state())
+    assert not learner.adapt(Samples(y_bin=[0, 1] * 100))
+    assert digest_of_state(learner.state()) == before
+
+
+@pytest.mark.parametrize("wrapper", [lambda inner: JustTrainTwice(inner, 2), Ensemble])
+def test_what_would_hide_it_is_refused(wrapper):
+    with pytest.raises(SettingError, match="put it outside: Calibrated"):
+        wrapper(Calibrated(ConstantLearner()))
+
+
+def test_networks_of_numbers_are_refused_too():
+    pytest.importorskip("torch")
+    from memento.integrations.torch import TorchLearner
+
+    assert TorchLearner(classes=2).kind == "classifier"
+    with pytest.raises(SettingError, match="predicts numbers"):
+        Calibrated(TorchLearner(loss="squared"))

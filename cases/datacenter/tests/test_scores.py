@@ -1,4 +1,4 @@
-"""Scores against slow definitions, intervals against known quantiles, targets on made-up tables."""
+"""Scores against slow definitions, targets on made-up tables."""
 
 from __future__ import annotations
 
@@ -55,28 +55,6 @@ def test_weighted_quantile_refuses():
         scores.weighted_quantile([], [], 0.5)
     with pytest.raises(DomainError, match="weights"):
         scores.weighted_quantile([1.0, 2.0], [0.0, 0.0], 0.5)
-
-
-@pytest.mark.parametrize(
-    ("count", "level", "quantile"),
-    [(2, 0.9, 6.3138), (5, 0.9, 2.1318), (5, 0.95, 2.7764), (11, 0.9, 1.8125), (31, 0.99, 2.7500)],
-)
-def test_interval_has_quantiles_of_student(count, level, quantile):
-    """Quantiles from tables of Student's distribution."""
-    values = np.random.default_rng(count).normal(size=count)
-    mean, low, high = scores.interval(values, level)
-    half = values.std(ddof=1) / math.sqrt(count)
-    assert mean == pytest.approx(values.mean())
-    assert (high - mean) / half == pytest.approx(quantile, rel=2e-4)
-    assert (mean - low) / half == pytest.approx(quantile, rel=2e-4)
-
-
-def test_interval_of_few():
-    assert all(math.isnan(v) for v in scores.interval([]))
-    mean, low, high = scores.interval([2.0, math.nan])
-    assert (mean, math.isnan(low), math.isnan(high)) == (2.0, True, True)
-    with pytest.raises(SettingError, match="level"):
-        scores.interval([1.0], 90)
 
 
 # ------------------------------------------------------------------------------- tables of replays

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+
+import small_results
 
 from memento.runner.spec import Experiment
-from memento_puffer.predictor.ttp_training import TrainingSettings
-from memento_puffer.studies.experiments import Period, Scale, declared
+from memento_puffer.studies.experiments import Period, declared
 
-SCALE = Scale(
-    prefix="tiny-",
+SCALE = replace(
+    small_results.SCALE,
     periods=(Period("tiny", "2024-01-01", 3, (("halved_capacity", 1),), seed=1),),
     viewers=3,
     capacity=100,
-    batch_size=16,
-    batches=(8, 16, 32, 64, 128),
-    interval=1,
-    freeze_after=2,
-    members=2,
-    training=TrainingSettings(epochs=2, scratch_epochs=3, held_out=0.0, patience=None),
 )
 
 

@@ -14,11 +14,10 @@ import typer
 
 from memento import missing, plugins
 from memento.cli import tables, ui
+from memento.cli.options import AsJson
 from memento.errors import SchemaError, SettingError
 from memento.files import local_path
-from memento.integrations.sklearn import SklearnLearner
 from memento.integrations.tabular import MODELS, factory, units_of
-from memento.learner import Learner
 from memento.policies import Policy, usual_policy
 from memento.retrain import OnArrivals, Trigger, trigger
 from memento.samples import Samples
@@ -72,7 +71,9 @@ Policies = Annotated[
     str, typer.Option(metavar="A,B|auto", help="Kinds of policies, or MODULE:CLASS.")
 ]
 Triggers = Annotated[str, typer.Option(metavar="A,B|auto", help="Kinds of triggers, or every-N.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Most repetitions.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, help="Most repetitions; default: 5, of --example 3.")
+]
 Budget = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="As 90s, 10m, 2h: as many seeds as there is time for."),
@@ -85,7 +86,6 @@ Out = Annotated[
 BuiltIn = Annotated[
     bool, typer.Option("--example", help="A small stream that is made, in under a minute.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
 
 
 def backtest(
@@ -101,7 +101,7 @@ def backtest(
     capacity: Capacity = "5%",
     policies: Policies = "auto",
     triggers: Triggers = "auto",
-    seeds: Seeds = 5,
+    seeds: Seeds = None,
     budget: Budget = None,
     workers: Workers = 1,
     out: Out = None,
@@ -121,24 +121,22 @@ def backtest(
     chosen = _policies(policies, label, numbers=regression)
     deciding = _triggers(triggers, cluster)
     if built_in:
-        parts, model, seeds = example(label), model or "logistic", min(seeds, 3)
+        parts, model, seeds = example(label), model or "logistic", seeds or 3
     else:
         parts = _parts(_tables(files or []), unit)
-    parts = _checked(parts, label, regression)
+    _check_units(parts, label, regression)
     total = sum(table.size for _, table in parts)
     further = [name for name in (group, cluster) if name is not None]
     names = _inputs(parts[0][1], {label, unit, *further}, inputs or [])
-    stream = units_of(parts, label, names, further)
-    make = _model(model or "hgb", label, classes, numbers=regression)
-    with ui.Progress(width=40) as bar:
+    stream = units_of(parts, label, names, further, numbers=regression)
+    model = model or "hgb"
+    make = factory(model, label, classes, numbers=regression)
+    place = None if out is None else local_path(out, "--out")
+    further_on = "the same command goes on from here" if out else "with --out it would go on"
+    with ui.stoppable(further_on), ui.Progress() as bar:
 
         def told(part: str) -> Callable[[int, int, str], None]:
-            task = bar.add_task(part, total=None)
-
-            def tell(done: int, of: int, name: str) -> None:
-                bar.update(task, completed=done, total=of, description=f"{part}: {name}"[:40])
-
-            return tell
+            return lambda done, of, _: bar.report(done, of, part)
 
         trial = try_stream(
             stream,
@@ -146,21 +144,22 @@ def backtest(
             chosen,
             deciding,
             capacity=_capacity(capacity, total),
-            seeds=seeds,
+            seeds=seeds or 5,
             group=group,
             cluster=cluster,
-            folder=None if out is None else local_path(out, "--out"),
+            folder=place,
+            learner=f"{model}, {'numbers' if regression else classes or 'classes found'}",
             workers=workers,
             budget=seconds,
             progress=told,
         )
     document = trial.document()
-    if out is not None:
-        _write(trial, document, out)
     if as_json:
         ui.print_json(document)
     else:
         _show(trial, document)
+    if place is not None:
+        _write(trial, document, place)
 
 
 def _write(trial: Trial, document: Mapping[str, Any], out: Path) -> None:
@@ -173,11 +172,13 @@ def _write(trial: Trial, document: Mapping[str, Any], out: Path) -> None:
 
 def _show(trial: Trial, document: Mapping[str, Any]) -> None:
     """Print gains, triggers and the verdict."""
+    from memento.report.backtest import gain_text
+
     measures = ("mean", "median", "worst1", "balanced_accuracy", "worst_group")
     arms = document["arms"]
     known = [m for m in measures if any(m in arm["measures"] for arm in arms.values())]
     rows = [
-        [name, *(_cell(arm["measures"].get(m)) for m in known), f"{arm['trainings']:.0f}"]
+        [name, *(gain_text(arm["measures"].get(m)) for m in known), f"{arm['trainings']:.0f}"]
         for name, arm in arms.items()
     ]
     ui.print_table(("memory", *known, "trainings"), rows)
@@ -187,13 +188,6 @@ def _show(trial: Trial, document: Mapping[str, Any]) -> None:
     ]
     ui.print_table(("trigger", "trainings", "cost", "false alarms"), figures)
     ui.say(trial.verdict)
-
-
-def _cell(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["gain"] is None:
-        return ""
-    half = "" if found["low"] is None else f" ± {(found['high'] - found['low']) / 2:.3f}"
-    return f"{found['gain']:+.3f}{half}"
 
 
 # --- what is given ---------------------------------------------------------------------------
@@ -290,14 +284,12 @@ def _parts(found: Sequence[tuple[str, Samples]], unit: str | None) -> list[tuple
     return [(str(values[i]), table.take(np.flatnonzero(numbers == i))) for i in order]
 
 
-def _checked(
-    parts: Sequence[tuple[str, Samples]], label: str, regression: bool
-) -> list[tuple[str, Samples]]:
-    """The units, if there are enough and all have labels of the kind that is asked for."""
-    if len(parts) < 5:
+def _check_units(parts: Sequence[tuple[str, Samples]], label: str, regression: bool) -> None:
+    """Raise unless there are enough units, with labels of the kind that is asked for."""
+    if len(parts) < 6:
         raise SettingError(
-            f"{len(parts)} units; give at least 5: the first three never count, and one that does "
-            "says nothing about the next"
+            f"{len(parts)} units; give at least 6: the first three never count, and of fewer than "
+            "three nothing can be said"
         )
     for name, table in parts:
         if label not in table:
@@ -311,7 +303,10 @@ def _checked(
                 f"the labels in {label!r} have fractions, such as {known[known % 1 != 0][0]}; "
                 "give --regression"
             )
-    return list(parts)
+    if all(missing.lacking(table[label]).all() for _, table in parts[3:]):
+        raise SchemaError(
+            f"no unit after the third has a value in {label!r} (--label), so nothing can be judged"
+        )
 
 
 def _inputs(table: Samples, taken: set[str | None], patterns: Sequence[str]) -> list[str]:
@@ -324,18 +319,3 @@ def _inputs(table: Samples, taken: set[str | None], patterns: Sequence[str]) -> 
             f"--inputs {' '.join(patterns)} matches none of {', '.join(others) or 'no columns'}"
         )
     return found
-
-
-def _model(model: str, label: str, classes: int | None, *, numbers: bool) -> Callable[[int], Any]:
-    if ":" not in model:
-        return factory(model, label, classes, numbers=numbers)
-    function = plugins.named(model, f"--model {model}")
-
-    def make(seed: int) -> Any:
-        made = function(seed)
-        if isinstance(made, Learner) and not isinstance(made, type):
-            return made
-        return SklearnLearner(made, label=label, classes=classes)
-
-    make(0)  # what cannot work fails before anything is computed
-    return make

@@ -20,6 +20,7 @@ EXTRAS = {
     "pyarrow": "cli",
     "matplotlib": "figures",
     "altair": "figures",
+    "vl_convert": "figures",
     "sklearn": "sklearn",
     "torch": "torch",
     "optuna": "tuning",
@@ -29,7 +30,7 @@ EXTRAS = {
 
 # Command -> packages; "NAME if OPTION" where only an option needs it.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "backtest": ("sklearn", "altair if out"),
+    "backtest": ("sklearn", "altair if out", "vl_convert if out"),
     "run": ("distributed if scheduler", "dask_jobqueue if slurm"),
     "report": ("matplotlib",),
     "memory init": (),

@@ -292,11 +292,15 @@ def progress_of(
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end all that runs, and what to do then is said."""
+def stoppable(then: str = "the same command goes on from here") -> Iterator[None]:
+    """Ctrl-C and SIGTERM end all that runs, and what to do then is said.
+
+    Args:
+        then: What to do.
+    """
     with terminated_like_interrupted() as ending:
         try:
             yield
         except KeyboardInterrupt:
-            say("stopped; the same command goes on from here", err=True)
+            say(f"stopped; {then}", err=True)
             raise typer.Exit(128 + (ending() or signal.SIGINT)) from None

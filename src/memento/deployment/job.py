@@ -31,7 +31,7 @@ from memento.days import day_of, is_day
 from memento.deployment.gate import annotated, judge
 from memento.deployment.git import mirror_all
 from memento.deployment.model_files import LearnerFiles
-from memento.deployment.models import Models, first_line
+from memento.deployment.models import Models
 from memento.deployment.publication import Publication
 from memento.deployment.settings import DeploymentSettings, Variant
 from memento.deployment.state import DayRecord, VariantState
@@ -45,6 +45,7 @@ from memento.errors import (
     StorageError,
 )
 from memento.files import Lock, atomic_write, digest, local_path, storage_errors
+from memento.integrations.factory import first_line
 from memento.loop import log_scores
 from memento.retrain import Decision, Situation, Trigger
 from memento.samples import Samples

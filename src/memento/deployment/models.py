@@ -12,11 +12,12 @@ import numpy as np
 from memento import missing
 from memento.deployment.settings import DeploymentSettings
 from memento.errors import MementoError, MissingExtraError, ModelError, SettingError
+from memento.integrations.factory import first_line, made_learner
 from memento.integrations.sklearn import SklearnLearner
-from memento.learner import Checkpointable, Learner
+from memento.learner import Checkpointable
 from memento.samples import Samples
 
-__all__ = ["Models", "first_line"]
+__all__ = ["Models"]
 
 # Package -> the name that pip knows and the extra that brings it.
 _EXTRAS = {
@@ -48,35 +49,15 @@ class Models:
 
     def make(self) -> Any:
         """A fresh learner with ``state`` and ``restore``."""
+        settings = self._settings
         try:
-            made = self._factory(self._settings.seed)
-        except MementoError:
-            raise
+            made = made_learner(self._factory, settings.seed, settings.label, self._where)
         except ModuleNotFoundError as error:
             raise self._missing(error) from error
-        except Exception as error:  # whatever a function of the user's may raise
-            raise ModelError(
-                f"{self._where}: {self._settings.factory}({self._settings.seed}) failed: "
-                f"{first_line(error)}; it is called with the seed, a whole number"
-            ) from error
-        if isinstance(made, type) or not isinstance(made, Learner):
-            try:
-                return SklearnLearner(made, label=self._settings.label)
-            except SettingError as error:
-                raise SettingError(
-                    f"{self._where} gives {type(made).__name__}: {error}; expected a scikit-learn "
-                    "estimator, or a learner with fit, annotate, trained, state and restore"
-                ) from error
         if not isinstance(made, Checkpointable):
             raise SettingError(
                 f"{self._where} gives {type(made).__name__}, which has no state() and restore(), "
                 "so it cannot be published; give it both"
-            )
-        label = getattr(made, "label", self._settings.label)
-        if label != self._settings.label:
-            raise SettingError(
-                f"{self._where} gives a learner with label={label!r}, and [data] label is "
-                f"{self._settings.label!r}; make them agree"
             )
         return made
 
@@ -133,9 +114,3 @@ class Models:
             raise ModelError(
                 f"{self._where}: {reason}, or give a learner with state() and restore()"
             ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text if isinstance(error, MementoError) else f"{type(error).__name__}: {text}"

@@ -154,6 +154,11 @@ class TorchLearner:
         """The share of the marginal distribution in a prediction; 0 before the first fit."""
         return float(self._fitted.get("floor", 0.0))
 
+    @property
+    def kind(self) -> Literal["classifier", "regressor"]:
+        """What it learns: classes or numbers."""
+        return "regressor" if self.classes is None else "classifier"
+
     def fit(self, samples: Mapping[str, Any], weights: np.ndarray | None = None) -> None:
         """Train on samples.
 
@@ -225,8 +230,8 @@ class TorchLearner:
             loss: (n,), the cross-entropy, which is ``-logscore``; for numbers the absolute error;
                 likewise.
             embedding: (n, embedding) float32, if one is asked for.
-            gradient: (n, outputs * embedding) float32, of the loss that is trained with by the last
-                layer's weights, in the units of that layer; likewise.
+            gradient: (n, outputs * embedding) float32, of the cross-entropy at ``yhat``, or of the
+                loss of numbers, by the last layer's weights, in the units of that layer; likewise.
 
         Raises:
             ModelError: Nothing was fitted yet.
@@ -258,9 +263,10 @@ class TorchLearner:
             columns["logscore"] = np.full(len(logs), np.nan, np.float32)
             columns["logscore"][rows] = logs[rows, labels]
             columns["loss"] = -columns["logscore"]
-            slope = columns["yhat"].copy()
-            slope[rows, labels] -= 1
-            self._gradient(columns, rows, slope)
+            if self.embedding:
+                slope = columns["yhat"].copy()
+                slope[rows, labels] -= 1
+                self._gradient(columns, rows, slope)
         return columns
 
     def _annotate_numbers(

@@ -197,6 +197,8 @@ def policy_class(kind: object, remedy: str = _REMEDY) -> type[Policy]:
         SettingError: There is none; or the entry point of ``memento.policies`` cannot be loaded.
     """
     made: type[Policy] = class_of("policy", kind, named_policies, Policy, remedy)
+    if not hasattr(made, "__dataclass_fields__"):
+        raise SettingError(f"policy {kind!r} is no dataclass; put @dataclass(frozen=True) over it")
     return made
 
 

@@ -42,14 +42,17 @@ def policy_from_table(
     settings = {"kind": "memento", **table}
     kind = settings["kind"] = _imported(settings["kind"], Policy)
     made: type[Any] = policy_class(kind, remedy="or give module:Class, which is imported")
-    if not dataclasses.is_dataclass(made):
-        raise SettingError(f"policy {kind!r} is no dataclass; put @dataclass(frozen=True) over it")
     known = {field.name for field in dataclasses.fields(made)}
     short = [settings.pop(name, ()) for name in ("labels", "values", "probabilities")]
+    if any(short) and "distances" in settings:
+        raise SettingError(
+            f"{dashes}labels, {dashes}values and {dashes}probabilities are distances, and "
+            "distances are given as well; give one of them"
+        )
     if "distances" in known:
         named = short_distances(*short) or [distance.settings() for distance in usual]
         settings.setdefault("distances", named)
-        if not settings["distances"]:
+        if not settings["distances"] and not settings.get("density"):
             raise SettingError(
                 f"policy {kind!r} compares columns, and none is given; name some with "
                 f"{dashes}labels NAME, {dashes}probabilities NAME or {dashes}values NAME"

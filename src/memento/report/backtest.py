@@ -9,12 +9,13 @@ from typing import Any
 
 from memento.errors import DamagedError, MissingExtraError
 from memento.files import atomic_write, storage_errors
-from memento.report.page import GENERATOR, Heading, Interactive, Table, write_page
+from memento.report.page import GENERATOR, Heading, Interactive, Part, write_page
 from memento.report.sections import Listing, Report, Section
 
-__all__ = ["FILE", "claims", "of_backtest", "write"]
+__all__ = ["FILE", "claims", "gain_text", "of_backtest", "write"]
 
 FILE = "backtest.json"
+_TITLE = "Does it pay on this stream?"
 
 _NAMES = {
     "mean": "mean",
@@ -27,50 +28,29 @@ _NAMES = {
 
 
 def write(document: Mapping[str, Any], path: Path) -> None:
-    """Write the page, and beside it what `of_backtest` reads.
+    """Write what `of_backtest` reads, and the page beside it.
 
     Args:
         document: What `memento backtest --json` prints.
         path: HTML file, replaced at once. It needs no other file, and no network.
 
     Raises:
-        MissingExtraError: Altair is not installed.
-        StorageError: The file cannot be written.
+        MissingExtraError: Altair or what inlines its charts is not installed.
+        StorageError: A file cannot be written.
     """
-    baseline, arms = document["baseline"], document["arms"]
-    measures = [m for m in _NAMES if any(m in arm["measures"] for arm in arms.values())]
-    gains = [
-        [name, *(_gain(arm["measures"].get(m)) for m in measures), _gain(arm.get("above_frontier"))]
-        for name, arm in arms.items()
-    ]
-    times = [
-        [name, f"{arm['trainings']:.1f}", f"{arm['seconds']:.2f}"] for name, arm in arms.items()
-    ]
-    triggers = [
-        [name, f"{one['trainings']:.1f}", f"{one['cost']:+.4f}", f"{one['false_alarms']:.1f}"]
-        for name, one in document["triggers"].items()
-    ]
-    parts = [
-        document["verdict"],
-        f"Each figure is a gain over {baseline} with the same seeds and units, larger is better, "
-        "with its 90 % interval; scores are log scores in nats, or minus the absolute error in "
-        f"interquartile ranges. {document['seeds']} seeds, {len(document['units'])} units count.",
-        Heading("Which samples to keep", "policies"),
-        Interactive(_charts(document), "Point at a mark to see its name. Left: what arms gain in "
-                    "the tail and lose in the median, and what a temperature on the baseline "
-                    "does (line). Right: trainings, and what they cost of the mean."),
-        Table(["memory", *(_NAMES[m] for m in measures), "tail above the frontier"], gains,
-              "The frontier: the baseline at the temperature that costs as much of the mean."),
-        Heading("When to retrain", "triggers"),
-        Table(["trigger", "trainings", "cost of the mean", "false alarms"], triggers,
-              "Cost: against training after every unit. False alarms: trainings after the first "
-              "on the stream in shuffled order, where nothing changes."),
-        Heading("What it takes", "seconds"),
-        Table(["memory", "trainings", "seconds"], times, "Of one run, by the clock."),
-    ]  # fmt: skip
-    write_page(path, "Does it pay on this stream?", parts, contents=True, generator=GENERATOR)
     with storage_errors("write the results", path.parent):
         atomic_write(path.parent / FILE, json.dumps(document, indent=1).encode())
+    chart = Interactive(
+        _charts(document),
+        "Point at a mark to see its name. Left: what arms gain in the tail and lose in the median, "
+        "and what a temperature on the baseline does (line). Right: trainings, and what they cost "
+        "of the mean.",
+    )
+    parts: list[Part] = [*_text(document), chart]
+    for section in _sections(document):
+        parts.append(Heading(section.title, section.name))
+        parts += [listing.shown() for listing in section.listings]
+    write_page(path, _TITLE, parts, contents=True, generator=GENERATOR)
 
 
 def claims(folder: Path) -> bool:
@@ -83,40 +63,71 @@ def of_backtest(folder: Path) -> Report:
 
     Raises:
         DamagedError: Its file cannot be read.
+        StorageError: There is none.
     """
     path = folder / FILE
     try:
         with storage_errors("read the results", path):
             document = json.loads(path.read_bytes())
-        arms, triggers = document["arms"], document["triggers"]
-        policies: dict[str, list[Any]] = {"memory": list(arms)}
-        for measure, name in _NAMES.items():
-            if any(measure in arm["measures"] for arm in arms.values()):
-                policies[name] = [_gain(arm["measures"].get(measure)) for arm in arms.values()]
-        policies["tail above the frontier"] = [
-            _gain(arm.get("above_frontier")) for arm in arms.values()
-        ]
-        figures: dict[str, list[Any]] = {"trigger": list(triggers)}
-        for name in ("trainings", "cost", "false_alarms"):
-            figures[name] = [one[name] for one in triggers.values()]
-        verdict = document["verdict"]
+        return Report("backtest", folder, _TITLE, _text(document), _sections(document))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
             f"{path} is not readable ({error!r}); run memento backtest again with the same --out"
         ) from error
-    sections = [
-        Section("policies", "Which samples to keep", [Listing("policies", "Gains.", policies)]),
-        Section("triggers", "When to retrain", [Listing("triggers", "By trigger.", figures)]),
-    ]
-    return Report("backtest", folder, "Does it pay on this stream?", [verdict], sections)
 
 
-def _gain(found: Mapping[str, Any] | None) -> str:
+def gain_text(found: Mapping[str, Any] | None) -> str:
+    """A gain with half of its interval; empty where it is not known.
+
+    Example:
+        >>> gain_text({"gain": 0.1, "low": 0.05, "high": 0.15}), gain_text(None)
+        ('+0.100 ± 0.050', '')
+    """
     if not found or found.get("gain") is None:
         return ""
     if found.get("low") is None:
         return f"{found['gain']:+.3f}"
     return f"{found['gain']:+.3f} ± {(found['high'] - found['low']) / 2:.3f}"
+
+
+def _text(document: Mapping[str, Any]) -> list[str]:
+    """The verdict, and how to read what follows."""
+    return [
+        document["verdict"],
+        f"Each figure is a gain over {document['baseline']} with the same seeds and units, larger "
+        "is better, with half of its 90 % interval; scores are log scores in nats, or minus the "
+        "absolute error in interquartile ranges. "
+        f"{document['seeds']} seeds, {len(document['units'])} units count.",
+    ]
+
+
+def _sections(document: Mapping[str, Any]) -> list[Section]:
+    """All figures."""
+    arms, triggers = document["arms"], document["triggers"]
+    gains: dict[str, list[Any]] = {"memory": list(arms)}
+    for measure, name in _NAMES.items():
+        if any(measure in arm["measures"] for arm in arms.values()):
+            gains[name] = [gain_text(arm["measures"].get(measure)) for arm in arms.values()]
+    gains["tail above the frontier"] = [gain_text(a.get("above_frontier")) for a in arms.values()]
+    names = ("trainings", "cost", "false_alarms", "units")
+    figures = {"trigger": list(triggers)} | {n: [t[n] for t in triggers.values()] for n in names}
+    taken = {"memory": list(arms)} | {
+        name: [arm[name] for arm in arms.values()] for name in ("trainings", "seconds")
+    }
+    return [
+        Section("policies", "Which samples to keep", [
+            Listing("policies", "The frontier: the baseline at the temperature that costs as much "
+                    "of the mean.", gains),
+        ]),
+        Section("triggers", "When to retrain", [
+            Listing("triggers", "Cost: of the mean, against training after every unit. False "
+                    "alarms: trainings after the first on the stream in shuffled order, where "
+                    "nothing changes, of so many units.", figures),
+        ]),
+        Section("seconds", "What it takes", [
+            Listing("seconds", "Of one run, by the clock.", taken),
+        ]),
+    ]  # fmt: skip
 
 
 def _charts(document: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from memento.errors import MissingExtraError
 from memento.files import atomic_write, storage_errors
 
-__all__ = ["GENERATOR", "Heading", "Interactive", "Picture", "Table", "write_page"]
+__all__ = ["GENERATOR", "Heading", "Interactive", "Part", "Picture", "Table", "write_page"]
 
 GENERATOR = '<meta name="generator" content="memento report">'
 """In pages that `memento report` wrote and may replace."""

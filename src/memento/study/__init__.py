@@ -6,7 +6,7 @@ any comparison gets its runs done: in this process or in several, each once.
 """
 
 from memento.study.engine import Backtest, backtest
-from memento.study.intervals import Gain, paired
+from memento.study.intervals import Gain, interval, paired
 from memento.study.judges import measures
 from memento.study.runs import difference, finished, read_results, run_all
 from memento.study.trial import Trial, try_stream
@@ -18,6 +18,7 @@ __all__ = [
     "backtest",
     "difference",
     "finished",
+    "interval",
     "measures",
     "paired",
     "read_results",

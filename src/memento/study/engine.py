@@ -136,6 +136,7 @@ def backtest(
     controls: bool = True,
     group: str | None = None,
     folder: str | Path | None = None,
+    learner: str = "",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Backtest:
@@ -164,7 +165,8 @@ def backtest(
             computed again, so that a comparison which was stopped goes on where it was, or seconds
             before: within an arm, too, if the learner has ``state`` and ``restore``. They know the
             stream, policies and triggers, not the code of learners and wrappers: take another
-            folder when that changes.
+            folder when that changes, or another ``learner``.
+        learner: What learners are called; results in the folder under another name are refused.
         workers: Processes at a time. For more than one, ``make_learner`` and wrappers are functions
             or classes of modules; policies and triggers have a ``kind``.
         progress: Called in the beginning, and after each run, with runs done, runs in all, and the
@@ -191,7 +193,8 @@ def backtest(
     reference = _reference(arms, baseline)
     arms[reference] = arms[reference]._replace(temperatures=TEMPERATURES)
     rivals = _controls(arms[reference], reference, make_learner, numbers[0]) if controls else {}
-    arms = {**arms, **rivals}
+    rivals = {name: arm for name, arm in rivals.items() if name not in arms}
+    arms |= rivals
     if iter(stream) is stream:
         stream = list(stream)
     given = _Given(stream, make_learner, arms)
@@ -207,7 +210,7 @@ def backtest(
     place = None if folder is None else local_path(folder, "folder")
     with tempfile.TemporaryDirectory(prefix="memento-study-") as scratch:
         tables = _through_runner(
-            given, runs, about, place or Path(scratch), workers, Path(scratch), progress
+            given, runs, about, learner, place or Path(scratch), workers, Path(scratch), progress
         )
     return _compared(runs, tables, reference, list(rivals), place)
 
@@ -216,6 +219,7 @@ def _through_runner(
     given: _Given,
     runs: Sequence[tuple[str, int]],
     about: Mapping[str, Any],
+    learner: str,
     place: Path,
     workers: int,
     scratch: Path,
@@ -254,6 +258,7 @@ def _through_runner(
                 "share": given.arms[name].share,
                 "temperatures": list(given.arms[name].temperatures),
                 **about,
+                "learner": learner,
                 "stream": stream,
                 "given": key,
             },
@@ -286,6 +291,7 @@ def course(
     temperatures: Sequence[float],
     capacity: int,
     group: str | None,
+    learner: str,
     stream: str,
     given: str,
 ) -> None:
@@ -302,6 +308,7 @@ def course(
         temperatures: At which the predictions are judged, too.
         capacity: Samples in memory.
         group: Column of groups, or None.
+        learner: What learners are called, by which results of others are told apart.
         stream: A digest, by which results of another stream are told apart.
         given: Where the stream and functions are: a folder that was sent, or what this process has.
     """

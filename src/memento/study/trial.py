@@ -116,6 +116,7 @@ def try_stream(
     group: str | None = None,
     cluster: str | None = None,
     folder: Path | None = None,
+    learner: str = "",
     workers: int = 1,
     budget: float = math.inf,
     progress: Callable[[str], Progress] | None = None,
@@ -132,6 +133,7 @@ def try_stream(
         group: Column of groups, for the worst group.
         cluster: Column of what stays together when the stream is shuffled.
         folder: Keeps results, so that what was stopped goes on; see `backtest`.
+        learner: What learners are called; results in the folder under another name are refused.
         workers: Processes at a time.
         budget: Seconds, by the clock: more seeds begin only while there is time for them. The first
             is always completed.
@@ -144,7 +146,7 @@ def try_stream(
     begun = time.monotonic()
     policies = {"random": Reservoir(), "fifo": FIFO(), **policies}
     triggers = {_DAILY: Every(1), _NEVER: Never(), **triggers}
-    numbers = [0]
+    numbers = list(range(seeds)) if budget == math.inf else [0]
     with tempfile.TemporaryDirectory(prefix="memento-trial-") as scratch:
         root = Path(scratch) if folder is None else folder
 
@@ -158,6 +160,7 @@ def try_stream(
                 seeds=over,
                 group=group,
                 folder=root / part,
+                learner=learner,
                 workers=workers,
                 progress=None if progress is None else progress(part),
                 **arms,
@@ -179,10 +182,13 @@ def try_stream(
                 for seed in numbers
             ]
             spent = time.monotonic() - begun
-            if len(numbers) >= seeds or spent * (len(numbers) + 1) / len(numbers) > budget:
+            # What was there already took no time now, and says in its results what a seed takes.
+            courses = [*comparison.seconds.values(), *timed.seconds.values()]
+            recorded = sum([*courses, *quiet[0].seconds.values()]) / workers
+            cost = max(spent / len(numbers), recorded)
+            if len(numbers) == seeds or not spent + cost <= budget:
                 break
-            more = int((budget - spent) / (spent / len(numbers))) if budget < math.inf else seeds
-            numbers = list(range(min(seeds, len(numbers) + max(1, more))))
+            numbers = [*numbers, len(numbers)]
     figures = _figures(timed, quiet, list(triggers), len(units))
     chosen, why = _trigger(figures)
     text = f"{comparison.verdict} {why}"
@@ -194,17 +200,22 @@ def shuffled(units: Sequence[Unit], cluster: str | None, seed: int) -> list[Unit
 
     Args:
         units: The stream.
-        cluster: Column of what belongs together; its samples stay behind each other.
+        cluster: Column of what belongs together: what a unit has of one stays together, but for
+            where a unit ends.
         seed: Of the order.
     """
     joined = Samples.concat([Samples.borrow(dict(columns)) for _, columns in units])
+    sizes = [len(next(iter(columns.values()))) for _, columns in units]
     rng = np.random.default_rng(seed)
     if cluster is None:
         order = rng.permutation(joined.size)
     else:
         _, names = np.unique(joined[cluster], return_inverse=True)
-        order = np.argsort(rng.permutation(names.max() + 1)[names], kind="stable")
-    ends = np.cumsum([len(next(iter(columns.values()))) for _, columns in units])
+        # Of a cluster that comes in many units, each has its piece: whole, it would be a change.
+        pieces = names * len(units) + np.repeat(np.arange(len(units)), sizes)
+        _, pieces = np.unique(pieces, return_inverse=True)
+        order = np.argsort(rng.permutation(pieces.max() + 1)[pieces], kind="stable")
+    ends = np.cumsum(sizes)
     found: list[Unit] = []
     for (name, _), end, start in zip(units, ends, [0, *ends[:-1]], strict=True):
         rows = order[start:end]

@@ -23,6 +23,7 @@ TEMPERATURES = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 _MEAN, _TAIL = "mean", "worst1"
 _COSTS = -0.02  # of the mean that a recommended memory may cost
+_SEEDS = 3  # without which an interval says little
 _BETTER = ("mean", "balanced_accuracy", "worst_group")
 
 #: ``(seeds, units)`` by measure.
@@ -78,8 +79,8 @@ def verdict(
 
     Another memory than the baseline is recommended only if its mean is at most 0.02 below, and the
     mean, the worst group, the balanced accuracy or the tail above the frontier is better by more
-    than chance does in one of twenty comparisons of so many arms; of these the one of the best
-    mean.
+    than chance does in roughly one of twenty comparisons of so many arms; of these the one of the
+    best mean. With fewer than three seeds the text calls it a hint.
 
     Args:
         arms: Of every arm, its measures.
@@ -95,7 +96,7 @@ def verdict(
     above = {
         name: _above(values, base)
         for name, values in arms.items()
-        if name not in (baseline, *controls) and frontier(base) and _TAIL in values
+        if name not in (baseline, *controls) and measure_at(_MEAN, 1.1) in base and _TAIL in values
     }
     candidates = [name for name in arms if name not in (baseline, *controls)]
     wider = _widening(len(candidates) * (len(_BETTER) + 1))
@@ -105,24 +106,24 @@ def verdict(
         if not found.get(_MEAN, _NONE).gain >= _COSTS:
             continue
         better = [
-            f"{measure.replace('_', ' ')} {_shown(found[measure])}"
+            f"{measure.replace('_', ' ')} {found[measure]}"
             for measure in _BETTER
             if measure in found and _is_sure(found[measure], wider)
         ]
         if _is_sure(above.get(name, _NONE), wider):
-            better.append(f"worst 1 % {_shown(above[name])} above what a temperature gives")
+            better.append(f"worst 1 % {above[name]} above what a temperature gives")
         if better:
             reasons[name] = " and ".join(better)
     if reasons:
         best = max(reasons, key=lambda name: gains[name][_MEAN].gain)
         text = f"{best} is worth it: against {baseline}, {reasons[best]}"
-        beside = [f"{n} {_shown(gains[n][_MEAN])}" for n in controls if _MEAN in gains.get(n, {})]
+        beside = [f"{n} {gains[n][_MEAN]}" for n in controls if _MEAN in gains.get(n, {})]
         if beside:
             text += f"; mean without selecting: {', '.join(beside)}"
     else:
         best, text = _nothing(gains, baseline, controls)
-    if seeds < 2:
-        text = f"a hint only, as one seed gives no interval: {text}"
+    if seeds < _SEEDS:
+        text = f"a hint only, as {seeds} of {_SEEDS} seeds at least say little: {text}"
     return Verdict(best, f"{text} ({len(candidates)} arms compared, {seeds} seeds).", above)
 
 
@@ -150,7 +151,7 @@ def _nothing(
     found = gains[softened]
     return softened, (
         f"keep a {baseline} memory and fit a temperature ({softened}: mean "
-        f"{_shown(found[_MEAN])}, worst 1 % {_shown(found[_TAIL])}): {text}"
+        f"{found[_MEAN]}, worst 1 % {found[_TAIL]}): {text}"
     )
 
 
@@ -161,9 +162,3 @@ def _above(arm: Values, base: Values) -> Gain:
     fair = fair or [max(means, key=lambda t: means[t])]
     rival = max(fair, key=lambda t: np.nanmean(base[measure_at(_TAIL, t)]))
     return paired(arm[_TAIL] - base[measure_at(_TAIL, rival)])
-
-
-def _shown(gain: Gain) -> str:
-    if math.isnan(gain.low):
-        return f"{gain.gain:+.3f}"
-    return f"{gain.gain:+.3f} ± {(gain.high - gain.low) / 2:.3f}"

@@ -36,7 +36,8 @@ class Calibrated:
     It predicts ``softmax(log q / T)`` where the learner predicts ``q``: which class is largest
     does not change. ``T`` is fitted by `adapt`, which the loop calls with each unit after it was
     judged and before anything of it is inserted or trained on. It is 1 until a unit with 200
-    labels has come; then its logarithm moves half of the way to that of each unit's best.
+    labels has come, is then that unit's best, and from there on moves half of the way to each
+    further unit's, on the scale of logarithms.
 
     Args:
         learner: Annotates ``yhat``, ``(n, classes)`` probabilities, and ``logscore`` [nats] where
@@ -50,8 +51,8 @@ class Calibrated:
         temperature: ``T``, in [0.4, 6]; above 1 where the learner is too certain.
 
     Raises:
-        SettingError: The learner predicts numbers, which have no temperature; or ``tail`` is no
-            number of at least 0.
+        SettingError: The learner predicts numbers, which have no temperature (as its ``kind``
+            says, where it has one); or ``tail`` is no number of at least 0.
 
     Example:
         >>> from memento.testing import ConstantLearner
@@ -75,7 +76,7 @@ class Calibrated:
         self.learner: Any = learner
         self.tail = float(tail)
         self.temperature = 1.0
-        self._fits = 0
+        self._fitted = False
 
     @property
     def trained(self) -> bool:
@@ -132,9 +133,9 @@ class Calibrated:
         found = fitted_temperature(
             np.asarray(columns["yhat"])[known], np.asarray(columns["logscore"])[known], self.tail
         )
-        if self._fits:
+        if self._fitted:
             found = math.sqrt(self.temperature * found)
-        self._fits += 1
+        self._fitted = True
         changed = found != self.temperature
         self.temperature = found
         return changed
@@ -155,15 +156,15 @@ class Calibrated:
     def state(self) -> Mapping[str, np.ndarray]:
         """That of the learner, and the temperature."""
         inner = {f"learner/{name}": array for name, array in self.learner.state().items()}
-        return {**inner, "temperature": np.array([self.temperature, self._fits])}
+        return {**inner, "temperature": np.array([self.temperature, self._fitted])}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go back to a state."""
         prefix = "learner/"
         inner = {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
         self.learner.restore(inner)
-        temperature, fits = np.asarray(state["temperature"], np.float64)
-        self.temperature, self._fits = float(temperature), int(fits)
+        temperature, fitted = np.asarray(state["temperature"], np.float64)
+        self.temperature, self._fitted = float(temperature), bool(fitted)
 
 
 def softened(columns: Mapping[str, Any], temperature: float) -> dict[str, Any]:

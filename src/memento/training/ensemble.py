@@ -21,7 +21,7 @@ import numpy as np
 from memento.arguments import Column, Count, check_fields, names, number, require, whole
 from memento.batching import make_batches
 from memento.errors import ModelError, SchemaError, SettingError
-from memento.learner import Checkpointable, Learner
+from memento.learner import Adaptive, Checkpointable, Learner
 from memento.samples import Samples
 
 __all__ = ["Ensemble"]
@@ -83,6 +83,11 @@ class Ensemble:
         check_fields(self)
         require("members", self.members, whole(2 if self.keep_first else 1))
         self.inputs = names("inputs", self.inputs)
+        if isinstance(self.learner, Adaptive):
+            raise SettingError(
+                f"{type(self.learner).__name__} adapts to the stream, which Ensemble would "
+                f"hide; put it outside: {type(self.learner).__name__}(Ensemble(...))"
+            )
         if not isinstance(self.learner, Checkpointable):
             raise SettingError(
                 f"{type(self.learner).__name__} has no state() and restore(), so its earlier "

@@ -16,7 +16,7 @@ import numpy as np
 
 from memento.arguments import Column, check_fields, number
 from memento.errors import SchemaError, SettingError
-from memento.learner import Checkpointable, Learner
+from memento.learner import Adaptive, Checkpointable, Learner
 from memento.samples import Samples
 
 __all__ = ["JustTrainTwice"]
@@ -63,6 +63,11 @@ class JustTrainTwice:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if isinstance(self.learner, Adaptive):
+            raise SettingError(
+                f"{type(self.learner).__name__} adapts to the stream, which JustTrainTwice would "
+                f"hide; put it outside: {type(self.learner).__name__}(JustTrainTwice(...))"
+            )
         if not isinstance(self.learner, Checkpointable):
             raise SettingError(
                 f"{type(self.learner).__name__} has no state() and restore(), so it cannot start "

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
+from memento.study import interval
 
 __all__ = [
     "accuracies",
     "composition",
     "courses",
-    "interval",
     "summary",
     "targets",
     "weighted_quantile",
@@ -99,50 +99,6 @@ def weighted_quantile(values: npt.ArrayLike, weights: npt.ArrayLike, q: float) -
     return float(v[order[min(int(place), len(v) - 1)]])
 
 
-def interval(values: npt.ArrayLike, level: float = 0.9) -> tuple[float, float, float]:
-    """The mean of independent values with its interval by Student's t distribution.
-
-    Args:
-        values: (n,), such as one for each seed; NaN are left out.
-        level: In (0, 1).
-
-    Returns:
-        Mean, lower and upper end; the ends are NaN for fewer than two values.
-
-    Raises:
-        SettingError: A level outside (0, 1).
-
-    Example:
-        >>> mean, low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-        >>> round(mean, 3), round(low, 3), round(high, 3)
-        (3.0, 1.493, 4.507)
-    """
-    if not 0 < level < 1:
-        raise SettingError(f"level is {level}; expected a probability between 0 and 1")
-    found = np.asarray(values, dtype=np.float64)
-    found = found[~np.isnan(found)]
-    if not len(found):
-        return float("nan"), float("nan"), float("nan")
-    mean = float(found.mean())
-    if len(found) < 2:
-        return mean, float("nan"), float("nan")
-    half = _student((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
-    return mean, mean - float(half), mean + float(half)
-
-
-def _student(probability: float, freedom: int) -> float:
-    """A quantile, above the median, of Student's t distribution.
-
-    With ``x = tan(u) * sqrt(freedom)`` its density is proportional to ``cos(u)^(freedom - 1)``, so
-    the integral has finite ends.
-    """
-    u = np.linspace(0, math.pi / 2, 200_001)
-    density = np.cos(u) ** (freedom - 1)
-    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    share = 0.5 + 0.5 * mass / mass[-1]
-    return math.tan(float(np.interp(probability, share, u))) * math.sqrt(freedom)
-
-
 # ------------------------------------------------------------------------------- tables of replays
 
 
@@ -159,7 +115,8 @@ def summary(table: Mapping[str, Any], level: float = 0.9) -> Samples:
         iterations; ``accuracy_after_w3``, the same from two iterations after w3 first appears, in
         the incremental scenario; ``error_66``, ``error_100`` and ``error_133``, the mean 99th
         percentile of the error [ms] at each load, and ``error_before_133`` over the first two;
-        ``select``, CPU seconds of an insert, the median over iterations (the first compiles).
+        ``select``, seconds of an insert by the clock (other processes count), the median over
+        iterations (the first compiles).
     """
     rows = [
         (scenario, memory, score, *interval(values, level), len(values))

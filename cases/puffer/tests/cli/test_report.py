@@ -8,40 +8,19 @@ import shutil
 import pytest
 import small_results as small
 
+import called_report
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("polars")
 
-from memento.cli.main import main
 from memento.report.page import GENERATOR
+
+call, content = called_report.call, called_report.content
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     return small.prepared(tmp_path_factory)
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command in this process; returns exit code, output and error stream."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(["report", *map(str, words)])
-        except SystemExit as done:
-            code = done.code or 0
-        out, err = capsys.readouterr()
-        return code, out, " ".join(err.split())
-
-    return run
-
-
-def content(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.mark.slow

@@ -190,6 +190,10 @@ def test_results_from_before_arms_were_renamed_are_read(made, tmp_path):
             facts = result["files"][file.name]
             facts |= {"bytes": file.stat().st_size, "sha256": digest(file)}
             (path / "result.json").write_text(json.dumps(result))
+    for path in place.glob("tiny+forgetting*"):
+        asked = json.loads((path / "experiment.json").read_text())
+        asked["parameters"]["arm"] = former_arm(asked["parameters"]["arm"])
+        (path / "experiment.json").write_text(json.dumps(asked))
     report = of_results(tmp_path / "results")
     found = listing(report.section("tiny-table-freeze"), "tiny-table-freeze-daily")
     assert set(found["arm"].tolist()) == {"memento", "memento-frozen", "forgetting-frozen"}

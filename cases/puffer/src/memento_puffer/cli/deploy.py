@@ -383,5 +383,6 @@ def _show_record(rows: Sequence[Mapping[str, Any]]) -> None:
     cells = []
     for row in rows:
         numbers = ["" if row[name] is None else f"{row[name]:.3f}" for name in names[4:]]
-        cells.append([*(row[name] for name in names[:4]), *numbers, f"{row['total_coverage']:.1f}"])
+        total = "" if row["total_coverage"] is None else f"{row['total_coverage']:.1f}"
+        cells.append([*(row[name] for name in names[:4]), *numbers, total])
     ui.print_table([*names, "total coverage"], cells)

@@ -27,6 +27,7 @@ __all__ = [
     "clamp_sentinels",
     "expected_time",
     "forward",
+    "layers",
     "selected_inputs",
     "sentinel_rows",
     "shapes_of",
@@ -484,16 +485,23 @@ class Network:
 
 def forward(weights: tuple[np.ndarray, ...], x: np.ndarray) -> np.ndarray:
     """Logits (n, 21) of standardised inputs (n, 62), or (n, 17) with weights of such a network."""
+    return layers(weights, x)[2]
+
+
+def layers(
+    weights: tuple[np.ndarray, ...], x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both hidden layers (n, 64) after their rectifiers, and the logits (n, 21); see `forward`."""
     W1, b1, W2, b2, W3, b3 = weights
-    hidden = x @ W1.T
-    hidden += b1
-    np.maximum(hidden, 0, out=hidden)
-    hidden = hidden @ W2.T
-    hidden += b2
-    np.maximum(hidden, 0, out=hidden)
-    logits = hidden @ W3.T
+    first = x @ W1.T
+    first += b1
+    np.maximum(first, 0, out=first)
+    second = first @ W2.T
+    second += b2
+    np.maximum(second, 0, out=second)
+    logits = second @ W3.T
     logits += b3
-    return np.asarray(logits)
+    return first, second, np.asarray(logits)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from memento_puffer.predictor.network import (
     checked_inputs,
     clamp_sentinels,
     forward,
+    layers,
     selected_inputs,
     sentinel_rows,
     shapes_of,
@@ -304,17 +305,10 @@ class Training:
 
     def _step_on_batch(self, rows: np.ndarray) -> tuple[float, float]:
         """Descend on one batch; its mean loss before, and the sum of its weights."""
-        W1, b1, W2, b2, W3, b3 = self._views
+        W2, W3 = self._views[2], self._views[4]
         x = self._x.take(rows, axis=0)
         y = self._y[rows]
-        hidden1 = x @ W1.T
-        hidden1 += b1
-        np.maximum(hidden1, 0, out=hidden1)
-        hidden2 = hidden1 @ W2.T
-        hidden2 += b2
-        np.maximum(hidden2, 0, out=hidden2)
-        logits = hidden2 @ W3.T
-        logits += b3
+        hidden1, hidden2, logits = layers(tuple(self._views), x)
         error = softmax(logits)
         at = np.arange(len(rows))
         losses = -np.log(np.maximum(error[at, y], np.finfo(error.dtype).tiny))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,14 @@ from memento.report.ordering import RULE
 from memento.report.sections import Listing, Section
 from memento.report.tables import Columns
 from memento_puffer.report.deployments import deployment_section
-from memento_puffer.report.replays import SECTIONS, replay_section, selection_section
+from memento_puffer.report.replays import (
+    SECTIONS,
+    replay_section,
+    selection_section,
+    with_names_of_today,
+)
 from memento_puffer.report.viewers import analysis_section, demo_differences, demo_section
+from memento_puffer.studies.arms import renamed
 
 __all__ = ["analyses", "demos", "deployments", "replays"]
 
@@ -71,8 +77,10 @@ def _arms(results: Results, group: str, name: str) -> dict[str, dict[str, Any]]:
     # Needs are the replays of the first period, in the order of the arms, and those of the others.
     pairs = zip(table.get("parameters", {}).get("arms", ()), table.get("needs", ()), strict=False)
     asked = {arm: results.asked(group, need).get("parameters") for arm, need in pairs}
-    names = _FORMER if table.get("version", 1) < _RENAMED else {}
-    return {_now(arm, names): found for arm, found in asked.items() if found}
+    found = {arm: parameters for arm, parameters in asked.items() if parameters}
+    if table.get("version", 1) >= _RENAMED:
+        return found
+    return {renamed(arm): {**p, "arm": renamed(p["arm"])} for arm, p in found.items()}
 
 
 def _named(
@@ -81,20 +89,11 @@ def _named(
     """A table with the arms' names of today."""
     if results.asked(group, name).get("version", 1) >= _RENAMED:
         return table
-    columns = {n: np.asarray(table[n]) for n in ("arm", "policy", "against") if n in table}
-    now = {n: [_now(str(arm), _FORMER) for arm in column] for n, column in columns.items()}
-    return {**table, **{n: np.array(arms, str) for n, arms in now.items()}}
+    return with_names_of_today(table)
 
 
-#: Version of tables from which on arms have their names of today, and the names before: a random
-#: memory that forgets was called random, one that does not a reservoir.
+#: Version of tables from which on arms have their names of today.
 _RENAMED = 2
-_FORMER = {"random": "forgetting", "reservoir": "random"}
-
-
-def _now(arm: str, names: Mapping[str, str]) -> str:
-    first, dash, rest = arm.partition("-")
-    return names.get(first, first) + dash + rest
 
 
 def _orders(sections: Sequence[Section]) -> Section | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,8 +35,15 @@ from memento_puffer.report.comparison import (
     wide,
 )
 from memento_puffer.report.published import CONDITIONS, NOTE, published
+from memento_puffer.studies.arms import renamed
 
-__all__ = ["SECTIONS", "of_replay", "replay_section", "selection_section"]
+__all__ = [
+    "SECTIONS",
+    "of_replay",
+    "replay_section",
+    "selection_section",
+    "with_names_of_today",
+]
 
 SECTIONS: Mapping[str, tuple[str, str]] = {
     "table-baselines": (
@@ -327,6 +335,23 @@ def _kept(name: str, period: str, found: Columns) -> Listing:
 # ----------------------------------------------------------------------- one replay's own folder
 
 
+def with_names_of_today(table: Columns) -> dict[str, np.ndarray]:
+    """A table of until 0.1.0 with the names that arms have now."""
+    columns = {n: np.asarray(table[n]) for n in ("arm", "policy", "against") if n in table}
+    now = {n: np.array([renamed(str(arm)) for arm in c], str) for n, c in columns.items()}
+    return {**table, **now}
+
+
+def _is_former(folder: Path) -> bool:
+    """Whether replays in a folder are of until 0.1.0."""
+    for path in sorted(folder.glob("*/replay.json")):
+        try:
+            return bool(json.loads(path.read_bytes()).get("format") == "memento-replay")
+        except (ValueError, AttributeError, OSError):  # tables are read whatever it is
+            continue
+    return False
+
+
 def of_replay(folder: str | Path) -> Report:
     """What `memento puffer replay --out` left.
 
@@ -341,7 +366,13 @@ def of_replay(folder: str | Path) -> Report:
         raise DamagedError(
             f"{place / 'steps.csv'} is missing: the replay has not come to its end; {remedy}"
         )
-    steps = read(place / "steps.csv", remedy)
+    former = _is_former(folder)
+
+    def table(name: str) -> Columns:
+        found = read(place / name, remedy)
+        return with_names_of_today(found) if former else found
+
+    steps = table("steps.csv")
     columns_of(steps, "arm", "name", "trained")
     decisions = {
         "arm": steps["arm"].astype(str),
@@ -350,8 +381,8 @@ def of_replay(folder: str | Path) -> Report:
     }
     sections, missing = [], {}
     if (place / "scores.csv").is_file():
-        levels = _log_scores(read(place / "scores.csv", remedy))
-        improvement = read(place / "improvement.csv", remedy)
+        levels = _log_scores(table("scores.csv"))
+        improvement = table("improvement.csv")
         parts: list[str | Chart | Listing] = [
             "Memories and schedules over the same days. The paper's numbers are those of its "
             "baselines.",
@@ -366,12 +397,11 @@ def of_replay(folder: str | Path) -> Report:
     title, about = SECTIONS["table-decisions"]
     days = _trainings("table-decisions", decisions)
     sections.append(Section("table-decisions", title, [about, *days]))
-    densities = place / "densities.csv"
-    if densities.is_file():
-        table = read(densities, remedy)
-        columns_of(table, "arm")
+    if (place / "densities.csv").is_file():
+        densities = table("densities.csv")
+        columns_of(densities, "arm")
         title, about = SECTIONS["figure-freeze"]
-        chart = _densities("figure-freeze", {**table, "period": table["arm"]})
+        chart = _densities("figure-freeze", {**densities, "period": densities["arm"]})
         sections.append(Section("figure-freeze", title, [about, chart]))
     title = f"Replays in {folder.resolve().name}"
     return Report("replay", folder, title, [NOTE, CONDITIONS], sections, missing)

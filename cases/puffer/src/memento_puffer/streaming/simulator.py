@@ -38,7 +38,15 @@ from memento_puffer.streaming.paths import TracePaths, drawn_paths
 from memento_puffer.streaming.traces import Paths, Population, Traces
 from memento_puffer.streaming.viewers import Viewers
 
-__all__ = ["EVENTS", "Block", "NetworkSettings", "Scheme", "Simulation", "probabilities_by_size"]
+__all__ = [
+    "EVENTS",
+    "Block",
+    "NetworkSettings",
+    "Scheme",
+    "Simulation",
+    "ordinary_schemes",
+    "probabilities_by_size",
+]
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -384,6 +392,16 @@ class Simulation:
         return Block(
             _session_columns(plan), _stream_columns(plan, streams), *recorder.tables(plan.sessions)
         )
+
+
+def ordinary_schemes() -> list[Scheme]:
+    """Those of Puffer that need no predictor, under their names there."""
+    return [
+        Scheme("linear_bba", BBA()),
+        Scheme("mpc", MPC()),
+        Scheme("robust_mpc", RobustMPC()),
+        Scheme("bola_basic_v1", BOLA()),
+    ]
 
 
 def probabilities_by_size(

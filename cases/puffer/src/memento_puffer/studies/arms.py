@@ -23,7 +23,7 @@ from memento.errors import SettingError
 from memento.policies import Policy, named_policies
 from memento_puffer.deployment.deploy_settings import puffer_policy
 
-__all__ = ["ARMS", "CONTROLLED", "FORMER", "REPLAYED", "Arm", "named", "policy_of"]
+__all__ = ["ARMS", "CONTROLLED", "FORMER", "REPLAYED", "Arm", "named", "policy_of", "renamed"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,20 @@ REPLAYED = tuple(name for name, one in ARMS.items() if not one.frozen and one.so
 CONTROLLED = tuple(ARMS)[: tuple(ARMS).index("fifo")]
 #: Names of until 0.1.0 that are still understood. ``random`` of a replay is now ``forgetting``.
 FORMER = {"reservoir": "random", "daily-window": "daily", "window": "daily"}
+
+#: Names in results of until 0.1.0, where a random memory that forgets was called random.
+_IN_FORMER_RESULTS = {"random": "forgetting", "reservoir": "random"}
+
+
+def renamed(name: str) -> str:
+    """The name of today of an arm, or of one with settings, in results of until 0.1.0.
+
+    Example:
+        >>> renamed("random-jtt=2"), renamed("memento-T0")
+        ('forgetting-jtt=2', 'memento-T0')
+    """
+    first, dash, rest = name.partition("-")
+    return _IN_FORMER_RESULTS.get(first, first) + dash + rest
 
 
 def named(name: str, among: Iterable[str] = REPLAYED) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 
 from memento import retrain, snapshot
 from memento.arguments import check_fields, whole
-from memento.errors import SettingError
+from memento.errors import ForeignError, SettingError
 from memento.memory import Memory
 from memento.retrain import OnCoverage, Trigger
 from memento.runner.spec import Experiment
@@ -31,9 +31,9 @@ from memento.study.runs import run_all
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.predictor.ttp import Ttp
 from memento_puffer.predictor.ttp_training import AFFORDABLE, TrainingSettings
-from memento_puffer.streaming.abr import BBA, BOLA, MPC, Fugu, RobustMPC
+from memento_puffer.streaming.abr import Fugu
 from memento_puffer.streaming.paths import TracePaths
-from memento_puffer.streaming.simulator import Scheme, Simulation
+from memento_puffer.streaming.simulator import Scheme, Simulation, ordinary_schemes
 from memento_puffer.streaming.traces import Population, Shift, Traces
 from memento_puffer.studies.arms import ARMS, CONTROLLED, named, policy_of
 from memento_puffer.studies.outcomes import ArmResult, Outcome
@@ -126,12 +126,7 @@ class ClosedLoop:
             day: From 0.
             base: The predictor that Fugu uses; without one there is no Fugu that day.
         """
-        schemes = [
-            Scheme("linear_bba", BBA()),
-            Scheme("mpc", MPC()),
-            Scheme("robust_mpc", RobustMPC()),
-            Scheme("bola_basic_v1", BOLA()),
-        ]
+        schemes = ordinary_schemes()
         if base is not None:
             schemes.append(Scheme("fugu_first_day", Fugu(), base))
         blocks = self.simulation(schemes, day).day(day, sessions=self.viewers, record="chunks")
@@ -320,6 +315,11 @@ class ClosedLoop:
         length: int = 1,
     ) -> list[Path]:
         """Results of experiments, in their order."""
+        if (folder / "closed_loop.json").exists():
+            raise ForeignError(
+                f"{folder} holds a comparison of an earlier version, which this one does not read; "
+                "give another folder, or remove it"
+            )
 
         def progress(done: int, total: int, key: str) -> None:
             if report is not None:

@@ -28,6 +28,7 @@ from memento_puffer.streaming.abr import Fugu
 from memento_puffer.streaming.simulator import Block, Scheme
 from memento_puffer.studies.arms import ARMS
 from memento_puffer.studies.closed_loop import ClosedLoop
+from memento_puffer.studies.day_bodies import move_results
 from memento_puffer.studies.outcomes import ArmResult, read_network, write_network
 
 __all__ = ["control", "run_arm", "simulate_day", "train_first"]
@@ -64,8 +65,7 @@ def run_arm(
         base, checkpoint = read_network(Path(place)), here.checkpoint / f"horizon-{horizon}"
         learner = _run_loop(settings, arm, horizon, days, base, checkpoint / "loop")[1]
         write_network(checkpoint / "network", learner.network.softened(learner.temperature))
-    for made in sorted(here.checkpoint.iterdir()):
-        made.rename(here.folder / made.name)
+    move_results(here.checkpoint, here.folder)
 
 
 def _run_loop(

@@ -17,8 +17,7 @@ from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.data.schema import Day
 from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp_training import TrainingSettings
-from memento_puffer.streaming.abr import BBA, BOLA, MPC, RobustMPC
-from memento_puffer.streaming.simulator import Scheme, Simulation
+from memento_puffer.streaming.simulator import Simulation, ordinary_schemes
 from memento_puffer.streaming.traces import Population, Shift
 from memento_puffer.studies.contents import Period
 from memento_puffer.studies.days import first_network, with_stalls
@@ -29,6 +28,7 @@ __all__ = [
     "check_period",
     "download_day",
     "features_of_simulated",
+    "move_results",
     "preprocess_day",
     "simulate_period",
     "simulation_of",
@@ -56,7 +56,7 @@ def download_day(run: Run, *, day: str) -> None:
         raise StorageError(
             f"{day}: {wrong[0].kind} is {wrong[0].state} ({wrong[0].error}); run it again later"
         )
-    _move(place, run.folder)
+    move_results(place, run.folder)
 
 
 def preprocess_day(run: Run, *, day: str) -> None:
@@ -104,7 +104,7 @@ def simulate_period(
             features = features_of_simulated(simulation, number, viewers)
             (run.checkpoint / "days").mkdir(parents=True, exist_ok=True)
             features.write(run.checkpoint / "days" / name)
-    _move(run.checkpoint / "days", run.folder)
+    move_results(run.checkpoint / "days", run.folder)
 
 
 def features_of_simulated(simulation: Simulation, number: int, viewers: int) -> Features:
@@ -153,12 +153,7 @@ def simulation_of(shifts: Sequence[Sequence[Any]], seed: int) -> Simulation:
             )
         assert constructor is not None
         made.append(constructor(int(day)))
-    schemes = [
-        Scheme("linear_bba", BBA()),
-        Scheme("mpc", MPC()),
-        Scheme("robust_mpc", RobustMPC()),
-        Scheme("bola_basic_v1", BOLA()),
-    ]
+    schemes = ordinary_schemes()
     return Simulation(schemes, population=Population(seed=seed, shifts=tuple(made)), seed=seed)
 
 
@@ -198,7 +193,7 @@ def train_static(run: Run, *, horizons: int, training: Mapping[str, Any]) -> Non
             network = first_network(features, horizon, settings)
             place.parent.mkdir(parents=True, exist_ok=True)
             snapshot.write(place, _STATIC, network.arrays(), {"day": name})
-    _move(run.checkpoint / "static", run.folder)
+    move_results(run.checkpoint / "static", run.folder)
 
 
 def static_network(folder: Path, horizon: int) -> Network:
@@ -218,7 +213,7 @@ def stored_days(needs: Mapping[str, Path]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _move(source: Path, target: Path) -> None:
+def move_results(source: Path, target: Path) -> None:
     """What is complete goes from the checkpoint to the results."""
     for path in sorted(source.iterdir()):
         path.rename(target / path.name)
