@@ -33,8 +33,9 @@ def application() -> typer.Typer:
 
     import memento
     from memento.cli import backtest, deploy, memory, report, run
+    from memento.cli.commands import Commands
 
-    app = typer.Typer(
+    app = Commands(
         name="memento",
         help=_HELP,
         no_args_is_help=True,

@@ -19,6 +19,7 @@ from memento import snapshot
 from memento.cli import intake, options, settings, tables, ui
 from memento.cli import predictions as whose
 from memento.cli import status as state
+from memento.cli.commands import Commands
 from memento.cli.folders import UnchangedError, changing, load, look
 from memento.errors import (
     DamagedError,
@@ -31,13 +32,12 @@ from memento.memory import Memory, Report
 from memento.observe import observe, reconsider, retrained
 from memento.retrain import OnArrivals
 from memento.samples import Samples
-from memento.settings import parse
 
 __all__ = ["app"]
 
 RETRAIN = 10
 
-app = typer.Typer(
+app = Commands(
     help="A memory on disk: a folder that cron jobs and programs in other languages can use.",
     no_args_is_help=True,
 )
@@ -45,46 +45,18 @@ app = typer.Typer(
 
 @app.command()
 def init(
-    folder: options.Folder,
-    capacity: options.Capacity = None,
-    labels: options.Labels = None,
-    probabilities: options.Probabilities = None,
-    values: options.Values = None,
-    policy: options.PolicyName = None,
-    batch_size: options.BatchSize = None,
-    bandwidth: options.Bandwidth = None,
-    temperature: options.Temperature = None,
-    sort_by: options.SortBy = None,
-    set_: options.Set = None,
-    seed: options.Seed = None,
-    ids: options.Ids = None,
-    cluster: options.Cluster = None,
-    witnesses: options.Witnesses = None,
-    config: options.Config = None,
-    as_json: options.AsJson = False,
+    folder: options.Folder, chosen: options.MemoryOptions, as_json: options.AsJson = False
 ) -> None:
     """Make an empty memory in DIR."""
-    general: dict[str, Any] = {
-        "capacity": capacity, "seed": seed, "id": ids, "cluster": cluster, "witnesses": witnesses,
-    }  # fmt: skip
-    chosen: dict[str, Any] = {
-        "kind": policy, "batch_size": batch_size, "bandwidth": bandwidth,
-        "temperature": temperature, "set": set_, "sort_by": intake.listed(sort_by),
-        "labels": labels, "probabilities": probabilities, "values": values,
-    }  # fmt: skip
-    general, chosen = (
-        {name: value for name, value in part.items() if value not in (None, [])}
-        for part in (general, chosen)
-    )
+    given = {name: value for name, value in vars(chosen).items() if value not in (None, [])}
+    config = given.pop("config", None)
     if config is not None:
-        for name in [*general, *chosen]:
-            option = "policy" if name == "kind" else name.replace("_", "-")
+        for name in given:
+            option = name.strip("_").replace("_", "-")
             raise SettingError(f"--config and --{option} are given; put it into {config}")
         memory = settings.from_toml(config)
     else:
-        for text in chosen.pop("set", ()):
-            chosen |= parse(text)
-        memory = settings.from_options({**general, "policy": chosen})
+        memory = settings.from_options(given)
     with storage_errors("make a memory", folder):
         if snapshot.exists(folder):
             raise StorageError(
@@ -102,11 +74,17 @@ def init(
 @app.command()
 def use(
     folder: options.Folder,
-    labels: options.Labels = None,
-    set_: options.Set = None,
+    labels: list[str] | None = None,
+    set_: list[str] | None = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Go on with other settings of the policy, such as `--labels y` when classes are new."""
+    """Go on with other settings of the policy, such as `--labels y` when classes are new.
+
+    Args:
+        labels (NAME[:CLASSES]): Column of labels: integers or texts, or integers from 0 to
+            CLASSES - 1. Repeatable.
+        set_ (--set NAME=VALUE): Further setting of the policy. Repeatable.
+    """
     if not labels and not set_:
         raise SettingError("nothing to change; give --labels NAME, or --set NAME=VALUE")
     with changing(folder) as memory:
@@ -121,35 +99,12 @@ def use(
 @app.command()
 def insert(
     folder: options.Folder,
-    files: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE...", help="Parquet, CSV, Arrow or NPZ files, or patterns."),
-    ],
-    unit: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What this insert is called: it is done once only."),
-    ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Insert what went in before once more.")
-    ] = False,
-    map_: options.Map = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,...",
-            help="Columns to keep, after --map; default: all at the first insert, then those held "
-            "and those that the policy reads.",
-        ),
-    ] = None,
-    model: options.Model = None,
-    model_file: options.ModelFile = None,
-    model_name: options.ModelName = None,
-    inputs: options.Inputs = "x",
-    predictions: options.Predictions = None,
-    softmax: options.Softmax = False,
-    types: options.Types = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
+    files: list[str],
+    reading: options.FileOptions,
+    predicting: options.NamedModelOptions,
+    unit: str | None = None,
+    again: bool = False,
+    columns: str | None = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Offer the samples of all FILEs, together as one insert; the policy decides which stay.
@@ -157,18 +112,24 @@ def insert(
     All files are read and checked before anything changes. A unit, or a file, that went in before
     changes nothing, so that a job may be run again. What comes in is compared with what came
     since the training; `status --decide` gives the answer.
+
+    Args:
+        files (FILE...): Parquet, CSV, Arrow or NPZ files, or patterns.
+        unit (NAME): What this insert is called: it is done once only.
+        again: Insert what went in before once more.
+        columns (A,B,...): Columns to keep, after --map; default: all at the first insert, then
+            those held and those that the policy reads.
     """
     if unit == "":
         raise SettingError("--unit is empty; give it a name, such as that of the day")
-    maps = [tables.parse_map(text) for text in map_ or ()]
-    how = tables.parse_reading(types or (), separator, encoding)
+    maps, how = reading.parse()
     wanted = intake.listed(columns)
     paths = tables.expand(files)
-    predictor = whose.load(model, model_file, model_name)
+    predictor = whose.load(predicting, predicting.model_name)
     digests = _digests(paths)
     report, decision = Report(0, 0, 0), None
     with changing(folder) as memory:
-        prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
+        prediction = whose.prediction(memory, predictor, predicting)
         already = {} if again else _already(memory, unit, digests)
         rest = [path for path in paths if str(path) not in already] if unit not in already else []
         _say_already(already, rest)
@@ -178,7 +139,7 @@ def insert(
             warnings.simplefilter("ignore", UserWarning)  # the insert repeats them
             fresh = intake.read_samples(memory, rest, maps, wanted, prediction, how)
         if prediction is None:
-            whose.given_in_files(memory, fresh, model_name)
+            whose.given_in_files(memory, fresh, predicting.model_name)
         else:
             prediction.again(memory)
         names = [*([unit] if unit else []), *(digests[path] for path in rest)]
@@ -207,39 +168,30 @@ def insert(
 @app.command()
 def annotate(
     folder: options.Folder,
-    file: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE", help="Columns for what is held: a row a sample, in the order of export."
-        ),
-    ] = None,
-    id_: options.Id = None,
-    map_: options.Map = None,
-    columns: options.Columns = None,
-    model: options.Model = None,
-    model_file: options.ModelFile = None,
-    model_name: options.ModelName = None,
-    inputs: options.Inputs = "x",
-    predictions: options.Predictions = None,
-    softmax: options.Softmax = False,
-    types: options.Types = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
+    reading: options.FileOptions,
+    predicting: options.NamedModelOptions,
+    file: Annotated[str | None, typer.Argument()] = None,
+    id_: str | None = None,
+    columns: str | None = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Predict all that is held, and the last training set, again; or attach columns from a file.
 
     With --id, rows of FILE are found by it, and the last training set is annotated as well if FILE
     has rows for all of it.
+
+    Args:
+        file (FILE): Columns for what is held: a row a sample, in the order of export.
+        id_ (--id NAME): Column of FILE that tells samples apart.
+        columns (A,B,...): Columns to take, after --map; default: all but --id.
     """
-    if (file is None) == (model is None):
+    if (file is None) == (predicting.model is None):
         raise SettingError("give either FILE, or --model to predict with")
-    maps = [tables.parse_map(text) for text in map_ or ()]
-    how = tables.parse_reading(types or (), separator, encoding)
-    predictor = whose.load(model, model_file, model_name)
+    maps, how = reading.parse()
+    predictor = whose.load(predicting, predicting.model_name)
     with changing(folder) as memory:
         _need_samples(memory, folder)
-        prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
+        prediction = whose.prediction(memory, predictor, predicting)
         reference = memory.reference is not None
         if prediction is not None:
             prediction.again(memory, always=True)
@@ -249,7 +201,7 @@ def annotate(
                 str(file), maps, intake.listed(columns), id_, how.like(memory.samples)
             )
             attached, reference = intake.attach(memory, str(file), given, id_)
-            whose.attached(memory, attached, model_name, reference=reference)
+            whose.attached(memory, attached, predicting.model_name, reference=reference)
     also = " and in the last training set" if reference else ""
     ui.answer(
         as_json,
@@ -267,21 +219,22 @@ def annotate(
 @app.command()
 def label(
     folder: options.Folder,
-    file: options.Table,
-    id_: options.Id = None,
-    map_: options.Map = None,
-    columns: options.Columns = None,
-    types: options.Types = None,
-    separator: options.Separator = None,
-    encoding: options.Encoding = None,
+    file: str,
+    reading: options.FileOptions,
+    id_: str | None = None,
+    columns: str | None = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Give samples that are held the labels of FILE, which may come days later.
 
     Samples that are no longer held are left out; the same labels again change nothing.
+
+    Args:
+        file (FILE): A Parquet, CSV, Arrow or NPZ file.
+        id_ (--id NAME): Column of FILE that tells samples apart.
+        columns (A,B,...): Columns to take, after --map; default: all but --id.
     """
-    maps = [tables.parse_map(text) for text in map_ or ()]
-    how = tables.parse_reading(types or (), separator, encoding)
+    maps, how = reading.parse()
     with changing(folder) as memory:
         name = id_ or memory.ids
         given = intake.read_table(
@@ -306,24 +259,20 @@ def label(
 @app.command()
 def status(
     folder: options.Folder,
-    decide: Annotated[
-        bool, typer.Option("--decide", help=f"Exit with {RETRAIN} when retraining is due.")
-    ] = False,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Decide by coverage instead: the least increase at which retraining is due."
-        ),
-    ] = None,
-    coverage: Annotated[
-        bool, typer.Option("--coverage/--no-coverage", help="Whether to compute the coverage.")
-    ] = True,
+    decide: bool = False,
+    threshold: float | None = None,
+    coverage: bool = True,
     as_json: options.AsJson = False,
 ) -> None:
     """Show size, ages, composition, and whether retraining is due.
 
     Retraining is due when what came in last differs from what came before, in a way that matters;
     see `insert`. --threshold decides by how much coverage rose since the last training.
+
+    Args:
+        decide: Exit with 10 when retraining is due.
+        threshold: Decide by coverage instead: the least increase at which retraining is due.
+        coverage: Whether to compute the coverage.
     """
     memory = look(folder) if threshold is None else load(folder)
     facts: dict[str, Any] = {
@@ -342,22 +291,16 @@ def status(
 
 @app.command()
 def trained(
-    folder: options.Folder,
-    model: options.Model = None,
-    model_file: options.ModelFile = None,
-    inputs: options.Inputs = "x",
-    predictions: options.Predictions = None,
-    softmax: options.Softmax = False,
-    as_json: options.AsJson = False,
+    folder: options.Folder, predicting: options.ModelOptions, as_json: options.AsJson = False
 ) -> None:
     """Mark what is held as the last training set.
 
     With --model, predictions are made again first, by the model that was trained.
     """
-    predictor = whose.load(model, model_file, None)
+    predictor = whose.load(predicting)
     with changing(folder) as memory:
         _need_samples(memory, folder)
-        prediction = whose.prediction(memory, predictor, inputs, predictions, softmax)
+        prediction = whose.prediction(memory, predictor, predicting)
         if prediction is None:
             retrained(memory)
         else:
@@ -373,15 +316,19 @@ def trained(
 @app.command()
 def sample(
     folder: options.Folder,
-    size: Annotated[int, typer.Option(help="How many; all that are held if they are fewer.")],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="A .parquet, .arrow, .npz or .csv file.")
-    ],
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    size: int,
+    out: Path,
+    seed: int = 0,
     weights: options.Weights = True,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write a random sample of what is held to a file: without replacement, all alike likely."""
+    """Write a random sample of what is held to a file: without replacement, all alike likely.
+
+    Args:
+        size (--size): How many; all that are held if they are fewer.
+        out (--out FILE): A .parquet, .arrow, .npz or .csv file.
+        seed: Of the draw.
+    """
     for option, value, least in (("--size", size, 1), ("--seed", seed, 0)):
         if value < least:
             raise SettingError(f"{option} is {value}; give at least {least}")
@@ -393,16 +340,15 @@ def sample(
 
 @app.command()
 def merge(
-    folder: options.Folder,
-    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Folder of another memory.")],
-    again: Annotated[
-        bool, typer.Option("--again", help="Also if units of OTHER went in before.")
-    ] = False,
-    as_json: options.AsJson = False,
+    folder: options.Folder, other: Path, again: bool = False, as_json: options.AsJson = False
 ) -> None:
     """Take in what the memory OTHER holds, of a stream that shares no sample with that of DIR.
 
     OTHER is not changed. Both need one policy, which has to be able to merge: density-reservoir.
+
+    Args:
+        other (OTHER): Folder of another memory.
+        again: Also if units of OTHER went in before.
     """
     if other.resolve() == folder.resolve():
         raise SettingError(f"{other} is DIR itself; name another memory")
@@ -435,14 +381,17 @@ def merge(
 @app.command()
 def export(
     folder: options.Folder,
-    out: options.Out,
+    out: Path,
     weights: options.Weights = True,
-    reference: Annotated[
-        bool, typer.Option("--reference", help="What was held at the last training instead.")
-    ] = False,
+    reference: bool = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write what is held to a file: its columns, and `weight` where the policy can state it."""
+    """Write what is held to a file: its columns, and `weight` where the policy can state it.
+
+    Args:
+        out (OUT): A .parquet, .arrow or .npz file.
+        reference: What was held at the last training instead.
+    """
     tables.check_ending(out)
     memory = look(folder)
     if not reference:

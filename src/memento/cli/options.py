@@ -1,7 +1,11 @@
-"""Options that several commands of `memento memory` share."""
+"""Options that several commands share, and those from which `memento memory init` makes a memory.
+
+Each dataclass is an argument of commands, which have an option for each field; see `commands`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,167 +15,118 @@ from memento.cli import tables
 
 __all__ = [
     "AsJson",
-    "Bandwidth",
-    "BatchSize",
-    "Capacity",
-    "Cluster",
-    "Columns",
-    "Config",
-    "Encoding",
+    "FileOptions",
     "Folder",
-    "Id",
-    "Ids",
-    "Inputs",
-    "Labels",
-    "Map",
-    "Model",
-    "ModelFile",
-    "ModelName",
-    "Out",
-    "PolicyName",
-    "Predictions",
-    "Probabilities",
-    "Seed",
-    "Separator",
-    "Set",
-    "Softmax",
-    "SortBy",
-    "Table",
-    "Temperature",
-    "Types",
-    "Values",
+    "MemoryOptions",
+    "ModelOptions",
+    "NamedModelOptions",
     "Weights",
-    "Witnesses",
 ]
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the memory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Map = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="NAME=SOURCE",
-        help="Read NAME from the file's column SOURCE; several names or a pattern ('yhat=p_*') are "
-        "stacked into one column, patterns in natural order. Repeatable.",
-    ),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME[:CLASSES]",
-        help="Column of labels: integers or texts, or integers from 0 to CLASSES - 1. Repeatable.",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Further setting of the policy. Repeatable."),
-]
-Types = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--types",
-        metavar="NAME=TYPE",
-        help=f"Read NAME as {', '.join(tables.TYPES)}. Repeatable.",
-    ),
-]
-Separator = Annotated[
-    str | None,
-    typer.Option(metavar="CHARACTER", help="Between the columns of CSV; default: found."),
-]
-Encoding = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of CSV, such as latin-1; default: UTF-8.")
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL",
-        help="Predict with model.pt (TorchScript: code, for models you trust), "
-        "model.onnx or module:function. Predictions that "
-        "are held from another model are made again.",
-    ),
-]
-ModelFile = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="PATH",
-        help="File that --model reads, such as its weights: another content is another model. "
-        "Repeatable.",
-    ),
-]
-ModelName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Model that made the predictions in FILE."),
-]
-Inputs = Annotated[str, typer.Option(help="Column that the model reads.")]
-Predictions = Annotated[
-    str | None,
-    typer.Option(help="Column that the model's output goes to; default: the policy's only one."),
-]
-Softmax = Annotated[bool, typer.Option("--softmax", help="The model gives logits.")]
-Id = Annotated[
-    str | None,
-    typer.Option("--id", metavar="NAME", help="Column of FILE that tells samples apart."),
-]
-Columns = Annotated[
-    str | None,
-    typer.Option(metavar="A,B,...", help="Columns to take, after --map; default: all but --id."),
-]
 Weights = Annotated[
     bool, typer.Option("--weights/--no-weights", help="Add weights for training, where known.")
 ]
-Table = Annotated[str, typer.Argument(metavar="FILE", help="A Parquet, CSV, Arrow or NPZ file.")]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="A .parquet, .arrow or .npz file.")]
 
-# Of `init` alone.
-Capacity = Annotated[int | None, typer.Option(help="Most samples to keep.")]
-Probabilities = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Column of predicted probabilities. Repeatable."),
-]
-Values = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Column of real numbers. Repeatable."),
-]
-PolicyName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="What decides who stays, or module:Class of your own; default: memento.",
-    ),
-]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Samples in a batch; by default 1 to 256, from the capacity.")
-]
-Bandwidth = Annotated[float | None, typer.Option(help="Kernel width; default 0.1.")]
-Temperature = Annotated[
-    float | None,
-    typer.Option(help="Of the discard draw; 0 is deterministic; default 0.01 or less."),
-]
-SortBy = Annotated[
-    str | None,
-    typer.Option(metavar="A,B,...", help="Columns that batches are formed by, first first."),
-]
-Seed = Annotated[int | None, typer.Option(help="Of the memory's generator; default 0.")]
-Ids = Annotated[
-    str | None,
-    typer.Option("--id", metavar="NAME", help="Column that tells samples apart; default id."),
-]
-Cluster = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Column that says which rows belong together (a session, a customer): decisions "
-        "count them as one. Default: rows are independent.",
-    ),
-]
-Witnesses = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="Share of each insert that enters one insert late (a quarter of it never), so "
-        "that the first one after a training can be compared; default 0.",
-    ),
-]
-Config = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="All of this from a TOML file instead.")
-]
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files are read.
+
+    Attributes:
+        map_ (--map NAME=SOURCE): Read NAME from the file's column SOURCE; several names or a
+            pattern ('yhat=p_*') are stacked into one column, patterns in natural order. Repeatable.
+        types (NAME=TYPE): Read NAME as text, bool, int8, int16, int32, int64, uint8, uint16,
+            uint32, uint64, float32, float64, date, datetime. Repeatable.
+        separator (CHARACTER): Between the columns of CSV; default: found.
+        encoding (NAME): Of CSV, such as latin-1; default: UTF-8.
+    """
+
+    map_: list[str] | None = None
+    types: list[str] | None = None
+    separator: str | None = None
+    encoding: str | None = None
+
+    def parse(self) -> tuple[list[tables.Mapped], tables.Reading]:
+        """Columns to rename or stack, and how files are written.
+
+        Raises:
+            SettingError: One has another form.
+        """
+        maps = [tables.parse_map(text) for text in self.map_ or ()]
+        return maps, tables.parse_reading(self.types or (), self.separator, self.encoding)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What predicts.
+
+    Attributes:
+        model (MODEL): Predict with model.pt (TorchScript: code, for models you trust), model.onnx
+            or module:function. Predictions that are held from another model are made again.
+        model_file (PATH): File that --model reads, such as its weights: another content is another
+            model. Repeatable.
+        inputs: Column that the model reads.
+        predictions: Column that the model's output goes to; default: the policy's only one.
+        softmax: The model gives logits.
+    """
+
+    model: str | None = None
+    model_file: list[Path] | None = None
+    inputs: str = "x"
+    predictions: str | None = None
+    softmax: bool = False
+
+
+@dataclass(frozen=True)
+class NamedModelOptions(ModelOptions):
+    """What predicts, or has predicted.
+
+    Attributes:
+        model_name (NAME): Model that made the predictions in FILE.
+    """
+
+    model_name: str | None = None
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """Settings of a memory, those of its policy among them.
+
+    Attributes:
+        capacity: Most samples to keep.
+        seed: Of the memory's generator; default 0.
+        id (NAME): Column that tells samples apart; default id.
+        cluster (NAME): Column that says which rows belong together (a session, a customer):
+            decisions count them as one. Default: rows are independent.
+        witnesses (SHARE): Share of each insert that enters one insert late (a quarter of it never),
+            so that the first one after a training can be compared; default 0.
+        policy (NAME): What decides who stays, or module:Class of your own; default: memento.
+        batch_size: Samples in a batch; by default 1 to 256, from the capacity.
+        bandwidth: Kernel width; default 0.1.
+        temperature: Of the discard draw; 0 is deterministic; default 0.01 or less.
+        set_ (--set NAME=VALUE): Further setting of the policy. Repeatable.
+        sort_by (A,B,...): Columns that batches are formed by, first first.
+        labels (NAME[:CLASSES]): Column of labels: integers or texts, or integers from 0 to
+            CLASSES - 1. Repeatable.
+        probabilities (NAME): Column of predicted probabilities. Repeatable.
+        values (NAME): Column of real numbers. Repeatable.
+        config (FILE): All of this from a TOML file instead.
+    """
+
+    capacity: int | None = None
+    seed: int | None = None
+    id: str | None = None
+    cluster: str | None = None
+    witnesses: float | None = None
+    policy: str | None = None
+    batch_size: int | None = None
+    bandwidth: float | None = None
+    temperature: float | None = None
+    set_: list[str] | None = None
+    sort_by: str | None = None
+    labels: list[str] | None = None
+    probabilities: list[str] | None = None
+    values: list[str] | None = None
+    config: Path | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from memento.cli import models, settings, ui
+from memento.cli.options import ModelOptions
 from memento.errors import ModelError, SchemaError, SettingError
 from memento.memory import Memory
 from memento.observe import retrained
@@ -135,11 +135,7 @@ class Prediction:
 
 
 def prediction(
-    memory: Memory,
-    predictor: models.Predictor | None,
-    inputs: str,
-    column: str | None,
-    softmax: bool,
+    memory: Memory, predictor: models.Predictor | None, options: ModelOptions
 ) -> Prediction | None:
     """How a model predicts for a memory; None without a model.
 
@@ -148,6 +144,7 @@ def prediction(
     """
     if predictor is None:
         return None
+    column = options.predictions
     if column is None:
         names = settings.predicted_columns(memory.policy)
         if len(names) != 1:
@@ -156,19 +153,21 @@ def prediction(
                 "model's output with --predictions"
             )
         (column,) = names
-    return Prediction(predictor, inputs, column, softmax)
+    return Prediction(predictor, options.inputs, column, options.softmax)
 
 
-def load(
-    model: str | None, files: Sequence[Path] | None, name: str | None
-) -> models.Predictor | None:
+def load(options: ModelOptions, name: str | None = None) -> models.Predictor | None:
     """The model of --model, if one is given.
+
+    Args:
+        options: What is given.
+        name: Of --model-name.
 
     Raises:
         SettingError: Options that contradict each other.
     """
-    if model is None:
-        if files:
+    if options.model is None:
+        if options.model_file:
             raise SettingError("--model-file says what --model reads; give --model as well")
         return None
     if name is not None:
@@ -176,7 +175,7 @@ def load(
             "--model-name names the model that made the predictions of a file, and --model makes "
             "them here; leave out one of the two"
         )
-    return models.load_model(model, files or ())
+    return models.load_model(options.model, options.model_file or ())
 
 
 def given_in_files(memory: Memory, columns: Collection[str], name: str | None) -> None:

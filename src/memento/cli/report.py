@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from memento.cli import ui
 from memento.cli.options import AsJson
@@ -17,30 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 
-def report(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR",
-            help="Results of `memento run`; or what `memento backtest`, `memento puffer replay`, "
-            "`memento puffer analyze`, `memento datacenter replay`, `memento demo` wrote; or "
-            "a deployment.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.html",
-            help="Default: DIR/report.html; for analyses and demos, which have a page of that "
-            "name, DIR/comparison.html.",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def report(folder: Path, out: Path | None = None, as_json: AsJson = False) -> None:
     """Write one HTML page with charts and tables, and the paper's numbers beside them.
 
     Nothing is computed again and nothing is changed but the page. What is missing, failed or still
     running is listed, with what to do about it.
+
+    Args:
+        folder (DIR): Results of `memento run`; or what `memento backtest`, `memento puffer replay`,
+            `memento puffer analyze`, `memento datacenter replay`, `memento demo` wrote; or a
+            deployment.
+        out (FILE.html): Default: DIR/report.html; for analyses and demos, which have a page of that
+            name, DIR/comparison.html.
     """
     from memento.report.folders import open_report
 

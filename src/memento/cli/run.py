@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,45 +27,33 @@ __all__ = ["run"]
 FAILED = 1
 
 
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where experiments run, and how many at a time.
+
+    Attributes:
+        jobs (--jobs, -j): Experiments at a time; 0: one, in this process.
+        slurm: Run on the Slurm cluster.
+        scheduler: Run on the Dask scheduler at tcp://HOST:PORT, or "local".
+    """
+
+    jobs: int | None = None
+    slurm: bool = False
+    scheduler: str | None = None
+
+
 def run(
-    group: Annotated[
-        str | None, typer.Argument(help="Group of experiments; -l lists them.")
-    ] = None,
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help='UNIX globs on names, as in "sim-1+*".'),
-    ] = None,
-    listing: Annotated[
-        bool, typer.Option("--list", "-l", help="List with states, and run nothing.")
-    ] = False,
-    verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Show logs; -vv: in detail.")
-    ] = 0,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", "-j", help="Experiments at a time; 0: one, in this process."),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-w", help="Threads each. Default: as declared.")
-    ] = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Run on the Slurm cluster.")] = False,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help='Run on the Dask scheduler at tcp://HOST:PORT, or "local".'),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
-    experiments: Annotated[
-        list[Path] | None, typer.Option(help="A Python file that declares experiments.")
-    ] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="Folder of all results. Default: results.")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also what is done (but not what it needs).")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, where and why.")
-    ] = False,
+    place: PlaceOptions,
+    group: Annotated[str | None, typer.Argument()] = None,
+    patterns: Annotated[list[str] | None, typer.Argument()] = None,
+    listing: bool = False,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True)] = 0,
+    workers: int | None = None,
+    config: Path | None = None,
+    experiments: list[Path] | None = None,
+    results: Path | None = None,
+    force: bool = False,
+    dry_run: bool = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the experiments of a group that are not done yet, and what they need.
@@ -72,14 +61,26 @@ def run(
     Failures keep their log and do not stop the rest. After Ctrl-C the same command goes on. Exit
     codes: 0 all done, 1 some failed, 2 wrong use, 130 and 143 stopped by Ctrl-C and SIGTERM. What
     is optional and lacks its file fails nothing, unless a pattern asks for it.
+
+    Args:
+        group: Group of experiments; -l lists them.
+        patterns ([PATTERN]...): UNIX globs on names, as in "sim-1+*".
+        listing (--list, -l): List with states, and run nothing.
+        verbose: Show logs; -vv: in detail.
+        workers (--workers, -w): Threads each. Default: as declared.
+        config: Settings, a TOML file.
+        experiments: A Python file that declares experiments.
+        results: Folder of all results. Default: results.
+        force: Also what is done (but not what it needs).
+        dry_run: Say what would run, where and why.
     """
     from memento.runner import registry, schedule
     from memento.runner.settings import RunSettings, from_toml
 
     given = from_toml(config) if config else RunSettings()
-    jobs = given.jobs if jobs is None else jobs
+    place = replace(place, jobs=given.jobs if place.jobs is None else place.jobs)
     workers = given.threads if workers is None else workers
-    _check_options(jobs, workers, slurm, scheduler)
+    _check_options(place, workers)
     known = registry.Registry([*given.experiments, *(experiments or [])])
     if group is None:
         _list_groups(known, listing, as_json)
@@ -101,40 +102,31 @@ def run(
         return
     with ui.stoppable():
         if dry_run:
-            _dry_run(plan, given, jobs, slurm, scheduler, as_json)
+            _dry_run(plan, given, place, as_json)
             return
         pending = [job for job in plan.jobs.values() if not job.settled(job.status())]
         for name in dict.fromkeys(job.experiment.group for job in pending):
             packages.require_group(name, known.packages(name))
         with (
             _Screen(plan, verbose) as screen,
-            _executor(plan, given, jobs, slurm, scheduler, verbose) as executor,
+            _executor(plan, given, place, verbose) as executor,
         ):
             reports = schedule.run(plan, executor, screen.show)
     _conclude(plan, reports, as_json, whole=not patterns)
 
 
-def _check_options(
-    jobs: int | None, workers: int | None, slurm: bool, scheduler: str | None
-) -> None:
-    if jobs is not None and jobs < 0:
-        raise SettingError(f"-j is {jobs}; expected 0 (in this process) or more")
+def _check_options(place: PlaceOptions, workers: int | None) -> None:
+    if place.jobs is not None and place.jobs < 0:
+        raise SettingError(f"-j is {place.jobs}; expected 0 (in this process) or more")
     if workers is not None and workers < 1:
         raise SettingError(f"-w is {workers}; expected 1 or more threads")
-    if slurm and scheduler:
+    if place.slurm and place.scheduler:
         raise SettingError("--slurm and --scheduler are two places; give one of them")
-    if jobs == 0 and (slurm or scheduler):
+    if place.jobs == 0 and (place.slurm or place.scheduler):
         raise SettingError("-j 0 is this process; leave --slurm and --scheduler out, or give -j 1")
 
 
-def _executor(
-    plan: Plan,
-    given: RunSettings,
-    jobs: int | None,
-    slurm: bool,
-    scheduler: str | None,
-    verbose: int = 0,
-) -> Executor:
+def _executor(plan: Plan, given: RunSettings, place: PlaceOptions, verbose: int = 0) -> Executor:
     """Where to run, by what was asked for; started only when entered."""
     from memento.runner.executors.dask import DaskExecutor
     from memento.runner.executors.pool import PoolExecutor
@@ -145,18 +137,18 @@ def _executor(
     if not count:
         return ProcessExecutor()
     everything = list(plan.jobs.values())
-    if slurm:
-        most = jobs or given.slurm.jobs
+    if place.slurm:
+        most = place.jobs or given.slurm.jobs
         if given.slurm.submit == "sbatch":
             return SbatchExecutor(given.slurm, min(count, most or 200))
         root = everything[0].root
         return SlurmExecutor(given.slurm, largest(everything), root, min(count, most or 10))
-    address = scheduler if scheduler is not None else given.scheduler
-    if jobs == 0:
+    address = place.scheduler if place.scheduler is not None else given.scheduler
+    if place.jobs == 0:
         return ProcessExecutor(echo=verbose > 0)
     if address:
-        return DaskExecutor(address, jobs, largest(everything).threads)
-    return PoolExecutor(jobs or 1)
+        return DaskExecutor(address, place.jobs, largest(everything).threads)
+    return PoolExecutor(place.jobs or 1)
 
 
 # --- progress --------------------------------------------------------------------------------
@@ -285,16 +277,9 @@ def _list(plan: Plan, as_json: bool) -> None:
     ui.say(_counted([found.state for found in rows.values()]))
 
 
-def _dry_run(
-    plan: Plan,
-    given: RunSettings,
-    jobs: int | None,
-    slurm: bool,
-    scheduler: str | None,
-    as_json: bool,
-) -> None:
+def _dry_run(plan: Plan, given: RunSettings, place: PlaceOptions, as_json: bool) -> None:
     """Say what would run, where, and why."""
-    place = _executor(plan, given, jobs, slurm, scheduler)
+    executor = _executor(plan, given, place)
     rows, would = [], {}
     for key, job in plan.jobs.items():
         found = job.status()
@@ -307,7 +292,7 @@ def _dry_run(
             users = [other for other, one in plan.jobs.items() if key in one.needs]
             why.append(f"needed by {users[0]}")
         why += [absent] if (absent := job.experiment.absent()) else []
-        would[key] = {"where": place.describe(job), "why": "; ".join(why)}
+        would[key] = {"where": executor.describe(job), "why": "; ".join(why)}
         rows.append([key, would[key]["where"], would[key]["why"]])
     if as_json:
         ui.print_json({"would_run": would, "of": len(plan.jobs)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,20 +65,32 @@ class MemorySettings:
         return memory
 
 
-def from_options(options: Mapping[str, Any]) -> Memory:
-    """An empty memory, made from options of the command line by the names of `MemorySettings`.
+def from_options(given: Mapping[str, Any]) -> Memory:
+    """An empty memory, made from options of the command line.
+
+    Args:
+        given: By the names of `MemoryOptions`, those that were given.
 
     Raises:
         SettingError: A value does not fit.
 
     Example:
-        >>> from_options({"capacity": 1000, "policy": {"labels": ["y:5"]}}).policy.sort_columns
+        >>> from_options({"capacity": 1000, "labels": ["y:5"]}).policy.sort_columns
         ('y',)
         >>> from_options({"capacity": 0})
         Traceback (most recent call last):
         memento.errors.SettingError: options: capacity is 0; expected a whole number above 0
     """
-    return settings.build(MemorySettings, options, "options").make("--")
+    general = {field.name for field in fields(MemorySettings)} - {"policy"}
+    chosen = {name: value for name, value in given.items() if name in general}
+    policy = {name: value for name, value in given.items() if name not in general}
+    if "policy" in policy:
+        policy["kind"] = policy.pop("policy")
+    if "sort_by" in policy:
+        policy["sort_by"] = [name.strip() for name in policy["sort_by"].split(",")]
+    for assignment in policy.pop("set_", ()):
+        policy |= settings.parse(assignment)
+    return settings.build(MemorySettings, {**chosen, "policy": policy}, "options").make("--")
 
 
 def from_toml(path: Path) -> Memory:
@@ -127,10 +139,14 @@ def changed(policy: Policy, labels: Sequence[str], others: Sequence[str]) -> Pol
     for assignment in others:
         given |= settings.parse(assignment)
     if labels:
-        fresh = {one["column"]: one for one in short_distances(list(labels))}
+        fresh = {distance["column"]: distance for distance in short_distances(list(labels))}
         kept = given.get("distances", [])
-        same = [one for one in kept if one["kind"] == "jensen-shannon-labels"]
-        given["distances"] = [fresh.pop(one["column"], one) if one in same else one for one in kept]
+        given["distances"] = [
+            fresh.pop(distance["column"], distance)
+            if distance["kind"] == "jensen-shannon-labels"
+            else distance
+            for distance in kept
+        ]
         given["distances"] += fresh.values()
     return policy_from_table(given, dashes="--")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from memento.cli import packages, ui
+from memento.cli.commands import Commands
 from memento.cli.options import AsJson
 from memento.errors import SettingError
 from memento.files import storage_errors
@@ -30,78 +31,52 @@ packages.declare(
     }
 )
 
-app = typer.Typer(
+app = Commands(
     help="Data-centre traffic: simulations with ns-3, and memories compared on its shifts.",
     no_args_is_help=True,
 )
-
-Source = Annotated[
-    Path, typer.Option("--from", metavar="DIR", help="Where `memento datacenter simulate` wrote.")
-]
-Jobs = Annotated[int, typer.Option("-j", help="Processes at a time.")]
-Epochs = Annotated[int | None, typer.Option(help="Of each training. Default: the task's own.")]
-Names = list[str] | None
-Files = Annotated[
-    Names,
-    typer.Option(
-        metavar="NAME=FILE",
-        help="A further workload, from a file in the format of Homa's simulator. Repeatable.",
-    ),
-]
-Recordings = Annotated[
-    Names,
-    typer.Option(
-        metavar="NAME=FILE",
-        help="A further workload, from recorded message sizes in bytes, one a line. Repeatable.",
-    ),
-]
-
 
 # -------------------------------------------------------------------------------------- simulate
 
 
 @app.command()
 def simulate(
-    setting: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="A workload, alone or with the load of the bottleneck: w1, w2_c100, w3_c133. "
-            "Default: the nine that the scenarios need."
-        ),
-    ] = None,
-    runs: Annotated[str, typer.Option(help="Numbers of runs of each setting.")] = "0-21",
-    to: Annotated[
-        Path, typer.Option(metavar="DIR", help="A folder for each setting is made in it.")
-    ] = Path("simulated"),
-    messages: Annotated[
-        str,
-        typer.Option(
-            help="What becomes of messages larger than the send buffer: buffered, as with any "
-            "application; or refused, as in the paper's data."
-        ),
-    ] = "buffered",
-    seconds: Annotated[
-        float, typer.Option(help="Length of a run; senders start from 1 s on.")
-    ] = 60.0,
-    start_window: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds in which senders start, at uniform times, each offering less the shorter "
-            "it is. Default: up to the end. 1 gives the sample counts of the paper's data."
-        ),
-    ] = None,
-    sizes: Files = None,
-    recorded: Recordings = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers, from 1.")] = 1,
-    jobs: Jobs = 1,
+    setting: Annotated[list[str] | None, typer.Argument()] = None,
+    runs: str = "0-21",
+    to: Path = Path("simulated"),
+    messages: str = "buffered",
+    seconds: float = 60.0,
+    start_window: float | None = None,
+    sizes: list[str] | None = None,
+    recorded: list[str] | None = None,
+    seed: int = 1,
+    jobs: int = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate runs with ns-3; those that are there are kept, so a call goes on where it was."""
+    """Simulate runs with ns-3; those that are there are kept, so a call goes on where it was.
+
+    Args:
+        setting: A workload, alone or with the load of the bottleneck: w1, w2_c100, w3_c133.
+            Default: the nine that the scenarios need.
+        runs: Numbers of runs of each setting.
+        to (DIR): A folder for each setting is made in it.
+        messages: What becomes of messages larger than the send buffer: buffered, as with any
+            application; or refused, as in the paper's data.
+        seconds: Length of a run; senders start from 1 s on.
+        start_window: Seconds in which senders start, at uniform times, each offering less the
+            shorter it is. Default: up to the end. 1 gives the sample counts of the paper's data.
+        sizes (NAME=FILE): A further workload, from a file in the format of Homa's simulator.
+            Repeatable.
+        recorded (NAME=FILE): A further workload, from recorded message sizes in bytes, one a line.
+            Repeatable.
+        seed: Of all random numbers, from 1.
+        jobs (-j): Processes at a time.
+    """
     from memento_datacenter import simulate as case
     from memento_datacenter.schema import Run
 
-    own = _workloads(sizes or (), recorded or ())
-    chosen = case.settings(setting or case.SETTINGS, own)
+    workloads = _workloads(sizes or (), recorded or ())
+    chosen = case.settings(setting or case.SETTINGS, workloads)
     numbers = case.run_numbers(runs, "--runs")
     first, longest = case.Network.start, 1e6
     if not first < seconds <= longest:
@@ -150,59 +125,55 @@ def _workloads(sizes: Sequence[str], recorded: Sequence[str]) -> dict[str, Workl
 # ---------------------------------------------------------------------------------------- replay
 
 
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a scenario is replayed.
+
+    Attributes:
+        stride: Keep every so-manieth sample; memories and batches shrink alike.
+        capacity (SCENARIO=SAMPLES): Instead of 20,000, 20,000, 60,000. Repeatable.
+        network (--as): memento or paper: how networks are trained.
+        epochs: Of each training. Default: the task's own.
+        standardise: Delays are learned from centred and scaled inputs, not from bytes and seconds
+            as in the paper: about half of the error, and little to gain by choosing.
+        reduced: Few short runs (2 to 7), short phases, small windows and memories.
+    """
+
+    stride: int = 1
+    capacity: list[str] | None = None
+    network: str = "memento"
+    epochs: int | None = None
+    standardise: bool = False
+    reduced: bool = False
+
+
 @app.command("replay")
 def replay_(
-    scenario: Annotated[
-        list[str] | None,
-        typer.Argument(help="rare-patterns, incremental, congestion. Default: all."),
-    ] = None,
-    source: Source = Path("simulated"),
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Receives results, tables and figures.")
-    ] = Path("replayed"),
-    memories: Annotated[
-        str | None,
-        typer.Option(help="Which, with commas between. Default: all that apply to a scenario."),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Such as 0-4. Each is a replay of its own.")] = "0",
-    stride: Annotated[
-        int,
-        typer.Option(help="Keep every so-manieth sample; memories and batches shrink alike."),
-    ] = 1,
-    capacity: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCENARIO=SAMPLES", help="Instead of 20,000, 20,000, 60,000. Repeatable."
-        ),
-    ] = None,
-    network: Annotated[
-        str, typer.Option("--as", help="memento or paper: how networks are trained.")
-    ] = "memento",
-    epochs: Epochs = None,
-    standardise: Annotated[
-        bool,
-        typer.Option(
-            "--standardise",
-            help="Delays are learned from centred and scaled inputs, not from bytes and seconds as "
-            "in the paper: about half of the error, and little to gain by choosing.",
-        ),
-    ] = False,
-    reduced: Annotated[
-        bool,
-        typer.Option(
-            "--reduced", help="Few short runs (2 to 7), short phases, small windows and memories."
-        ),
-    ] = False,
-    jobs: Jobs = 1,
+    planning: PlanOptions,
+    scenario: Annotated[list[str] | None, typer.Argument()] = None,
+    source: Path = Path("simulated"),
+    out: Path = Path("replayed"),
+    memories: str | None = None,
+    seeds: str = "0",
+    jobs: int = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Compare memories on traffic that shifts; what was replayed before is not replayed again."""
+    """Compare memories on traffic that shifts; what was replayed before is not replayed again.
+
+    Args:
+        scenario: rare-patterns, incremental, congestion. Default: all.
+        source (--from DIR): Where `memento datacenter simulate` wrote.
+        out (DIR): Receives results, tables and figures.
+        memories: Which, with commas between. Default: all that apply to a scenario.
+        seeds: Such as 0-4. Each is a replay of its own.
+        jobs (-j): Processes at a time.
+    """
     from memento_datacenter import scores
     from memento_datacenter.comparison import compare
     from memento_datacenter.scenarios import MEMORIES, SCENARIOS
     from memento_datacenter.simulate import run_numbers
 
-    plan = _plan(reduced, stride, capacity or (), network, epochs, standardise)
+    plan = _plan(planning)
     chosen = None if memories is None else [m.strip() for m in memories.split(",") if m.strip()]
     if chosen == []:
         raise SettingError(f"--memories {memories!r}; give some of {','.join(MEMORIES)}")
@@ -226,39 +197,32 @@ def replay_(
     ui.answer(as_json, {**rows, "files": [str(file) for file in files]})
 
 
-def _plan(
-    reduced: bool,
-    stride: int,
-    capacities: Sequence[str],
-    network: str,
-    epochs: int | None,
-    standardise: bool,
-) -> Plan:
+def _plan(options: PlanOptions) -> Plan:
     from memento_datacenter import models
     from memento_datacenter.scenarios import REDUCED, Plan
 
-    plan = REDUCED if reduced else Plan()
-    networks = {"classification": plan.classification, "regression": plan.regression}
-    if network not in ("memento", "paper"):
-        raise SettingError(f"--as {network}; give memento or paper")
-    if network == "paper":
-        networks["classification"] = models.PUBLISHED_CLASSIFICATION
-        networks["regression"] = models.PUBLISHED_REGRESSION
-    if epochs is not None:
-        networks = {task: replace(of_task, epochs=epochs) for task, of_task in networks.items()}
-    if standardise:
-        networks["regression"] = replace(networks["regression"], standardise=True)
-    found = dict(plan.capacities)
-    for text in capacities:
+    plan = REDUCED if options.reduced else Plan()
+    classification, regression = plan.classification, plan.regression
+    if options.network not in ("memento", "paper"):
+        raise SettingError(f"--as {options.network}; give memento or paper")
+    if options.network == "paper":
+        classification = models.PUBLISHED_CLASSIFICATION
+        regression = models.PUBLISHED_REGRESSION
+    if options.epochs is not None:
+        classification = replace(classification, epochs=options.epochs)
+        regression = replace(regression, epochs=options.epochs)
+    if options.standardise:
+        regression = replace(regression, standardise=True)
+    capacities = dict(plan.capacities)
+    for text in options.capacity or ():
         name, _, number = text.partition("=")
         if not number.isdecimal():
             raise SettingError(f"--capacity {text!r}; give SCENARIO=SAMPLES")
-        found[name] = int(number)
-    classification, regression = networks["classification"], networks["regression"]
+        capacities[name] = int(number)
     return replace(
         plan,
-        stride=stride,
-        capacities=found,
+        stride=options.stride,
+        capacities=capacities,
         classification=classification,
         regression=regression,
     )
@@ -331,27 +295,36 @@ def _show_targets(targets: Samples) -> None:
 
 @app.command()
 def tune(
-    task: Annotated[
-        list[str] | None, typer.Argument(help="classification, regression. Default: both.")
-    ] = None,
-    source: Source = Path("simulated"),
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Receives trials; those that are there count.")
-    ] = Path("tuned"),
-    trials: Annotated[int, typer.Option(help="How many there are to be in the end.")] = 100,
-    splits: Annotated[int, typer.Option(help="Random splits that a trial is judged on.")] = 5,
-    samples: Annotated[int, typer.Option(help="From each setting.")] = 2000,
-    setting: Annotated[
-        list[str] | None, typer.Option(help="Runs of this setting. Repeatable. Default: all nine.")
-    ] = None,
-    layers: Annotated[str, typer.Option(help="Least and most.")] = "3-10",
-    units: Annotated[str, typer.Option(help="Least and most.")] = "128-512",
-    window: Annotated[int, typer.Option(help="Packets that a sample sees.")] = 128,
-    epochs: Epochs = None,
-    seed: Annotated[int, typer.Option(help="Of splits, trials and networks.")] = 0,
+    task: Annotated[list[str] | None, typer.Argument()] = None,
+    source: Path = Path("simulated"),
+    out: Path = Path("tuned"),
+    trials: int = 100,
+    splits: int = 5,
+    samples: int = 2000,
+    setting: list[str] | None = None,
+    layers: str = "3-10",
+    units: str = "128-512",
+    window: int = 128,
+    epochs: int | None = None,
+    seed: int = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Search layers, units and learning rate with Optuna, on run 0; stopped searches go on."""
+    """Search layers, units and learning rate with Optuna, on run 0; stopped searches go on.
+
+    Args:
+        task: classification, regression. Default: both.
+        source (--from DIR): Where `memento datacenter simulate` wrote.
+        out (DIR): Receives trials; those that are there count.
+        trials: How many there are to be in the end.
+        splits: Random splits that a trial is judged on.
+        samples: From each setting.
+        setting: Runs of this setting. Repeatable. Default: all nine.
+        layers: Least and most.
+        units: Least and most.
+        window: Packets that a sample sees.
+        epochs: Of each training. Default: the task's own.
+        seed: Of splits, trials and networks.
+    """
     from memento_datacenter.scenarios import TASKS
     from memento_datacenter.simulate import SETTINGS
     from memento_datacenter.tuning import Search

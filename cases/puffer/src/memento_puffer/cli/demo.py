@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,31 +31,33 @@ ARMS = ("static", "random", "memento", "density-reservoir")
 _SCORES = ("p01", "median", "mean")
 
 
+@dataclass(frozen=True)
+class DemoOptions:
+    """What is streamed, and who chooses.
+
+    Attributes:
+        days: Days of telemetry, at least 3.
+        viewers: Sessions of a day of telemetry.
+        judges: Sessions of the day under control, the same for each predictor.
+        capacity: Samples in memory. Default: a third of a day.
+        retrain: coverage: retrain when coverage has risen; always: every day.
+        seed: Of everything random.
+    """
+
+    days: int = 8
+    viewers: int = 60
+    judges: int = 80
+    capacity: int | None = None
+    retrain: str = "coverage"
+    seed: int = 0
+
+
 def demo(
-    days: Annotated[int, typer.Option(help="Days of telemetry, at least 3.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder for the report, its charts and tables.")] = Path(
-        "demo"
-    ),
-    traces: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Parquet files with columns trace_id, seconds, rate [MB/s], consecutive periods: "
-            "real paths. All words that follow are files. Default: a synthetic population of paths."
-        ),
-    ] = None,
+    options: DemoOptions,
+    out: Path = Path("demo"),
+    traces: list[str] | None = None,
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    viewers: Annotated[int, typer.Option(help="Sessions of a day of telemetry.")] = 60,
-    judges: Annotated[
-        int, typer.Option(help="Sessions of the day under control, the same for each predictor.")
-    ] = 80,
-    capacity: Annotated[
-        int | None, typer.Option(help="Samples in memory. Default: a third of a day.")
-    ] = None,
-    retrain: Annotated[
-        str, typer.Option(help="coverage: retrain when coverage has risen; always: every day.")
-    ] = "coverage",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    workers: int = 2,
     as_json: AsJson = False,
 ) -> None:
     """Stream, remember, retrain, and see what viewers get.
@@ -65,19 +67,25 @@ def demo(
     predictor is retrained when due: with Memento, the density reservoir, a random memory of equal
     size; and never. In the end each predictor chooses the bitrates for the same viewers of one more
     day.
+
+    Args:
+        out: Folder for the report, its charts and tables.
+        traces: Parquet files with columns trace_id, seconds, rate [MB/s], consecutive periods: real
+            paths. All words that follow are files. Default: a synthetic population of paths.
+        workers: Processes.
     """
     from memento_puffer.studies.outcomes import summary
 
-    if days < 3:
-        raise SettingError(f"--days is {days}; at least 3 are needed to compare anything")
+    if options.days < 3:
+        raise SettingError(f"--days is {options.days}; at least 3 are needed to compare anything")
     if workers < 1:
         raise SettingError(f"--workers is {workers}; expected at least one process")
-    if seed < 0:
-        raise SettingError(f"--seed is {seed}; expected 0 or more")
+    if options.seed < 0:
+        raise SettingError(f"--seed is {options.seed}; expected 0 or more")
     if more and not traces:
         raise SettingError(f"unexpected argument {more[0]!r}; files of traces follow --traces")
-    if retrain not in ("coverage", "always"):
-        raise SettingError(f'--retrain is {retrain!r}; expected "coverage" or "always"')
+    if options.retrain not in ("coverage", "always"):
+        raise SettingError(f'--retrain is {options.retrain!r}; expected "coverage" or "always"')
     files = [*(traces or []), *(more or [])]
     with storage_errors("make the folder", out):
         out.mkdir(parents=True, exist_ok=True)
@@ -88,18 +96,18 @@ def demo(
         def report(what: str, done: int, total: int) -> None:
             bar.report(done, total, what)
 
-        loop = _loop(files, days, viewers, judges, capacity, retrain, seed)
+        loop = _loop(files, options)
         sizes = loop.prepare(folder, workers=workers, report=report)
-        if capacity is None:
+        if options.capacity is None:
             loop = replace(loop, capacity=sum(sizes) // (3 * len(sizes)))
         results = loop.compare(folder, ARMS, workers=workers, report=report)
         outcome = loop.control(folder, results, workers=workers, report=report)
     tables = {name: summary(results, name) for name in ("static", "random")}
-    source = ", ".join(Path(file).name for file in files) or f"synthetic paths, seed {seed}"
+    source = ", ".join(Path(file).name for file in files) or f"synthetic paths, seed {options.seed}"
     facts = (
         f"{len(sizes)} days of {min(sizes):,} to {max(sizes):,} chunks ({source}); memories of "
-        f"{loop.capacity:,} samples, one for each of five horizons. Under control: {judges} "
-        f"viewers, {outcome.hours:,.0f} hours for each predictor."
+        f"{loop.capacity:,} samples, one for each of five horizons. Under control: "
+        f"{options.judges} viewers, {outcome.hours:,.0f} hours for each predictor."
     )
     parts = _parts(results, tables, outcome)
     _write(out, facts, parts, tables, results, outcome)
@@ -117,33 +125,26 @@ def demo(
         ui.print_json({"arms": arms})
 
 
-def _loop(
-    files: Sequence[str],
-    days: int,
-    viewers: int,
-    judges: int,
-    capacity: int | None,
-    retrain: str,
-    seed: int,
-) -> ClosedLoop:
+def _loop(files: Sequence[str], options: DemoOptions) -> ClosedLoop:
     from memento.retrain import Every, OnCoverage
     from memento_puffer.streaming.traces import Population, Shift
     from memento_puffer.streaming.traces import days as days_of
     from memento_puffer.studies.closed_loop import ClosedLoop
 
+    days = options.days
     # Two scripted shifts on top of the drift, so that there is something to notice.
     shifts = (Shift.new_access(days * 3 // 8), Shift.halved_capacity(days * 6 // 8))
-    settings: dict[str, Any] = {"population": Population(seed=seed, shifts=shifts)}
+    paths: dict[str, Any] = {"population": Population(seed=options.seed, shifts=shifts)}
     if files:
-        settings = {"traces": [traces for _, traces in days_of(list(files), days + 1)]}
+        paths = {"traces": [traces for _, traces in days_of(list(files), days + 1)]}
     return ClosedLoop(
-        **settings,
+        **paths,
         days=days,
-        viewers=viewers,
-        judges=judges,
-        capacity=20_000 if capacity is None else capacity,
-        trigger=OnCoverage(0.05, new_labels=1.0) if retrain == "coverage" else Every(1),
-        seed=seed,
+        viewers=options.viewers,
+        judges=options.judges,
+        capacity=20_000 if options.capacity is None else options.capacity,
+        trigger=OnCoverage(0.05, new_labels=1.0) if options.retrain == "coverage" else Every(1),
+        seed=options.seed,
     )
 
 
