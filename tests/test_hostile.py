@@ -29,6 +29,7 @@ from memento import (
     JensenShannon,
     KCenterGreedy,
     LossAwareReservoir,
+    LossReservoir,
     Memento,
     Memory,
     Metric,
@@ -71,6 +72,7 @@ POLICIES = {
     "herding": Herding("x"),
     "k-center": KCenterGreedy("x"),
     "loss-aware": LossAwareReservoir(),
+    "loss-reservoir": LossReservoir(half_life=9.0),
     "metric": Metric.of_loss(batch_size=4, sort_by=["y"]),
     "committee": QueryByCommittee(),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,28 @@ def test_predictions_steer_what_is_kept_from_the_first_day_on(folder, results, t
     steps, _ = bodies._run_loop(LOOP, "memento", 0, days, base, tmp_path / "loop")
     assert steps[0].kept < steps[0].offered
     assert steps[-1].notes["classes"] == results["memento"].classes.tolist()
+
+
+def test_a_fitted_temperature_goes_into_control_and_a_fixed_one_stays(folder, results, tmp_path):
+    """One day of the random arm: the served networks are its own, at a temperature."""
+    days = [str(folder / "closed-loop" / f"day-{n:03d}") for n in range(LOOP.days)]
+    days = [str(next(Path(day).glob("output-*"))) for day in days]
+    first = read_network(next((folder / "closed-loop" / "first-0").glob("output-*")) / "network")
+    learners = {}
+    for name in ("random", "random-softened", "random-calibrated"):
+        steps, learners[name] = bodies._run_loop(LOOP, name, 0, days, first, tmp_path / name)
+        assert [step.trained for step in steps] == [True] * LOOP.days
+    assert learners["random-softened"].temperature == 1.5
+    fitted = learners["random-calibrated"].temperature
+    assert 0.4 < fitted != 1
+    x = np.random.default_rng(0).standard_normal((50, 62)).astype(np.float32)
+    plain = learners["random"].network
+    for name, learner in learners.items():
+        served = bodies._serving(learner)
+        certain = np.maximum(plain.probabilities(x), 1e-30)
+        logits = np.log(certain) / getattr(learner, "temperature", 1.0)
+        expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(served.probabilities(x), expected, atol=2e-5, err_msg=name)
 
 
 def test_what_is_there_is_not_computed_again(folder, results, monkeypatch):

@@ -162,6 +162,30 @@ def test_every_arm_runs_with_every_combination(name, tmp_path, base, days):
     runs_over(given, dict(list(days.items())[:4]), base, tmp_path)
 
 
+def test_a_fitted_temperature_is_the_only_difference(tmp_path, base):
+    """A random memory chooses the same samples; the network is the same but for its temperature."""
+    large = {name: helpers.features(i, streams=30) for i, name in enumerate(helpers.NAMES[:6])}
+    plain, calibrated = (
+        Replay(tmp_path / name, settings(name), large, base).run()
+        for name in ("random", "random-calibrated")
+    )
+    for before, after in zip(plain, calibrated, strict=True):
+        assert (before.held, before.trained) == (after.held, after.trained)
+    scores = [[s.scores["mean"] for s in steps if s.scores] for steps in (plain, calibrated)]
+    assert scores[0][0] == scores[1][0]  # nothing was fitted yet
+    assert scores[0][1] != scores[1][1]
+
+
+def test_a_replay_from_before_there_were_temperatures_goes_on(tmp_path, base, days):
+    Replay(tmp_path, settings("random"), days, base).run()
+    document = json.loads((tmp_path / "replay.json").read_text())
+    assert document.pop("calibrated") is False
+    (tmp_path / "replay.json").write_text(json.dumps(document))
+    assert Replay(tmp_path, settings("random"), days, base).run()
+    with pytest.raises(ForeignError, match="calibrated"):
+        Replay(tmp_path, settings("random-calibrated"), days, base).run()
+
+
 @pytest.mark.parametrize("kind", sorted(named_policies))
 def test_every_policy_runs_with_every_combination(kind, tmp_path, base, days):
     """Nothing but what it cannot do without is said of a policy."""

@@ -27,9 +27,9 @@ from memento.study.example import example
 __all__ = ["backtest"]
 
 _POLICIES = {
-    False: ("memento", "density-reservoir", "loss-aware-reservoir", "class-balanced-reservoir",
-            "k-center-greedy"),
-    True: ("memento", "density-reservoir", "k-center-greedy"),
+    False: ("memento", "density-reservoir", "loss-reservoir", "loss-aware-reservoir",
+            "class-balanced-reservoir", "k-center-greedy"),
+    True: ("memento", "density-reservoir", "loss-reservoir", "k-center-greedy"),
 }  # fmt: skip
 _TRIGGERS = ("on-arrivals", "loss", "every-3")
 _OWN = {"random", "fifo", "reservoir"}

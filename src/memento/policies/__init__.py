@@ -18,6 +18,7 @@ from memento.policies.gradient import GradientSampleSelection
 from memento.policies.herding import Herding
 from memento.policies.k_center import KCenterGreedy
 from memento.policies.loss_aware import LossAwareReservoir
+from memento.policies.loss_reservoir import LossReservoir
 from memento.policies.memento import Memento
 from memento.policies.metric import Metric
 from memento.policies.reservoir import Reservoir
@@ -36,6 +37,7 @@ __all__ = [
     "Herding",
     "KCenterGreedy",
     "LossAwareReservoir",
+    "LossReservoir",
     "Memento",
     "Metric",
     "Policy",

@@ -78,5 +78,7 @@ def usual_policy(
         defaults["missing"] = "skip"  # there are no predictions before the first model
     elif kind == "loss-aware-reservoir":
         defaults["missing"] = "equal"  # nor losses
+    elif kind == "loss-reservoir":
+        defaults["scale"] = "absolute" if numbers else "log"
     usual = usual_distances(label, numbers=numbers)
     return policy_from_table({**(settings or {}), "kind": kind}, usual=usual, defaults=defaults)

@@ -48,11 +48,12 @@ Arms = Annotated[
     list[str] | None,
     typer.Option(
         "--arm",
-        help="memento, memento-T0, memento-defaults, density-reservoir, "
-        "density-reservoir-unweighted, density-reservoir-defaults, random, random-triple, "
-        "forgetting, daily, fifo, euclidean, euclidean-inputs, loss, confidence, labels, stalled, "
-        "loss-aware, class-balanced, herding, k-center, facility-location, gradient, unbounded, "
-        "committee. Repeatable. Default: memento and forgetting.",
+        help="memento, memento-T0, memento-defaults, memento-calibrated, density-reservoir, "
+        "density-reservoir-unweighted, density-reservoir-defaults, density-reservoir-calibrated, "
+        "random, random-triple, random-calibrated, forgetting, daily, fifo, euclidean, "
+        "euclidean-inputs, loss, confidence, labels, stalled, loss-aware, "
+        "class-balanced, herding, k-center, facility-location, gradient, unbounded, committee. "
+        "Repeatable. Default: memento and forgetting.",
     ),
 ]
 Daily = Annotated[

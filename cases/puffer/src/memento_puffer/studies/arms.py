@@ -7,6 +7,7 @@ One table and one glossary for replays, closed loops, experiments, commands and 
     daily        Fugu's own scheme: 14 days of which recent ones weigh more, trained every day
     static       the first model, never trained again
     memento      as published; ``-T0`` with temperature 0, ``-defaults`` with the library's defaults
+    -calibrated  predictions have a softmax temperature that is fitted to each day before it is used
 
 A replay takes every arm of `REPLAYED`, a closed loop those of `CONTROLLED`.
 """
@@ -39,6 +40,8 @@ class Arm:
         share: Capacity of its memory, in capacities of the comparison; above 0.
         softened: Logits of its networks are divided by this when they predict; above 0. More than 1
             says less certain things: it gives up some of the median for the tail.
+        calibrated: Whether that number is fitted instead, to each day's labels before anything of
+            the day is learned, see `memento.training.Calibrated`.
     """
 
     policy: Mapping[str, Any]
@@ -48,6 +51,7 @@ class Arm:
     frozen: bool = False
     share: float = 1.0
     softened: float = 1.0
+    calibrated: bool = False
 
 
 def _library(kind: str) -> dict[str, Any]:
@@ -87,6 +91,9 @@ ARMS: Mapping[str, Arm] = {
     # Controls of whatever selects: more samples at random, and networks that are less certain.
     "random-triple": Arm(_RANDOM, share=3.0),
     "random-softened": Arm(_RANDOM, softened=1.5),
+    "random-calibrated": Arm(_RANDOM, calibrated=True),
+    "memento-calibrated": Arm(_MEMENTO, waits=True, calibrated=True),
+    "density-reservoir-calibrated": Arm(_DENSITY, waits=True, calibrated=True),
     "memento-defaults": Arm(_library("memento"), waits=True),
     "density-reservoir-defaults": Arm(_library("density-reservoir"), waits=True),
     "fifo": Arm({"kind": "fifo"}),

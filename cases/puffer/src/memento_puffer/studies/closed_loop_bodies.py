@@ -16,6 +16,7 @@ from memento.memory import Memory
 from memento.retrain import Every
 from memento.runner.spec import Run
 from memento.samples import Samples
+from memento.training import Calibrated
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.predictor.network import Network
@@ -64,18 +65,23 @@ def run_arm(
         here.report(horizon, len(first), f"horizon {horizon}")
         base, checkpoint = read_network(Path(place)), here.checkpoint / f"horizon-{horizon}"
         learner = _run_loop(settings, arm, horizon, days, base, checkpoint / "loop")[1]
-        write_network(checkpoint / "network", learner.network.softened(learner.temperature))
+        write_network(checkpoint / "network", _serving(learner))
     move_results(here.checkpoint, here.folder)
 
 
 def _run_loop(
     loop: ClosedLoop, name: str, horizon: int, days: Sequence[str], base: Network, checkpoint: Path
-) -> tuple[list[Step], _Softened]:
+) -> tuple[list[Step], TtpLearner | Calibrated]:
     """One arm at one horizon: its steps, and its learner after them."""
     arm = ARMS[name]
-    learner = _Softened(base, replace(_training(loop), start="base"), arm.softened)
+    network = TtpLearner(base, replace(_training(loop), start="base"))
     # In use from the first day on: it predicted what that day's samples are selected by.
-    learner.restore(base.arrays())
+    network.restore(base.arrays())
+    learner: TtpLearner | Calibrated = network
+    if arm.calibrated:
+        learner = Calibrated(network)
+    elif arm.softened != 1:
+        learner = _Softened(network, arm.softened)
 
     def composition(memory: Memory | Group) -> dict[str, Any]:
         assert isinstance(memory, Memory)
@@ -103,17 +109,23 @@ def _stream(days: Sequence[str], horizon: int) -> Iterator[tuple[str, Samples]]:
         yield f"day {number}", Samples.borrow({n: columns[n] for n in ("x", "y", "y_bin")})
 
 
-class _Softened(TtpLearner):
-    """Predicts less certainly than it was trained to; fits go on from what was trained."""
+class _Softened(Calibrated):
+    """Has one temperature, whatever comes."""
 
-    def __init__(self, base: Network, settings: TrainingSettings, temperature: float) -> None:
-        super().__init__(base, settings)
+    def __init__(self, learner: TtpLearner, temperature: float) -> None:
+        super().__init__(learner)
         self.temperature = temperature
 
-    def annotate(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        other = TtpLearner(self.base, self.settings)
-        other.restore(self.network.softened(self.temperature).arrays())
-        return other.annotate(samples)
+    def adapt(self, samples: Samples) -> bool:
+        return False
+
+
+def _serving(learner: TtpLearner | Calibrated) -> Network:
+    """What predicts as a learner does."""
+    if isinstance(learner, Calibrated):
+        network: Network = learner.learner.network
+        return network.softened(learner.temperature)
+    return learner.network
 
 
 def control(

@@ -29,7 +29,7 @@ from memento.memory import Memory
 from memento.policies import QueryByCommittee
 from memento.samples import Samples
 from memento.study.runs import difference
-from memento.training import Ensemble, JustTrainTwice
+from memento.training import Calibrated, Ensemble, JustTrainTwice
 from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.training_sets import learner_for
 from memento_puffer.predictor.transmission import CLASSES
@@ -172,7 +172,7 @@ class Replay:
         if settings.members > 1:
             asked = isinstance(settings.policy, QueryByCommittee)
             learner = Ensemble(learner, settings.members, committee="mean" if asked else "none")
-        return cast(Learner, learner)
+        return cast(Learner, Calibrated(learner) if settings.calibrated else learner)
 
     def _stream(self) -> Iterator[tuple[str, LazyDay]]:
         day: LazyDay | None = None
@@ -196,10 +196,11 @@ class Replay:
         if not samples.size:
             return {}
         predictors = {"own": samples["yhat"]}
-        if isinstance(learner, Ensemble) and len(learner):
+        inner = learner.learner if isinstance(learner, Calibrated) else learner
+        if isinstance(inner, Ensemble) and len(inner):
             plain = samples.without("committee")
-            predictors["oracle"] = learner.oracle(plain)["yhat"]
-            predictors["matched"] = learner.matched(plain)["yhat"]
+            predictors["oracle"] = inner.oracle(plain)["yhat"]
+            predictors["matched"] = inner.matched(plain)["yhat"]
         if self.base is not None:
             predictors["static"] = self.base.probabilities(samples["x"])
         if self.published is not None and (model := self.published(moment.name)) is not None:
@@ -267,7 +268,7 @@ class Replay:
             with storage_errors("write the settings", path):
                 atomic_write(path, json.dumps(own, indent=1).encode())
             return
-        there = _read_json(path, "remove the folder")
+        there = {"calibrated": False, **_read_json(path, "remove the folder")}
         if there.get("format") != _FORMAT:
             raise ForeignError(
                 f"{self.folder}: the replay there is of another version ({there.get('format')!r}), "

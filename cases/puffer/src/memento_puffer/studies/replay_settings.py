@@ -60,6 +60,8 @@ class ReplaySettings:
         predict_first: Whether the static model predicts until the first training. Otherwise nothing
             does, as in the paper, and samples are compared by their output alone.
         weighted: Whether trainings use the weights that the policy states, if any.
+        calibrated: Whether predictions have a softmax temperature, which is fitted to each day
+            before anything of it is learned, see `memento.training.Calibrated`.
         training: How.
         coverage_batch: Samples in a batch for coverage, where the policy has no batches.
         densities: Sizes of batches, for the density of each new day with respect to the memory.
@@ -86,6 +88,7 @@ class ReplaySettings:
     freeze_after: Annotated[int, whole()] | None = None
     predict_first: bool = False
     weighted: bool = True
+    calibrated: bool = False
     training: TrainingSettings = AFFORDABLE
     coverage_batch: Annotated[int, whole()] = 256
     densities: tuple[int, ...] = ()
@@ -215,6 +218,8 @@ def arm(name: str, given: Mapping[str, Any] | None = None, **fields: Any) -> Rep
         del changes["members"]  # a committee of another size
     if not chosen.weighted:
         changes["weighted"] = False
+    if chosen.calibrated:
+        changes["calibrated"] = True
     capacity = values.get("capacity", defaults["capacity"])
     if chosen.share != 1 and capacity is not None:
         changes["capacity"] = round(chosen.share * capacity)
