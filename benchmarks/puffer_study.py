@@ -30,10 +30,11 @@ from memento.study import interval
 from memento_puffer.predictor.ttp_training import Training
 from memento_puffer.quality.qoe import quality
 from memento_puffer.streaming.traces import Population, Shift
-from memento_puffer.studies.arms import CONTROLLED
 from memento_puffer.studies.closed_loop import ClosedLoop
 from memento_puffer.studies.outcomes import ArmResult, Outcome, summary
 
+ARMS = ("static", "random", "memento", "density-reservoir", "memento-T0",
+        "density-reservoir-unweighted", "daily", "forgetting")  # fmt: skip
 SCENARIOS = ("none", "drift", "new-access", "halved")
 
 
@@ -105,7 +106,7 @@ def run(
     judges: int,
     workers: int,
     seed: int,
-    arms: Sequence[str] = CONTROLLED,
+    arms: Sequence[str] = ARMS,
 ) -> dict[str, object]:
     """One scenario, all arms."""
     loop = ClosedLoop(
@@ -264,9 +265,7 @@ def main() -> None:
     parser.add_argument("--judges", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", default="0", help="such as 0-2 or 0,3")
-    parser.add_argument(
-        "--arms", nargs="+", default=list(CONTROLLED), help="with static and random"
-    )
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help="with static and random")
     arguments = parser.parse_args()
     done: dict[str, list[dict]] = {}
     for seed in run_numbers(arguments.seeds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from memento.loop import Step
 from memento.memory import Memory
 from memento.retrain import Decision, Every, OnCoverage
 from memento.samples import Samples
-from memento_puffer.data.features import HORIZONS
+from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.predictor.ttp_training import TrainingSettings
 from memento_puffer.quality import aggregates
 from memento_puffer.streaming.traces import Population, Traces
@@ -118,6 +119,19 @@ def test_predictions_steer_what_is_kept_from_the_first_day_on(folder, results, t
     steps, _ = bodies._run_loop(LOOP, "memento", 0, days, base, tmp_path / "loop")
     assert steps[0].kept < steps[0].offered
     assert steps[-1].notes["classes"] == results["memento"].classes.tolist()
+
+
+def test_arrivals_decide_by_streams_that_no_other_day_has(folder, results, tmp_path):
+    days = [str(folder / "closed-loop" / f"day-{n:03d}") for n in range(LOOP.days)]
+    days = [str(next(Path(day).glob("output-*"))) for day in days]
+    first = read_network(next((folder / "closed-loop" / "first-0").glob("output-*")) / "network")
+    steps, _ = bodies._run_loop(LOOP, "memento-arrivals", 0, days, first, tmp_path / "loop")
+    assert steps[0].trained
+    assert {"clusters", "worse"} <= set(steps[-1].decision.figures)
+    streams = [columns["stream"] for _, columns in bodies._stream(days, 0, of_streams=True)]
+    assert all(not set(a) & set(b) for a, b in itertools.combinations(streams, 2))
+    counts = [len(set(part)) for part in streams]
+    assert counts == [len(set(Features.read(Path(d)).columns(0)["stream"])) for d in days]
 
 
 def test_a_fitted_temperature_goes_into_control_and_a_fixed_one_stays(folder, results, tmp_path):

@@ -8,6 +8,7 @@ One table and one glossary for replays, closed loops, experiments, commands and 
     static       the first model, never trained again
     memento      as published; ``-T0`` with temperature 0, ``-defaults`` with the library's defaults
     -calibrated  predictions have a softmax temperature that is fitted to each day before it is used
+    -arrivals    trained when `memento.OnArrivals` says so
 
 A replay takes every arm of `REPLAYED`, a closed loop those of `CONTROLLED`.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from memento.distances import Minkowski
 from memento.errors import SettingError
@@ -34,7 +35,8 @@ class Arm:
     Attributes:
         policy: Kind and settings of its memories' policy, see `puffer_policy`.
         settings: What it changes of the settings of a replay.
-        waits: Whether it is trained when coverage has risen, in a closed loop; otherwise every day.
+        waits: When it is trained in a closed loop: "coverage", once that has risen; "arrivals",
+            when what comes is new or worse (`memento.OnArrivals`, by streams); or None, every day.
         weighted: Whether trainings use the weights that the policy states.
         frozen: Whether it stays with the first model, whatever comes.
         share: Capacity of its memory, in capacities of the comparison; above 0.
@@ -46,7 +48,7 @@ class Arm:
 
     policy: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    waits: bool = False
+    waits: Literal["coverage", "arrivals"] | None = None
     weighted: bool = True
     frozen: bool = False
     share: float = 1.0
@@ -82,20 +84,23 @@ _UNTIL_EMBEDDED = {"missing": "random"}  # until a last hidden layer tells sampl
 ARMS: Mapping[str, Arm] = {
     "static": Arm(_RANDOM, frozen=True),
     "random": Arm(_RANDOM),
-    "memento": Arm(_MEMENTO, waits=True),
-    "density-reservoir": Arm(_DENSITY, waits=True),
-    "memento-T0": Arm({**_MEMENTO, "temperature": 0.0}, waits=True),
-    "density-reservoir-unweighted": Arm(_DENSITY, waits=True, weighted=False),
+    "memento": Arm(_MEMENTO, waits="coverage"),
+    "density-reservoir": Arm(_DENSITY, waits="coverage"),
+    "memento-T0": Arm({**_MEMENTO, "temperature": 0.0}, waits="coverage"),
+    "density-reservoir-unweighted": Arm(_DENSITY, waits="coverage", weighted=False),
     "daily": Arm({"kind": "daily-window", "days": 14, "decay": 0.9}, _DAILY),
     "forgetting": Arm({**_RANDOM, "forget": 0.1}),
     # Controls of whatever selects: more samples at random, and networks that are less certain.
     "random-triple": Arm(_RANDOM, share=3.0),
     "random-softened": Arm(_RANDOM, softened=1.5),
     "random-calibrated": Arm(_RANDOM, calibrated=True),
-    "memento-calibrated": Arm(_MEMENTO, waits=True, calibrated=True),
-    "density-reservoir-calibrated": Arm(_DENSITY, waits=True, calibrated=True),
-    "memento-defaults": Arm(_library("memento"), waits=True),
-    "density-reservoir-defaults": Arm(_library("density-reservoir"), waits=True),
+    "memento-calibrated": Arm(_MEMENTO, waits="coverage", calibrated=True),
+    "density-reservoir-calibrated": Arm(_DENSITY, waits="coverage", calibrated=True),
+    # The library's trigger instead of coverage.
+    "random-arrivals": Arm(_RANDOM, waits="arrivals"),
+    "memento-arrivals": Arm(_MEMENTO, waits="arrivals"),
+    "memento-defaults": Arm(_library("memento"), waits="coverage"),
+    "density-reservoir-defaults": Arm(_library("density-reservoir"), waits="coverage"),
     "fifo": Arm({"kind": "fifo"}),
     "euclidean": Arm(_euclidean("yhat")),
     "euclidean-inputs": Arm(_euclidean("z", sort_by=["y", "x"])),
@@ -114,7 +119,11 @@ ARMS: Mapping[str, Arm] = {
 }
 
 #: Those that a replay takes.
-REPLAYED = tuple(name for name, one in ARMS.items() if not one.frozen and one.softened == 1)
+REPLAYED = tuple(
+    name
+    for name, one in ARMS.items()
+    if not one.frozen and one.softened == 1 and one.waits != "arrivals"
+)
 #: Those that drive Fugu in the end of a closed loop.
 CONTROLLED = tuple(ARMS)[: tuple(ARMS).index("fifo")]
 #: Names of until 0.1.0 that are still understood. ``random`` of a replay is now ``forgetting``.

@@ -13,7 +13,7 @@ from memento import snapshot
 from memento.group import Group
 from memento.loop import Step, run
 from memento.memory import Memory
-from memento.retrain import Every
+from memento.retrain import Every, OnArrivals, Trigger
 from memento.runner.spec import Run
 from memento.samples import Samples
 from memento.training import Calibrated
@@ -27,7 +27,7 @@ from memento_puffer.predictor.ttp_training import Training, TrainingSettings, Tt
 from memento_puffer.quality.qoe import SLOW_RATE
 from memento_puffer.streaming.abr import Fugu
 from memento_puffer.streaming.simulator import Block, Scheme
-from memento_puffer.studies.arms import ARMS
+from memento_puffer.studies.arms import ARMS, Arm
 from memento_puffer.studies.closed_loop import ClosedLoop
 from memento_puffer.studies.day_bodies import move_results
 from memento_puffer.studies.outcomes import ArmResult, read_network, write_network
@@ -90,10 +90,10 @@ def _run_loop(
         return {"classes": np.bincount(labels, minlength=CLASSES).tolist(), "ages": ages.tolist()}
 
     steps = run(
-        _stream(days, horizon),
+        _stream(days, horizon, of_streams=arm.waits == "arrivals"),
         loop.memory(name, horizon),
         learner,
-        loop.trigger if arm.waits else Every(1),
+        _trigger(loop, arm),
         weighted=arm.weighted,
         freeze_after=0 if arm.frozen else None,
         note=composition,
@@ -103,10 +103,22 @@ def _run_loop(
     return list(steps), learner
 
 
-def _stream(days: Sequence[str], horizon: int) -> Iterator[tuple[str, Samples]]:
+def _trigger(loop: ClosedLoop, arm: Arm) -> Trigger:
+    if arm.waits == "arrivals":
+        return OnArrivals(cluster="stream")
+    return loop.trigger if arm.waits == "coverage" else Every(1)
+
+
+def _stream(
+    days: Sequence[str], horizon: int, *, of_streams: bool = False
+) -> Iterator[tuple[str, Samples]]:
+    """Samples of each day; if asked for, with a number of their stream that no other day has."""
     for number, place in enumerate(days, 1):
         columns = Features.read(Path(place)).columns(horizon, sentinels="clamp")
-        yield f"day {number}", Samples.borrow({n: columns[n] for n in ("x", "y", "y_bin")})
+        found = {name: columns[name] for name in ("x", "y", "y_bin")}
+        if of_streams:
+            found["stream"] = columns["stream"] + (number << 32)
+        yield f"day {number}", Samples.borrow(found)
 
 
 class _Softened(Calibrated):
