@@ -6,6 +6,7 @@ import fnmatch
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from memento.cli import tables, ui
 from memento.cli.options import AsJson
 from memento.errors import SchemaError, SettingError
 from memento.files import local_path
-from memento.integrations.tabular import MODELS, factory, units_of
+from memento.integrations.tabular import factory, units_of
 from memento.policies import Policy, usual_policy
 from memento.retrain import OnArrivals, Trigger, trigger
 from memento.samples import Samples
@@ -36,83 +37,62 @@ _OWN = {"random", "fifo", "reservoir"}
 _PAGE, _TABLE = "backtest.html", "backtest.csv"
 
 
-Files = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="FILES...", help="Days in order, or one file with a unit column."),
-]
-Label = Annotated[str, typer.Option(help="Column of what is predicted.")]
-Classes = Annotated[
-    int | None, typer.Option(min=2, help="Labels are 0 to N-1. Default: those found, of any kind.")
-]
-Regression = Annotated[bool, typer.Option("--regression", help="Predict numbers.")]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL",
-        help=f"{', '.join(MODELS)}, or MODULE:FACTORY, a function from a seed to a model. "
-        "Default: hgb.",
-    ),
-]
-Unit = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Tells units apart. Default: the files.")
-]
-Group = Annotated[str | None, typer.Option(metavar="COLUMN", help="Groups, for the worst of them.")]
-ClusterColumn = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="What belongs together: a session, a user.")
-]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(metavar="PATTERN", help="Columns to predict from. Default: all others."),
-]
-Capacity = Annotated[
-    str, typer.Option(metavar="N|P%", help="Samples in memory, or a share of the stream.")
-]
-Policies = Annotated[
-    str, typer.Option(metavar="A,B|auto", help="Kinds of policies, or MODULE:CLASS.")
-]
-Triggers = Annotated[str, typer.Option(metavar="A,B|auto", help="Kinds of triggers, or every-N.")]
-Seeds = Annotated[
-    int | None, typer.Option(min=1, help="Most repetitions; default: 5, of --example 3.")
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="As 90s, 10m, 2h: as many seeds as there is time for."),
-]
-Workers = Annotated[int, typer.Option(min=1, help="Processes at a time.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Keeps results; what was stopped goes on. With a page."),
-]
-BuiltIn = Annotated[
-    bool, typer.Option("--example", help="A small stream that is made, in under a minute.")
-]
+@dataclass(frozen=True)
+class StreamOptions:
+    """Columns of a stream.
+
+    Attributes:
+        label: Column of what is predicted.
+        unit (COLUMN): Tells units apart. Default: the files.
+        group (COLUMN): Groups, for the worst of them.
+        cluster (COLUMN): What belongs together: a session, a user.
+        inputs (PATTERN): Columns to predict from. Default: all others.
+    """
+
+    label: str = "y"
+    unit: str | None = None
+    group: str | None = None
+    cluster: str | None = None
+    inputs: list[str] | None = None
 
 
 def backtest(
-    files: Files = None,
-    label: Label = "y",
-    classes: Classes = None,
-    regression: Regression = False,
-    model: Model = None,
-    unit: Unit = None,
-    group: Group = None,
-    cluster: ClusterColumn = None,
-    inputs: Inputs = None,
-    capacity: Capacity = "5%",
-    policies: Policies = "auto",
-    triggers: Triggers = "auto",
-    seeds: Seeds = None,
-    budget: Budget = None,
-    workers: Workers = 1,
-    out: Out = None,
-    built_in: BuiltIn = False,
+    columns: StreamOptions,
+    files: Annotated[list[str] | None, typer.Argument()] = None,
+    classes: Annotated[int | None, typer.Option(min=2)] = None,
+    regression: bool = False,
+    model: str | None = None,
+    capacity: str = "5%",
+    policies: str = "auto",
+    triggers: str = "auto",
+    seeds: Annotated[int | None, typer.Option(min=1)] = None,
+    budget: str | None = None,
+    workers: Annotated[int, typer.Option(min=1)] = 1,
+    out: Path | None = None,
+    built_in: bool = False,
     as_json: AsJson = False,
 ) -> None:
     """Say which samples to keep on this stream, when to retrain, and whether any of it pays.
 
     Every unit is predicted before anything of it is trained on. Whatever is asked for stands beside
     a random memory, one of three times the size, and one with a fitted temperature.
+
+    Args:
+        files (FILES...): Days in order, or one file with a unit column.
+        classes: Labels are 0 to N-1. Default: those found, of any kind.
+        regression: Predict numbers.
+        model (MODEL): hgb, logistic, ridge, mlp, or MODULE:FACTORY, a function from a seed to a
+            model. Default: hgb.
+        capacity (N|P%): Samples in memory, or a share of the stream.
+        policies (A,B|auto): Kinds of policies, or MODULE:CLASS.
+        triggers (A,B|auto): Kinds of triggers, or every-N.
+        seeds: Most repetitions; default: 5, of --example 3.
+        budget (TIME): As 90s, 10m, 2h: as many seeds as there is time for.
+        workers: Processes at a time.
+        out (DIR): Keeps results; what was stopped goes on. With a page.
+        built_in (--example): A small stream that is made, in under a minute.
     """
+    label, group, cluster = columns.label, columns.group, columns.cluster
     if built_in == bool(files):
         raise SettingError("give FILES, or --example")
     if classes is not None and regression:
@@ -123,11 +103,11 @@ def backtest(
     if built_in:
         parts, model, seeds = example(label), model or "logistic", seeds or 3
     else:
-        parts = _parts(_tables(files or []), unit)
+        parts = _parts(_tables(files or []), columns.unit)
     _check_units(parts, label, regression)
     total = sum(table.size for _, table in parts)
     further = [name for name in (group, cluster) if name is not None]
-    names = _inputs(parts[0][1], {label, unit, *further}, inputs or [])
+    names = _inputs(parts[0][1], {label, columns.unit, *further}, columns.inputs or [])
     stream = units_of(parts, label, names, further, numbers=regression)
     model = model or "hgb"
     make = factory(model, label, classes, numbers=regression)

@@ -12,10 +12,11 @@ from memento.days import parse_days
 from memento.errors import StorageError
 
 if TYPE_CHECKING:
+    from memento_puffer.cli.options import DayOptions, StoredDayOptions
     from memento_puffer.data.features import Features
     from memento_puffer.data.schema import Day
 
-__all__ = ["StoredDay", "found", "has_chunks", "stored"]
+__all__ = ["StoredDay", "checked", "has_chunks", "stored"]
 
 T = TypeVar("T")
 
@@ -28,15 +29,11 @@ class StoredDay:
     day: Day | None = None
 
 
-def found(
-    days: str, source: Path, skip_missing: bool, check: Callable[[Day], None]
-) -> list[tuple[str, Day]]:
+def checked(days: DayOptions, check: Callable[[Day], None]) -> dict[str, Day]:
     """Days by name, checked.
 
     Args:
         days: As the user names them.
-        source: Folder of the days.
-        skip_missing: Whether to leave out days without files.
         check: Raises if something is wrong with a day.
 
     Raises:
@@ -45,43 +42,39 @@ def found(
     """
     from memento_puffer.data.schema import Day
 
-    there = _each(days, source, skip_missing, lambda name: Day.find(source, name))
-    for day in there.values():
+    present = _each(days, lambda name: Day.find(days.source, name))
+    for day in present.values():
         check(day)
-    return list(there.items())
+    return present
 
 
-def stored(
-    days: str, source: Path, skip_missing: bool, store: Path | None = None
-) -> dict[str, StoredDay]:
+def stored(days: StoredDayOptions, store: Path | None = None) -> dict[str, StoredDay]:
     """Days whose features are stored already, or are made of their files when they are asked for.
 
     Args:
         days: As the user names them.
-        source: Folder of the days, or of what `memento puffer features` made.
-        skip_missing: Whether to leave out days without files.
         store: Where features are kept that are made; None for nowhere.
 
     Raises:
-        SettingError, StorageError: As `found`.
+        SettingError, StorageError: As `checked`.
     """
     from memento_puffer.data.features import Features, features_of
     from memento_puffer.data.schema import Day
 
     def open_day(name: str) -> StoredDay:
-        folder = source / name
+        folder = days.source / name
         if (folder / "features.json").is_file():
             return StoredDay(partial(Features.read, folder))
-        day = Day.find(source, name)
+        day = Day.find(days.source, name)
         if store is None:
             return StoredDay(partial(Features.of_day, day), day)
         return StoredDay(partial(features_of, day, store / name), day)
 
-    there = _each(days, source, skip_missing, open_day)
-    for one in there.values():
-        if one.day is not None:
-            has_chunks(one.day)
-    return there
+    present = _each(days, open_day)
+    for stored_day in present.values():
+        if stored_day.day is not None:
+            has_chunks(stored_day.day)
+    return present
 
 
 def has_chunks(day: Day) -> None:
@@ -90,16 +83,14 @@ def has_chunks(day: Day) -> None:
         day.path(kind)
 
 
-def _each(
-    days: str, source: Path, skip_missing: bool, open_day: Callable[[str], T]
-) -> dict[str, T]:
-    there = {}
-    for name in parse_days(days):
+def _each(days: DayOptions, open_day: Callable[[str], T]) -> dict[str, T]:
+    present = {}
+    for name in parse_days(days.days):
         try:
-            there[name] = open_day(name)
+            present[name] = open_day(name)
         except StorageError:
-            if not skip_missing:
+            if not days.skip_missing:
                 raise
-    if not there:
-        raise StorageError(f"{source}: none of the days {days}; check the path")
-    return there
+    if not present:
+        raise StorageError(f"{days.source}: none of the days {days.days}; check the path")
+    return present

@@ -7,32 +7,23 @@ import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from memento.cli import packages, ui
+from memento.cli.commands import Commands
 from memento.cli.options import AsJson
 from memento.days import day_of, days_from, parse_days
 from memento.errors import DamagedError, ForeignError, SettingError, StorageError
 from memento.files import storage_errors
 from memento_puffer.cli import deploy
-from memento_puffer.cli.days import found, has_chunks, stored
-from memento_puffer.cli.options import (
-    Cc,
-    Days,
-    Epochs,
-    LearningRate,
-    Seed,
-    SkipMissing,
-    Source,
-    Stored,
-    To,
-    training_settings,
-)
+from memento_puffer.cli.days import checked, has_chunks, stored
+from memento_puffer.cli.options import Cc, DayOptions, Seed, StoredDayOptions, TrainingOptions
 from memento_puffer.cli.replay import replay
 
 if TYPE_CHECKING:
@@ -62,7 +53,7 @@ packages.declare(
     }
 )
 
-app = typer.Typer(
+app = Commands(
     help="Video streaming: Puffer's data release, its predictor and controllers, and a simulator.",
     no_args_is_help=True,
 )
@@ -75,33 +66,30 @@ app.command()(replay)
 
 @app.command()
 def download(
-    days: Days,
-    to: To,
-    kinds: Annotated[
-        str | None,
-        typer.Option(
-            help="Tables to fetch, with commas between; default: all, and the experiment settings."
-        ),
-    ] = None,
-    models: Annotated[
-        bool, typer.Option("--models", help="Also the predictor that Puffer trained that day.")
-    ] = False,
-    wait: Annotated[
-        float, typer.Option(help="Hours to keep asking for files of young days; 0: ask once.")
-    ] = 0.0,
-    parallel: Annotated[int, typer.Option("-j", help="Files at a time.")] = 4,
-    data_url: Annotated[
-        str | None, typer.Option(help="Where the release lies. Default: Puffer's bucket.")
-    ] = None,
-    models_url: Annotated[
-        str | None, typer.Option(help="Where models lie. Default: Puffer's bucket.")
-    ] = None,
+    days: str,
+    to: Path,
+    kinds: str | None = None,
+    models: bool = False,
+    wait: float = 0.0,
+    parallel: int = 4,
+    data_url: str | None = None,
+    models_url: str | None = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Fetch days of the data release; the same call again goes on, or has nothing to do.
 
     Exits with 1 if a file failed, is late, or is missing and not known to be.
+
+    Args:
+        days (DAYS): 2021-10-17, or 2021-10-17..2021-10-23.
+        to (--to DIR): A folder for each day is made in it.
+        kinds: Tables to fetch, with commas between; default: all, and the experiment settings.
+        models: Also the predictor that Puffer trained that day.
+        wait: Hours to keep asking for files of young days; 0: ask once.
+        parallel (-j): Files at a time.
+        data_url: Where the release lies. Default: Puffer's bucket.
+        models_url: Where models lie. Default: Puffer's bucket.
     """
     from memento_puffer.data import download as case
 
@@ -138,71 +126,46 @@ def download(
 # -------------------------------------------------------------------------------------- simulate
 
 
-Shifts = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="KIND:DAY",
-        help="From DAY on: new-access, halved-capacity or new-congestion-control. Repeatable.",
-    ),
-]
-Models = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[NAME=]DIR",
-        help="A predictor to run Fugu with, and what to call that scheme. Repeatable.",
-    ),
-]
-Content = Annotated[
-    bool,
-    typer.Option(
-        help="Write video_size and ssim, all that was on: 0.3 GB of CSV a day, however few "
-        "sessions there are."
-    ),
-]
-Origin = Annotated[
-    str | None,
-    typer.Option(
-        help="The population's first day; default: the first of DAYS. Give it to add days to "
-        "those of an earlier call."
-    ),
-]
-
-
 @app.command()
 def simulate(
-    days: Days,
-    to: To,
-    sessions: Annotated[int, typer.Option(help="Viewers of a day.")] = 200,
-    schemes: Annotated[
-        str,
-        typer.Option(
-            help="What sessions are assigned to: linear_bba, mpc, robust_mpc, bola_basic_v1, "
-            "bola_basic_v2, and with --model also puffer_ttp, puffer_ttp_mle and "
-            "puffer_ttp_no_tcp_info."
-        ),
-    ] = "linear_bba,mpc,robust_mpc,bola_basic_v1",
-    model: Models = None,
-    paired: Annotated[
-        bool, typer.Option("--paired", help="Serve every viewer with every scheme.")
-    ] = False,
-    shift: Shifts = None,
-    drift: Annotated[
-        float | None, typer.Option(help="Scale of the changes from day to day; default: 1.")
-    ] = None,
-    traces: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Parquet with trace_id, seconds, rate: real paths."),
-    ] = None,
-    origin: Origin = None,
-    form: Annotated[str, typer.Option(help="csv, csv.gz or parquet.")] = "csv",
-    content: Content = True,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Compare each day with Puffer's published figures.")
-    ] = False,
+    days: str,
+    to: Path,
+    sessions: int = 200,
+    schemes: str = "linear_bba,mpc,robust_mpc,bola_basic_v1",
+    model: list[str] | None = None,
+    paired: bool = False,
+    shift: list[str] | None = None,
+    drift: float | None = None,
+    traces: Path | None = None,
+    origin: str | None = None,
+    form: str = "csv",
+    content: bool = True,
+    calibrate: bool = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Let viewers stream for days, and write what Puffer would have published of them."""
+    """Let viewers stream for days, and write what Puffer would have published of them.
+
+    Args:
+        days (DAYS): 2021-10-17, or 2021-10-17..2021-10-23.
+        to (--to DIR): A folder for each day is made in it.
+        sessions: Viewers of a day.
+        schemes: What sessions are assigned to: linear_bba, mpc, robust_mpc, bola_basic_v1,
+            bola_basic_v2, and with --model also puffer_ttp, puffer_ttp_mle and
+            puffer_ttp_no_tcp_info.
+        model ([NAME=]DIR): A predictor to run Fugu with, and what to call that scheme. Repeatable.
+        paired: Serve every viewer with every scheme.
+        shift (KIND:DAY): From DAY on: new-access, halved-capacity or new-congestion-control.
+            Repeatable.
+        drift: Scale of the changes from day to day; default: 1.
+        traces (FILE): Parquet with trace_id, seconds, rate: real paths.
+        origin: The population's first day; default: the first of DAYS. Give it to add days to those
+            of an earlier call.
+        form: csv, csv.gz or parquet.
+        content: Write video_size and ssim, all that was on: 0.3 GB of CSV a day, however few
+            sessions there are.
+        calibrate: Compare each day with Puffer's published figures.
+    """
     from memento_puffer.data.release import write_simulated_day
     from memento_puffer.streaming import calibration
     from memento_puffer.streaming.simulator import Simulation
@@ -320,28 +283,22 @@ def _number(day: str, first: str) -> int:
 
 @app.command()
 def features(
-    days: Days,
-    source: Source,
-    to: To,
-    cc: Cc = None,
-    quality: Annotated[
-        bool,
-        typer.Option(
-            "--quality", help="Also look for all that is wrong with the files, in every table."
-        ),
-    ] = False,
-    skip_missing: SkipMissing = False,
-    as_json: AsJson = False,
+    days: DayOptions, to: Path, cc: Cc = None, quality: bool = False, as_json: AsJson = False
 ) -> None:
-    """Read days and store what the predictor learns from; what is there is not made again."""
+    """Read days and store what the predictor learns from; what is there is not made again.
+
+    Args:
+        to (--to DIR): A folder for each day is made in it.
+        quality: Also look for all that is wrong with the files, in every table.
+    """
     from memento_puffer.data.features import features_of
     from memento_puffer.data.inspection import inspect
 
-    present = found(days, source, skip_missing, has_chunks)
+    present = checked(days, has_chunks)
     made: dict[str, dict[str, Any]] = {}
     met: list[tuple[str, str, str, int | None]] = []
     with _writable("write features", to), ui.progress_of("features", len(present)) as tell:
-        for done, (name, day) in enumerate(present):
+        for done, (name, day) in enumerate(present.items()):
             tell(done, now=f"{name}: features")
             stored_day = features_of(day, to / name, cc=cc)
             made[name] = {"streams": len(stored_day.streams), **stored_day.counts}
@@ -362,7 +319,7 @@ def features(
     if met:
         rows = [[*row[:-1], "" if row[-1] is None else f"{row[-1]:,}"] for row in met]
         ui.show(("day", "file", "found", "count"), rows)
-    for name, day in present:
+    for name, day in present.items():
         if not _has_settings(day):
             ui.warn(f"{name}: no logs/expt_settings, so no stream has a scheme; analyses need it")
     ui.answer(as_json, {"days": made})
@@ -380,50 +337,50 @@ def _has_settings(day: Day) -> bool:
 # ----------------------------------------------------------------------------------------- train
 
 
+@dataclass(frozen=True)
+class FullTrainingOptions(TrainingOptions):
+    """The same, by default as the paper does it.
+
+    Attributes:
+        settings (--as): quick, memento, artefact or puffer: how to train.
+    """
+
+    settings: str = "memento"
+
+
 @app.command()
 def train(
-    days: Days,
-    source: Stored,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Receives the fifteen files.")],
-    start: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Predictor to go on from. Default: random weights."),
-    ] = None,
-    select: Annotated[
-        str,
-        typer.Option(
-            help="daily: Fugu's, 14 days of which recent ones weigh more; or random, memento, "
-            "density-reservoir (the last two compare predictions, and need --start)."
-        ),
-    ] = "daily",
-    capacity: Annotated[
-        int, typer.Option(help="Samples to train on, of each horizon.")
-    ] = 1_000_000,
-    settings: Annotated[
-        str, typer.Option("--as", help="quick, memento, artefact or puffer: how to train.")
-    ] = "memento",
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Save the state there now and then, and go on from it."),
-    ] = None,
-    skip_missing: SkipMissing = False,
+    days: StoredDayOptions,
+    training: FullTrainingOptions,
+    to: Path,
+    start: Path | None = None,
+    select: str = "daily",
+    capacity: int = 1_000_000,
+    checkpoint: Path | None = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train the five networks on days and write them as Puffer's servers read them."""
+    """Train the five networks on days and write them as Puffer's servers read them.
+
+    Args:
+        to (--to DIR): Receives the fifteen files.
+        start (DIR): Predictor to go on from. Default: random weights.
+        select: daily: Fugu's, 14 days of which recent ones weigh more; or random, memento,
+            density-reservoir (the last two compare predictions, and need --start).
+        capacity: Samples to train on, of each horizon.
+        checkpoint (DIR): Save the state there now and then, and go on from it.
+    """
     from memento_puffer.predictor import training_sets
     from memento_puffer.predictor.ttp import Ttp
 
-    chosen = training_settings(settings, epochs, learning_rate, seed)
+    chosen = training.chosen(seed)
     base = Ttp.read(start) if start is not None else None
     policy = _policy(select, base is not None)
     if to.is_symlink() or (to.exists() and not (to.is_dir() and not any(to.iterdir()))):
         raise ForeignError(
             f"--to {to} is there already; a model is never overwritten, so name a new folder"
         )
-    places = stored(days, source, skip_missing).values()
+    places = stored(days).values()
     networks, facts = [], []
     with _writable("write the model", to.parent), ui.Progress() as bar:
         for horizon in range(5):
@@ -479,30 +436,25 @@ _SELECTING = ("daily", "random", "memento", "density-reservoir")
 
 @app.command()
 def analyze(
-    days: Days,
-    source: Source,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives tables, figures and a page.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCHEME=DIR",
-            help="The predictor of a scheme; {day} in DIR stands for the day. Repeatable.",
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="Scheme that others are compared with; default: the first by name."),
-    ] = None,
+    days: DayOptions,
+    out: Path,
+    model: list[str] | None = None,
+    reference: str | None = None,
     cc: Cc = None,
-    skip_missing: SkipMissing = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Stalls, quality and predictions of each scheme: tables, figures and a page."""
+    """Stalls, quality and predictions of each scheme: tables, figures and a page.
+
+    Args:
+        out (--out DIR): Receives tables, figures and a page.
+        model (SCHEME=DIR): The predictor of a scheme; {day} in DIR stands for the day. Repeatable.
+        reference: Scheme that others are compared with; default: the first by name.
+    """
     from memento_puffer.quality import analysis
 
     models = dict(_model(text) for text in model or ())
-    present = found(days, source, skip_missing, analysis.check_complete)
+    present = checked(days, analysis.check_complete)
     _check_schemes(present, reference, models)
     parts = []
     with _writable("write the analysis", out):
@@ -539,12 +491,12 @@ def _model(text: str) -> tuple[str, Any]:
 
 
 def _check_schemes(
-    days: Sequence[tuple[str, Day]], reference: str | None, models: Mapping[str, Any]
+    days: Mapping[str, Day], reference: str | None, models: Mapping[str, Any]
 ) -> None:
     """Refuse names that no experiment of these days has, before anything is computed."""
     from memento_puffer.quality.analysis import scheme_of
 
-    known = {scheme_of(e.abr, name) for name, day in days for e in day.experiments.values()}
+    known = {scheme_of(e.abr, name) for name, day in days.items() for e in day.experiments.values()}
     wanted = [("--model", name) for name in models]
     wanted += [("--reference", reference)] if reference is not None else []
     for option, name in wanted:
@@ -552,11 +504,10 @@ def _check_schemes(
             raise SettingError(f"{option} {name!r}; there are {', '.join(sorted(known))}")
 
 
-def _with_previous(days: Sequence[tuple[str, Day]]) -> list[tuple[Day | None, Day]]:
+def _with_previous(days: Mapping[str, Day]) -> list[tuple[Day | None, Day]]:
     """Each day with the one before it, if that is the calendar's."""
-    known = dict(days)
-    follower = {days_from(name, 2)[1]: day for name, day in days}
-    return [(follower.get(name), day) for name, day in known.items()]
+    day_before = {days_from(name, 2)[1]: day for name, day in days.items()}
+    return [(day_before.get(name), day) for name, day in days.items()]
 
 
 @contextlib.contextmanager

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 
 from memento.cli import ui
 from memento.cli.options import AsJson
@@ -18,15 +17,7 @@ from memento.errors import SchemaError, SettingError, StorageError
 from memento.files import storage_errors
 from memento_puffer.cli.days import StoredDay
 from memento_puffer.cli.days import stored as stored_days
-from memento_puffer.cli.options import (
-    Days,
-    Epochs,
-    LearningRate,
-    Seed,
-    SkipMissing,
-    Stored,
-    training_settings,
-)
+from memento_puffer.cli.options import StoredDayOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from memento.samples import Samples
@@ -44,90 +35,61 @@ _ARMS = ("memento", "forgetting")
 _STATIC = "memento-static-model"
 
 
-Arms = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--arm",
-        help="memento, memento-T0, memento-defaults, memento-calibrated, density-reservoir, "
-        "density-reservoir-unweighted, density-reservoir-defaults, density-reservoir-calibrated, "
-        "random, random-triple, random-calibrated, forgetting, daily, fifo, euclidean, "
-        "euclidean-inputs, loss, confidence, labels, stalled, loss-aware, "
-        "class-balanced, herding, k-center, facility-location, gradient, unbounded, committee. "
-        "Repeatable. Default: memento and forgetting.",
-    ),
-]
-Daily = Annotated[
-    bool, typer.Option(help="Also Fugu's scheme: trained daily on a random sample of 14 days.")
-]
-Start = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Static model, which trainings start from. Default: trained on the first of DAYS, "
-        "which is then not replayed.",
-    ),
-]
-Models = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Models by day, as DIR/2022-03-01/py-0.pt: judged, too."),
-]
-When = Annotated[
-    str,
-    typer.Option(
-        help="When on these days: always, coverage, coverage-calibrated, loss, count, period, "
-        "never (after the first)."
-    ),
-]
-Out = Annotated[
-    Path, typer.Option(metavar="DIR", help="Receives state, tables; goes on from what is there.")
-]
-As = Annotated[
-    str, typer.Option("--as", help="quick, memento, artefact or puffer: how networks are trained.")
-]
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What all arms have, by the names of `ReplaySettings`.
+
+    Attributes:
+        horizon: Which of the five networks, from 0.
+        capacity: Samples in memory. Default: a third of the first day.
+        interval: Trainings on every so many-th day only.
+        trigger: When on these days: always, coverage, coverage-calibrated, loss, count, period,
+            never (after the first).
+        threshold: Coverage or loss increase, samples, or days, by the trigger.
+        jtt: Just Train Twice: factor of wrong samples; 1: none.
+        members: Remember so many models: adds oracle and matchmaker; 1: none.
+        freeze_after: Days after which memory and model stay as they are.
+        predict_first: Let the static model predict until a training.
+        seed: Of everything random.
+    """
+
+    horizon: int = 0
+    capacity: int | None = None
+    interval: int = 7
+    trigger: str = "always"
+    threshold: float = 0.1
+    jtt: float = 1.0
+    members: int = 1
+    freeze_after: int | None = None
+    predict_first: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What policies have.
+
+    Attributes:
+        batch_size: Samples in a batch.
+        temperature: Of the policy, where it has one; default: the arm's.
+        bandwidth: Of its kernel, where it has one; default: the arm's.
+    """
+
+    batch_size: int = 256
+    temperature: float | None = None
+    bandwidth: float | None = None
 
 
 def replay(
-    days: Days,
-    source: Stored,
-    out: Out,
-    arms: Arms = None,
-    daily: Daily = True,
-    start: Start = None,
-    published: Models = None,
-    horizon: Annotated[int, typer.Option(help="Which of the five networks, from 0.")] = 0,
-    capacity: Annotated[
-        int | None, typer.Option(help="Samples in memory. Default: a third of the first day.")
-    ] = None,
-    interval: Annotated[int, typer.Option(help="Trainings on every so many-th day only.")] = 7,
-    trigger: When = "always",
-    threshold: Annotated[
-        float, typer.Option(help="Coverage or loss increase, samples, or days, by the trigger.")
-    ] = 0.1,
-    jtt: Annotated[
-        float, typer.Option(help="Just Train Twice: factor of wrong samples; 1: none.")
-    ] = 1.0,
-    members: Annotated[
-        int, typer.Option(help="Remember so many models: adds oracle and matchmaker; 1: none.")
-    ] = 1,
-    freeze_after: Annotated[
-        int | None, typer.Option(help="Days after which memory and model stay as they are.")
-    ] = None,
-    predict_first: Annotated[
-        bool,
-        typer.Option("--predict-first", help="Let the static model predict until a training."),
-    ] = False,
-    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = 256,
-    temperature: Annotated[
-        float | None, typer.Option(help="Of the policy, where it has one; default: the arm's.")
-    ] = None,
-    bandwidth: Annotated[
-        float | None, typer.Option(help="Of its kernel, where it has one; default: the arm's.")
-    ] = None,
-    settings: As = "quick",
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    skip_missing: SkipMissing = False,
-    seed: Seed = 0,
+    days: StoredDayOptions,
+    replaying: ReplayOptions,
+    policy: PolicyOptions,
+    training: TrainingOptions,
+    out: Path,
+    arms: list[str] | None = None,
+    daily: bool = True,
+    start: Path | None = None,
+    published: Path | None = None,
     as_json: AsJson = False,
 ) -> None:
     """Insert a day, decide, train, judge the model on the next day; and compare.
@@ -135,28 +97,30 @@ def replay(
     The same command after Ctrl-C or a crash goes on with the day that was not complete, and gives
     what an undisturbed one would have. Differences of log scores are those of daily quantiles on
     the same samples, in nats; tail is the 1st percentile. Above 0 is better.
+
+    Args:
+        out (--out DIR): Receives state, tables; goes on from what is there.
+        arms (--arm): memento, memento-T0, memento-defaults, memento-calibrated, density-reservoir,
+            density-reservoir-unweighted, density-reservoir-defaults, density-reservoir-calibrated,
+            random, random-triple, random-calibrated, forgetting, daily, fifo, euclidean,
+            euclidean-inputs, loss, confidence, labels, stalled, loss-aware, class-balanced,
+            herding, k-center, facility-location, gradient, unbounded, committee. Repeatable.
+            Default: memento and forgetting.
+        daily: Also Fugu's scheme: trained daily on a random sample of 14 days.
+        start (DIR): Static model, which trainings start from. Default: trained on the first of
+            DAYS, which is then not replayed.
+        published (DIR): Models by day, as DIR/2022-03-01/py-0.pt: judged, too.
     """
-    training = training_settings(settings, epochs, learning_rate)
-    stored = stored_days(days, source, skip_missing, out / "features")
+    horizon, seed = replaying.horizon, replaying.seed
+    settings = training.chosen()
+    stored = stored_days(days, out / "features")
     models = _published(published, horizon, list(stored)) if published is not None else None
-    network, first = _static(start, horizon, stored, training, out, seed)
+    network, first = _static(start, horizon, stored, settings, out, seed)
+    capacity = replaying.capacity
     if capacity is None:
         capacity = _a_third((first or next(iter(stored.values())).features)())
-    given = {
-        "capacity": capacity,
-        "horizon": horizon,
-        "interval": interval,
-        "trigger": trigger,
-        "threshold": threshold,
-        "jtt": jtt,
-        "members": members,
-        "freeze_after": freeze_after,
-        "predict_first": predict_first,
-        "coverage_batch": batch_size,
-        "seed": seed,
-    }
-    fields = {"batch_size": batch_size, "temperature": temperature, "bandwidth": bandwidth}
-    chosen = _chosen(arms, daily, given, fields, training)
+    given = {**vars(replaying), "capacity": capacity, "coverage_batch": policy.batch_size}
+    chosen = _chosen(arms, daily, given, vars(policy), settings)
     tables = _replayed(chosen, stored, out, network, models)
     references = [name for name in (DAILY, "static") if name != DAILY or daily]
     references += ["published"] if models is not None else []
