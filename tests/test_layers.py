@@ -88,6 +88,7 @@ HEAVY = {
     "matplotlib": ["report/drawing.py", "report/figures.py"],
     "altair": ["report/drawing.py", "report/page.py", "report/backtest.py"],
     "vl_convert": ["report/page.py"],
+    "jinja2": ["report/page.py"],
     "sklearn": ["integrations/sklearn.py", "integrations/tabular.py"],
     "skops": ["integrations/sklearn.py"],
     "scipy": [],

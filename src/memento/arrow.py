@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from memento.casting import check_width, common_type, exactly, with_marks
-from memento.errors import ColumnTypeError, MementoError, MissingExtraError, SchemaError
+from memento.errors import ColumnTypeError, MementoError, SchemaError, needs
 
 __all__ = ["array_of", "import_arrow", "is_time", "numpy_of", "refuse_nul", "table_of", "to_table"]
 
@@ -25,11 +25,9 @@ def import_arrow(purpose: str) -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs("pyarrow", "cli", purpose):
         import pyarrow as pa
         import pyarrow.compute
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "cli", purpose) from error
     return pa
 
 

@@ -21,9 +21,11 @@ Each message says what was found, what was expected and what to change.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 
 __all__ = [
     "ColumnTypeError",
@@ -41,6 +43,7 @@ __all__ = [
     "SettingError",
     "SpaceError",
     "StorageError",
+    "needs",
     "warn",
 ]
 
@@ -160,3 +163,18 @@ class MissingExtraError(MementoError, ImportError):
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed: pip install {wanted}"
         )
+
+
+@contextlib.contextmanager
+def needs(package: str, extra: str | None, purpose: str) -> Iterator[None]:
+    """Around imports of an optional dependency: what fails there is a `MissingExtraError`.
+
+    Args:
+        package: What to install, for the message.
+        extra: Of this distribution, that brings it; None: none does.
+        purpose: What needs it, for the message.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(package, extra, purpose) from error

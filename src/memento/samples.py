@@ -13,10 +13,10 @@ from memento.columns import as_column
 from memento.errors import (
     ColumnTypeError,
     MementoError,
-    MissingExtraError,
     RowError,
     SchemaError,
     SettingError,
+    needs,
 )
 
 __all__ = ["Samples"]
@@ -286,10 +286,8 @@ class Samples(Mapping[str, np.ndarray]):
             >>> Samples(y=[0, 1], x=[[0.5, 1.5], [2.5, 3.5]]).to_pandas()["x"].tolist()
             [[0.5, 1.5], [2.5, 3.5]]
         """
-        try:
+        with needs("pandas", None, "to_pandas()"):
             import pandas as pd
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("pandas", None, "to_pandas()") from error
         made = {}
         for name, array in self._columns.items():
             listed = array.ndim > 1 or array.dtype.names

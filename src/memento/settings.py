@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from memento.arguments import Expected, require, shown
-from memento.errors import MissingExtraError, SettingError
+from memento.errors import SettingError, needs
 from memento.files import storage_errors
 
 __all__ = ["build", "check_names", "check_plain", "convert", "parse", "read"]
@@ -151,10 +151,8 @@ def convert(value: Any, hint: Any, name: str, example: str = "") -> Any:
         Traceback (most recent call last):
         memento.errors.SettingError: columns[1] is 3; expected text
     """
-    try:
+    with needs("msgspec", "cli", "reading settings"):
         import msgspec
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("msgspec", "cli", "reading settings") from error
     expected = _expected(hint)
     try:
         made = msgspec.convert(value, hint)

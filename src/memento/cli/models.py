@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from memento.errors import MementoError, MissingExtraError, ModelError, StorageError
+from memento.errors import MementoError, ModelError, StorageError, needs
 from memento.files import digest
 
 __all__ = ["Predictor", "load_model", "named"]
@@ -142,10 +142,8 @@ def _existing(file: str | Path, option: str = "--model") -> Path:
 
 def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A TorchScript file as a function from inputs to outputs."""
-    try:
+    with needs("torch", "torch", f"--model {path}"):
         import torch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("torch", "torch", f"--model {path}") from error
     warnings.warn(
         f"{path} is TorchScript, a program that runs with your rights and may write files: use it "
         "only if you trust who made it; ONNX models run no code",
@@ -177,10 +175,8 @@ def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """An ONNX file as a function from inputs to probabilities."""
-    try:
+    with needs("onnxruntime", "onnx", f"--model {path}"):
         import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnxruntime", "onnx", f"--model {path}") from error
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class of its own for every status

@@ -21,6 +21,7 @@ EXTRAS = {
     "matplotlib": "figures",
     "altair": "figures",
     "vl_convert": "figures",
+    "jinja2": "figures",
     "sklearn": "sklearn",
     "torch": "torch",
     "optuna": "tuning",
@@ -30,9 +31,9 @@ EXTRAS = {
 
 # Command -> packages; "NAME if OPTION" where only an option needs it.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "backtest": ("sklearn", "altair if out", "vl_convert if out"),
+    "backtest": ("sklearn", "altair if out", "vl_convert if out", "jinja2 if out"),
     "run": ("distributed if scheduler", "dask_jobqueue if slurm"),
-    "report": ("matplotlib",),
+    "report": ("matplotlib", "jinja2"),
     "memory init": (),
     "memory use": (),
     "memory insert": (),

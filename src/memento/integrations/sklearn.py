@@ -17,10 +17,10 @@ import numpy as np
 from memento import arguments
 from memento.errors import (
     DomainError,
-    MissingExtraError,
     ModelError,
     SchemaError,
     SettingError,
+    needs,
     warn,
 )
 from memento.learner import known_labels, numbers_of
@@ -300,18 +300,14 @@ class SklearnLearner:
 
 
 def _import_sklearn() -> Any:
-    try:
+    with needs("scikit-learn", "sklearn", "SklearnLearner"):
         import sklearn.base
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "sklearn", "SklearnLearner") from error
     return sklearn
 
 
 def _import_skops() -> Any:
-    try:
+    with needs("skops", "sklearn", "a checkpoint of SklearnLearner"):
         import skops.io
-    except ImportError as error:
-        raise MissingExtraError("skops", "sklearn", "a checkpoint of SklearnLearner") from error
     return skops.io
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from memento import plugins
 from memento.errors import (
     InputError,
-    MissingExtraError,
     ModelError,
     SchemaError,
     SettingError,
+    needs,
 )
 from memento.integrations.factory import made_learner
 from memento.integrations.sklearn import SklearnLearner
@@ -59,13 +59,11 @@ class Encoder:
     """
 
     def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
-        try:
+        with needs("scikit-learn", "sklearn", "encoding a table"):
             from sklearn.compose import ColumnTransformer
             from sklearn.impute import SimpleImputer
             from sklearn.pipeline import make_pipeline
             from sklearn.preprocessing import OneHotEncoder, StandardScaler
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("scikit-learn", "sklearn", "encoding a table") from error
         if not columns:
             raise SchemaError("no column is left for the inputs; give a table that has some")
         if not len(next(iter(columns.values()))):

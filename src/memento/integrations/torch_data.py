@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memento.errors import MissingExtraError, SchemaError
+from memento.errors import SchemaError, needs
 from memento.samples import Samples
 
 __all__ = ["MemoryDataset", "import_torch"]
@@ -15,10 +15,8 @@ __all__ = ["MemoryDataset", "import_torch"]
 
 def import_torch(purpose: str) -> Any:
     """PyTorch, or what to install."""
-    try:
+    with needs("torch", "torch", purpose):
         import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "torch", purpose) from error
     return torch
 
 

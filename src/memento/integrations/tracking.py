@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from memento.errors import MissingExtraError, SettingError
+from memento.errors import SettingError, needs
 from memento.files import storage_errors
 from memento.loop import Step
 
@@ -164,10 +164,8 @@ class MLflowTracker(_Tracker):
 
 
 def _tensorboard() -> Any:
-    try:
+    with needs("tensorboard", "tracking", "logging for TensorBoard"):
         from tensorboard.summary import Writer
-    except ImportError as error:
-        raise MissingExtraError("tensorboard", "tracking", "logging for TensorBoard") from error
     return Writer
 
 
@@ -175,8 +173,6 @@ def _mlflow() -> Any:
     # Before the import, which reads them.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    try:
+    with needs("mlflow-skinny", "tracking", "logging to MLflow"):
         from mlflow import MlflowClient
-    except ImportError as error:
-        raise MissingExtraError("mlflow-skinny", "tracking", "logging to MLflow") from error
     return MlflowClient

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memento.errors import DamagedError, MissingExtraError
+from memento.errors import DamagedError, needs
 from memento.files import atomic_write, storage_errors
 from memento.report.page import GENERATOR, Heading, Interactive, Part, write_page
 from memento.report.sections import Listing, Report, Section
@@ -132,10 +132,8 @@ def _sections(document: Mapping[str, Any]) -> list[Section]:
 
 def _charts(document: Mapping[str, Any]) -> Any:
     """Altair's description of the tail-median plane and the curve of costs."""
-    try:
+    with needs("altair", "figures", "drawing charts"):
         import altair as alt
-    except ModuleNotFoundError:
-        raise MissingExtraError("altair", "figures", "drawing charts") from None
     points = [
         {"arm": name, **{m: one["gain"] for m, one in arm["measures"].items()}}
         for name, arm in document["arms"].items()

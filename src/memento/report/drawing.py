@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memento.errors import MissingExtraError
+import numpy as np
+
+from memento.errors import needs
 from memento.report.tables import Columns
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "pyplot",
     "rows_of",
     "save",
+    "series",
     "with_colours",
 ]
 
@@ -69,10 +72,8 @@ def pyplot() -> Any:
     Raises:
         MissingExtraError: Matplotlib is not installed.
     """
-    try:
+    with needs("matplotlib", "figures", "drawing figures"):
         import matplotlib as mpl
-    except ModuleNotFoundError:
-        raise MissingExtraError("matplotlib", "figures", "drawing figures") from None
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -109,8 +110,8 @@ def error_bars(table: Columns, name: str, row: int) -> list[list[float]]:
 
 def names_of(table: Columns, column: str, first: Sequence[str] = ()) -> list[str]:
     """Values of a column of text in the order they come in, some of them first."""
-    found = list(dict.fromkeys(map(str, table[column])))
-    return [name for name in first if name in found] + [n for n in found if n not in first]
+    names = list(dict.fromkeys(map(str, table[column])))
+    return [name for name in first if name in names] + [n for n in names if n not in first]
 
 
 def with_colours(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -124,20 +125,45 @@ def rows_of(table: Columns, **wanted: str) -> list[int]:
     return [i for i in range(size) if all(str(table[n][i]) == v for n, v in wanted.items())]
 
 
-def legend(figure: Any, axes: Any, columns: int = 5) -> None:
-    """One for all panels, below them."""
-    found: dict[str, Any] = {}
+def series(table: Columns, *names: str, by: str = "", **wanted: str) -> list[list[Any]]:
+    """Columns of the rows with some values.
+
+    Args:
+        table: Columns of equal length.
+        names: Of the columns wanted: numbers become floats, all else text.
+        by: Column in whose order the rows are; "" for that of the table.
+        **wanted: Values of columns.
+
+    Example:
+        >>> table = {"arm": ["a", "b", "a"], "x": [3, 2, 1], "day": ["mo", "tu", "we"]}
+        >>> series(table, "x", "day", by="x", arm="a")
+        [[1.0, 3.0], ['we', 'mo']]
+    """
+    rows = rows_of(table, **wanted)
+    if by:
+        (keys,) = series(table, by)
+        rows.sort(key=lambda row: keys[row])
+    kinds = [float if np.asarray(table[name]).dtype.kind in "biuf" else str for name in names]
+    return [
+        [kind(table[name][row]) for row in rows] for name, kind in zip(names, kinds, strict=True)
+    ]
+
+
+def legend(figure: Any, axes: Any, **style: Any) -> None:
+    """One for all panels, below them.
+
+    Args:
+        figure: Receives it.
+        axes: The panels.
+        **style: As ``matplotlib.figure.Figure.legend`` takes it, such as another place.
+    """
+    handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if found:
-        figure.legend(
-            *(list(found.values()), list(found)),
-            loc="outside lower center",
-            ncols=columns,
-            frameon=False,
-            fontsize=8,
-        )
+            handles.setdefault(label, handle)
+    if handles:
+        usual = {"loc": "outside lower center", "ncols": 5, "frameon": False, "fontsize": 8}
+        figure.legend([*handles.values()], [*handles], **{**usual, **style})
 
 
 def save(figure: Any, path: Path, title: str = "") -> None:

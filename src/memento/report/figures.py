@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from memento.report import drawing
 from memento.report.tables import Columns
@@ -92,10 +93,8 @@ def time_series(
             days, value, color=colour, linestyle=style, marker=marker, linewidth=1.8, label=name
         )
     axis.set(title=title, ylabel=ylabel)
-    if by_scheme:
-        handles, labels = axis.get_legend_handles_labels()
-        note = f"band: {level:.0%} interval"
-        figure.legend(handles, labels, loc="outside right upper", frameon=False, title=note)
+    note = f"band: {level:.0%} interval"
+    drawing.legend(figure, [axis], loc="outside right upper", ncols=1, fontsize=None, title=note)
     axis.tick_params(labelsize=8)
     axis.xaxis.set_major_formatter(_concise_dates(axis))
     drawing.open_axes(axis)
@@ -189,19 +188,19 @@ def arms(path: Path, table: Columns, *, xlabel: str, title: str = "") -> None:
         axis.axvline(0, color="#dddddd", linewidth=1)
         values = []
         for origin in ("paper", "ours"):
-            own = drawing.rows_of(table, score=score, origin=origin)
-            places = [labels.index(str(table["label"][i])) for i in own]
-            x = [float(table["value"][i]) for i in own]
+            shown, x, error = drawing.series(
+                table, "label", "value", "error", score=score, origin=origin
+            )
+            places = [labels.index(label) for label in shown]
             values += [value for value in x if value == value]
             if origin == "paper":
                 y = [place + 0.18 for place in places]
-                if own:
+                if x:
                     axis.plot(x, y, "D", label="paper", markersize=6, **drawing.HOLLOW)
                 continue
-            error = [float(table["error"][i]) for i in own]
             axis.errorbar(
                 *(x, places),
-                xerr=[0.0 if math.isnan(e) else e for e in error],
+                xerr=np.nan_to_num(error),
                 color=drawing.OURS[0],
                 marker="o",
                 linestyle="none",

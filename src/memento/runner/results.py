@@ -35,10 +35,10 @@ import numpy as np
 from memento.errors import (
     DamagedError,
     ForeignError,
-    MissingExtraError,
     SchemaError,
     SettingError,
     StorageError,
+    needs,
 )
 from memento.files import (
     Lock,
@@ -347,10 +347,8 @@ def _boot() -> str:
 
 def _born(pid: int | None = None) -> str:
     """When a process was started, in 1/100 s since the machine was; empty if there is none."""
-    try:
+    with needs("psutil", "cli", "running experiments"):
         import psutil
-    except ImportError as error:
-        raise MissingExtraError("psutil", "cli", "running experiments") from error
     boot = psutil.boot_time()  # of the same clock as what follows: it may be set in between
     try:
         process = psutil.Process(pid)
@@ -678,9 +676,7 @@ def _typed(texts: list[str]) -> np.ndarray:
 
 
 def _arrow() -> tuple[Any, Any]:
-    try:
+    with needs("pyarrow", "cli", "a Parquet table"):
         import pyarrow as pa
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "cli", "a Parquet table") from error
     return pa, pa.parquet

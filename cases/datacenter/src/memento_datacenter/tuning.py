@@ -26,9 +26,9 @@ from memento.arguments import Count, check_fields, number, require, whole
 from memento.errors import (
     DamagedError,
     ForeignError,
-    MissingExtraError,
     ModelError,
     SettingError,
+    needs,
 )
 from memento.files import atomic_write, digest, storage_errors
 from memento.samples import Samples
@@ -308,9 +308,7 @@ class Search:
 
 
 def _optuna() -> Any:
-    try:
+    with needs("optuna", "tuning", "searching for settings"):
         import optuna
-    except ImportError as error:
-        raise MissingExtraError("optuna", "tuning", "searching for settings") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -14,7 +14,7 @@ import time
 import uuid
 from typing import Any
 
-from memento.errors import MissingExtraError, SettingError, StorageError
+from memento.errors import SettingError, StorageError, needs
 from memento.runner.executors import Executor
 from memento.runner.executors.pool import JobProcess
 from memento.runner.job import Job, Outcome
@@ -51,10 +51,8 @@ class DaskExecutor(Executor):
             )
         if jobs is not None and jobs < 1:
             raise SettingError(f"{jobs} jobs at a time; expected 1 or more")
-        try:
+        with needs("distributed", "dask", "running experiments on Dask"):
             import distributed
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("distributed", "dask", "running experiments on Dask") from error
         self._distributed: Any = distributed
         self._address = address
         self._jobs = jobs

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memento.errors import MissingExtraError, SettingError
+from memento.errors import SettingError, needs
 from memento.files import atomic_write, storage_errors
 from memento.runner.executors import Executor
 from memento.runner.executors.dask import DaskExecutor
@@ -81,14 +81,12 @@ class SlurmExecutor(DaskExecutor):
     ) -> None:
         super().__init__("local", jobs, resources.threads)
         handler = signal.getsignal(signal.SIGINT)
-        try:
+        with needs("dask_jobqueue", "dask", "running on Slurm"):
             import dask_jobqueue
 
             # Its import installs a handler that exits at once; Ctrl-C has to reach the schedule.
             with contextlib.suppress(ValueError):  # not in the main thread: it did not either
                 signal.signal(signal.SIGINT, handler)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("dask_jobqueue", "dask", "running on Slurm") from error
         self._jobqueue: Any = dask_jobqueue
         self._settings = settings
         self._resources = resources

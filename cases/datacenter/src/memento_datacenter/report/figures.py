@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memento.report import drawing
 from memento.report.tables import Columns
 
@@ -60,11 +62,9 @@ def shift(
         drawing.open_axes(axis)
     axes[-1][0].set_xlabel("iteration")
     axes[-1][0].locator_params(axis="x", integer=True)
-    handles, labels = upper.get_legend_handles_labels()
-    if handles:
-        banded = any(not math.isnan(low) for low in map(float, table["low"]))
-        note = f"band: {level:.0%} interval over seeds" if banded else None
-        figure.legend(handles, labels, loc="outside right upper", frameon=False, title=note)
+    banded = any(not math.isnan(low) for low in map(float, table["low"]))
+    note = f"band: {level:.0%} interval over seeds" if banded else None
+    drawing.legend(figure, [upper], loc="outside right upper", ncols=1, fontsize=None, title=note)
     drawing.save(figure, path)
 
 
@@ -103,18 +103,16 @@ def held(path: Path, table: Columns, *, title: str = "") -> None:
         axis.set(title=scenario, xlabel="share of the memory", xlim=(0, 1))
         drawing.open_axes(axis)
     axes[0][0].invert_yaxis()
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    drawing.legend(figure, axes[0][:1], loc="outside right upper", ncols=1, fontsize=None)
     drawing.save(figure, path, title)
 
 
 def _course(axis: Any, table: Columns, name: str, place: int, scale: float) -> None:
     """One memory's line, with its band."""
-    own = [i for i, memory in enumerate(table["memory"]) if str(memory) == name]
-    own.sort(key=lambda i: int(table["iteration"][i]))
-    x = [int(table["iteration"][i]) for i in own]
-    value, low, high = ([scale * float(table[c][i]) for i in own] for c in ("value", "low", "high"))
+    x, *bounds = drawing.series(
+        table, "iteration", "value", "low", "high", by="iteration", memory=name
+    )
+    value, low, high = (scale * np.array(column) for column in bounds)
     # The first ones stand out; black is for the first.
     colours = ("#D55E00", "#CC79A7", "#000000", "#999999", *_SHADES)
     colour = colours[place % len(colours)]

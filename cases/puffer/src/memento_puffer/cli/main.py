@@ -37,12 +37,12 @@ __all__ = ["app"]
 
 packages.declare(
     {
-        "demo": ("polars", "matplotlib", "pyarrow if traces"),
+        "demo": ("polars", "matplotlib", "jinja2", "pyarrow if traces"),
         "puffer download": (),
         "puffer simulate": ("polars", "torch if model", "pyarrow if traces"),
         "puffer features": ("polars",),
         "puffer train": ("polars", "torch"),
-        "puffer analyze": ("polars", "matplotlib", "torch if model"),
+        "puffer analyze": ("polars", "matplotlib", "jinja2", "torch if model"),
         "puffer replay": ("polars", "torch if start", "torch if published"),
         "puffer deploy init": ("torch if base",),
         "puffer deploy configure": (),

@@ -29,10 +29,10 @@ from memento.errors import (
     DamagedError,
     ForeignError,
     MementoError,
-    MissingExtraError,
     SchemaError,
     SettingError,
     StorageError,
+    needs,
 )
 from memento.files import atomic_write, replacing, storage_errors
 from memento_puffer.data.layout import TABLES, TIME, Table
@@ -65,10 +65,8 @@ def polars(purpose: str) -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs("polars", "telemetry", purpose):
         import polars as pl
-    except ImportError as error:
-        raise MissingExtraError("polars", "telemetry", purpose) from error
     return pl
 
 

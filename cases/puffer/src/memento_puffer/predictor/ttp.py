@@ -25,9 +25,9 @@ import numpy as np
 from memento.errors import (
     DamagedError,
     ForeignError,
-    MissingExtraError,
     ModelError,
     StorageError,
+    needs,
 )
 from memento.files import replace_folder, storage_errors
 from memento_puffer.data.archives import MODEL_FILES, model_files
@@ -278,10 +278,8 @@ def read_meta(path: str | os.PathLike[str]) -> Moments:
 
 
 def _import_torch(purpose: str) -> Any:
-    try:
+    with needs("torch", "torch", purpose):
         import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "torch", purpose) from error
     return torch
 
 

@@ -62,21 +62,12 @@ def coverage_and_trainings(
                 axis.axvline(
                     new_metric.astype("datetime64[s]").astype(object), color="#bbbbbb", linewidth=1
                 )
-            for side in ("top", "right"):
-                axis.spines[side].set_visible(False)
+            drawing.open_axes(axis)
         for label in lower.get_xticklabels():
             label.set(rotation=30, ha="right")
     axes[0, 0].set_ylabel("relative coverage increase")
     axes[1, 0].set_ylabel("total coverage")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            *(handles, labels),
-            loc="outside lower center",
-            ncols=6,
-            frameon=False,
-            title="dot: trained",
-        )
+    drawing.legend(figure, [axes[0, 0]], ncols=6, fontsize=None, title="dot: trained")
     drawing.save(figure, path, title)
 
 

@@ -42,9 +42,8 @@ def scores(
             title=f"{title} log score", ylabel=f"nats above {reference}", xlabel="evaluated on"
         )
         drawing.label_days(axis, days)
-    handles, labels = axes[0].get_legend_handles_labels()
-    title = "dot: trained on the evening before"
-    figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False, title=title)
+    note = "dot: trained on the evening before"
+    drawing.legend(figure, axes[:1], ncols=7, fontsize=None, title=note)
     drawing.save(figure, path)
 
 
@@ -145,8 +144,7 @@ def trade_off(path: Path, table: Columns, *, level: float = 0.9, title: str = ""
     axis.invert_xaxis()
     axis.margins(0.1)
     axis.locator_params(axis="x", nbins=6)
-    if names:
-        figure.legend(loc="outside right upper", frameon=False)
+    drawing.legend(figure, [axis], loc="outside right upper", ncols=1, fontsize=None)
     axis.set(
         title=title,
         xlabel=f"time stalled (%), {level:.0%} intervals; better to the right",

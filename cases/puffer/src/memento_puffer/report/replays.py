@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,81 +47,10 @@ __all__ = [
 ]
 
 SECTIONS: Mapping[str, tuple[str, str]] = {
-    "table-baselines": (
-        "Baselines",
-        "Figures 5 and 22 of the paper. Memento gains at the tail and gives up a little of the "
-        "median; Euclidean distances between batch means and a random memory of twice the size "
-        "gain next to nothing over the random memory.",
-    ),
-    "table-batch-size": (
-        "Batch size",
-        "Figure 7(a). Larger batches are faster and select more coarsely: the paper's tail gain "
-        "falls from 0.76 to 0.61 as batches grow from 128 to 2048, its insert from 199 to 16 s.",
-    ),
-    "table-bandwidth": (
-        "Bandwidth",
-        "Figure 7(b). Best in the middle: with a kernel that is very narrow or very wide all "
-        "batches look equally dense, and selection is random.",
-    ),
-    "table-temperature": (
-        "Temperature",
-        "Figure 7(c). Low temperatures keep the rarest samples, noise included, at the expense of "
-        "the median; high ones select at random. The paper's best tail is at 0.005.",
-    ),
-    "table-other-metrics": (
-        "Other metrics",
-        "Figures 8 and 21: selection by loss, confidence, frequency of the class, and stalled "
-        "sessions. In the paper all but the last collapse at low temperatures, and none gains "
-        "what density does.",
-    ),
-    "table-jtt": (
-        "Just Train Twice",
-        "Figure 9. Training again with wrong samples weighted by a factor gains at the tail with a "
-        "random memory as with Memento, and costs the median; both together gain more, and an "
-        "oracle that picks the best of the last models for each sample most.",
-    ),
-    "table-matchmaker": (
-        "Matchmaker and query by committee",
-        "Figures 9 and 10. Oracle: the best of the last seven models for each sample. Matched: the "
-        "deployable form. In the paper the oracle with random memories gains half of what one "
-        "Memento model does, with query by committee in the end less than a third of Memento's.",
-    ),
-    "table-decisions": (
-        "When to retrain",
-        "Section 4.4, alternative training decision. In the paper coverage and loss both serve; a "
-        "coverage threshold says better how often, if it lies above the fluctuations.",
-    ),
-    "figure-loss-over-time": (
-        "Loss over time",
-        "Figures 5, 10, 22 and 23: the 99th percentile of the loss day by day. Memento's falls "
-        "over the first weeks and stays below that of a random memory; query by committee begins "
-        "lower and loses it again.",
-    ),
-    "table-freeze": (
-        "Frozen memories",
-        "Figure 12 and appendix B. Memory and model stay as they are after some days: where "
-        "patterns of the tail recur, what was kept once goes on to help.",
-    ),
-    "figure-freeze": (
-        "Densities after the freeze",
-        "Figure 12: how dense the frozen memory is where each new day's batches lie, for two "
-        "batch sizes. A step is a pattern that was rare and comes, or goes.",
-    ),
-    "figure-selection": (
-        "What density and loss select",
-        "Figure 4: batches of one set of samples from rare to dense. Density keeps the rare ones, "
-        "loss keeps what is hard, noise included; after training on what was kept, the loss of "
-        "the others shows what it cost.",
-    ),
-    "table-repeatability": (
-        "Repeatability",
-        "The same with other seeds. The paper's default appears in four of its sweeps: its tail "
-        "differs by 0.005 between them, its median by 0.001.",
-    ),
-    "table-horizons": (
-        "The other four networks",
-        "Fugu has a network for each of five horizons; the paper replays the first alone.",
-    ),
+    name: (section["title"], section["about"])
+    for name, section in tomllib.loads(
+        Path(__file__).with_name("sections.toml").read_text(encoding="utf-8")
+    ).items()
 }
 """By name of the table or figure: its title, and what the paper shows with it."""
 

@@ -5,10 +5,13 @@ What the paper reports is drawn hollow and grey, ours in colour with standard er
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from memento.report import drawing
 from memento.report.tables import Columns
@@ -50,29 +53,25 @@ def sweep(path: Path, table: Columns, *, xlabel: str, ylabel: str) -> None:
             axis.axhline(0, color="#dddddd", linewidth=1)
             spread = []
             for origin in ("paper", "ours"):
-                own = drawing.rows_of(table, series=name, score=score, origin=origin)
-                own.sort(key=lambda i: float(table["x"][i]))
-                x = _logarithmic([float(table["x"][i]) for i in own])
-                y = [float(table["value"][i]) for i in own]
+                wanted = {"series": name, "score": score, "origin": origin}
+                x, y, error = drawing.series(table, "x", "value", "error", by="x", **wanted)
+                x = _logarithmic(x)
                 spread += [value for value in y if value == value]
                 if origin == "paper":
                     style = {"marker": "o", "linestyle": ":", **drawing.HOLLOW}
-                    if own:
+                    if x:
                         axis.plot(x, y, label="paper (real days)", **style)
                     continue
-                error = [float(table["error"][i]) for i in own]
                 axis.errorbar(
                     *(x, y),
-                    yerr=[0.0 if math.isnan(e) else e for e in error],
+                    yerr=np.nan_to_num(error),
                     color=drawing.OURS[0],
                     marker="o",
                     capsize=3,
                     linewidth=1.6,
                     label="this folder, ± standard error",
                 )
-            _number_ticks(
-                axis, sorted({float(table["x"][i]) for i in drawing.rows_of(table, series=name)})
-            )
+            _number_ticks(axis, sorted({*drawing.series(table, "x", series=name)[0]}))
             if spread and max(map(abs, spread)) > 5:  # a collapse beside gains of a few tenths
                 axis.set_yscale("symlog", linthresh=1.0)
             if row == 0:
@@ -127,13 +126,12 @@ def courses(
     )
     colours = dict(drawing.with_colours(labels))
     for axis, period in zip(axes[0], periods, strict=False):
-        days = sorted({str(table["day"][i]) for i in drawing.rows_of(table, period=period)})
+        days = _days(table, period)
         for place, label in enumerate(labels):
-            own = drawing.rows_of(table, period=period, label=label)
-            own.sort(key=lambda i: str(table["day"][i]))
+            when, y = drawing.series(table, "day", "value", by="day", period=period, label=label)
             axis.plot(
-                [days.index(str(table["day"][i])) for i in own],
-                [float(table["value"][i]) for i in own],
+                [days.index(day) for day in when],
+                y,
                 color=colours[label],
                 linestyle=drawing.LINES[(place // len(drawing.OURS)) % len(drawing.LINES)],
                 marker="." if len(days) < 40 else None,
@@ -156,6 +154,10 @@ def courses(
         _levels(axes[0][-1], paper)
     drawing.legend(figure, axes.flat)
     drawing.save(figure, path, title)
+
+
+def _days(table: Columns, period: str) -> list[str]:
+    return sorted({*drawing.series(table, "day", period=period)[0]})
 
 
 def _levels(axis: Any, paper: Columns) -> None:
@@ -183,10 +185,10 @@ def training_days(path: Path, table: Columns) -> None:
         1, len(periods), (2.5 + 3.2 * max(1, len(periods)), 1.4 + 0.25 * len(names)), sharey=True
     )
     for axis, period in zip(axes[0], periods, strict=False):
-        days = sorted({str(table["day"][i]) for i in drawing.rows_of(table, period=period)})
+        days = _days(table, period)
         for place, (arm, colour) in enumerate(drawing.with_colours(names)):
-            own = drawing.rows_of(table, period=period, arm=arm)
-            x = [days.index(str(table["day"][i])) for i in own if bool(table["trained"][i])]
+            when, trained = drawing.series(table, "day", "trained", period=period, arm=arm)
+            x = [days.index(day) for day, due in zip(when, trained, strict=True) if due]
             axis.plot(x, [place] * len(x), "o", color=colour, markersize=4)
         axis.set(title=period, xlim=(-0.7, max(len(days), 1) - 0.3))
         axis.grid(axis="y", color="#f0f0f0")
@@ -217,22 +219,16 @@ def densities(path: Path, table: Columns) -> None:
     )
     for row, size in enumerate(sizes):
         for axis, period in zip(axes[row], periods, strict=False):
-            own = [
-                i
-                for i in drawing.rows_of(table, period=period)
-                if int(table["batch_size"][i]) == size
-            ]
-            days = sorted({str(table["day"][i]) for i in own})
-            for (metric, colour), of in (
-                (m, of) for m in drawing.with_colours(wanted) for of in ("day", "memory")
+            panel = {"period": period, "batch_size": str(size)}
+            days = sorted({*drawing.series(table, "day", **panel)[0]})
+            for (metric, colour), of in itertools.product(
+                drawing.with_colours(wanted), ("day", "memory")
             ):
-                line = [
-                    i for i in own if str(table["metric"][i]) == metric and table["of"][i] == of
-                ]
-                line.sort(key=lambda i: str(table["day"][i]))
+                line = {**panel, "metric": metric, "of": of}
+                when, y = drawing.series(table, "day", "value", by="day", **line)
                 axis.plot(
-                    [days.index(str(table["day"][i])) for i in line],
-                    [float(table["value"][i]) for i in line],
+                    [days.index(day) for day in when],
+                    y,
                     color=colour,
                     linestyle="-" if of == "day" else ":",
                     linewidth=1.4,
@@ -243,7 +239,7 @@ def densities(path: Path, table: Columns) -> None:
                 axis.set_title(period)
             drawing.label_days(axis, days)
         axes[row][0].set_ylabel(f"density, batches of {size}")
-    drawing.legend(figure, axes.flat, columns=4)
+    drawing.legend(figure, axes.flat, ncols=4)
     drawing.save(figure, path)
 
 
@@ -258,20 +254,18 @@ def selection(path: Path, table: Columns) -> None:
     figure, axes = drawing.pyplot().subplots(1, 3, figsize=(13, 3.9), layout="constrained")
     policies = drawing.names_of(table, "policy")
     for place, (policy, colour) in enumerate(drawing.with_colours(policies)):
-        own = drawing.rows_of(table, policy=policy)
-        own.sort(key=lambda i: float(table["rank"][i]))
-        rank = [float(table["rank"][i]) for i in own]
+        names = ("rank", "loss_before", "density", "kept", "change")
+        rank, before, density, kept, change = drawing.series(
+            table, *names, by="rank", policy=policy
+        )
         if place == 0:
-            before = [float(table["loss_before"][i]) for i in own]
-            density = [float(table["density"][i]) for i in own]
             axes[0].plot(rank, before, color="black", label="loss before")
             twin = axes[0].twinx()
             twin.plot(rank, density, color="black", linestyle=":", label="density")
             twin.set(ylabel="density (dotted)", yscale="log")
             twin.tick_params(labelsize=8)
         style = drawing.LINES[place % len(drawing.LINES)]
-        for axis, column in ((axes[1], "kept"), (axes[2], "change")):
-            y = [float(table[column][i]) for i in own]
+        for axis, y in ((axes[1], kept), (axes[2], change)):
             axis.plot(rank, y, color=colour, linestyle=style, linewidth=1.8, label=policy)
     axes[2].axhline(0, color="#bbbbbb", linewidth=1)
     axes[0].set(title="loss and density of batches", ylabel="mean loss (nats)")
@@ -298,11 +292,10 @@ def insert_times(path: Path, table: Columns) -> None:
         (axes[0], "", "this folder"),
         (axes[1], "paper ", "paper (a million samples)"),
     ):
-        style: dict[str, Any] = {"color": drawing.OURS[0]} if not prefix else dict(drawing.HOLLOW)
-        mean, std = ([float(v) for v in table[f"{prefix}{n}"]] for n in ("mean", "std"))
-        low = [min(s, m) if s == s else 0.0 for m, s in zip(mean, std, strict=True)]
-        high = [s if s == s else 0.0 for s in std]
-        axis.errorbar(x, mean, yerr=[low, high], marker="o", capsize=3, **style)
+        style: dict[str, Any] = dict(drawing.HOLLOW) if prefix else {"color": drawing.OURS[0]}
+        mean, std = (np.asarray(table[f"{prefix}{n}"], np.float64) for n in ("mean", "std"))
+        spread = np.nan_to_num([np.minimum(std, mean), std])
+        axis.errorbar(x, mean, yerr=spread, marker="o", capsize=3, **style)
         axis.set(title=title, xscale="log", ylabel="s for an insert, ± deviation over days")
         axis.set_xlabel("batch size, multiple of the default")
         axis.set_xticks(x, [f"{value:g}" for value in x])
@@ -326,14 +319,13 @@ def quality(path: Path, table: Columns, *, title: str = "") -> None:
         (axes[0], "ours", "this folder"),
         (axes[1], "paper", "published (real viewers)"),
     ):
-        own = drawing.rows_of(table, origin=origin)
-        for place, i in enumerate(own):
+        rows = drawing.rows_of(table, origin=origin)
+        for place, i in enumerate(rows):
             colour = drawing.OURS[place % len(drawing.OURS)]
             style = {"color": colour} if origin == "ours" else drawing.HOLLOW
             x, y = float(table["stalled"][i]), float(table["ssim"][i])
             xerr, yerr = (
-                [[0.0 if math.isnan(v[0]) else v[0]] for v in drawing.error_bars(table, name, i)]
-                for name in ("stalled", "ssim")
+                np.nan_to_num(drawing.error_bars(table, name, i)) for name in ("stalled", "ssim")
             )
             marker = drawing.MARKERS[place % len(drawing.MARKERS)]
             axis.errorbar(x, y, xerr=xerr, yerr=yerr, marker=marker, capsize=3, **style)
@@ -345,7 +337,7 @@ def quality(path: Path, table: Columns, *, title: str = "") -> None:
                 fontsize=8,
                 color=style["color"],
             )
-        if own:
+        if rows:
             axis.invert_xaxis()
         axis.margins(0.15)
         axis.set(title=heading, xlabel="time stalled (%); better to the right", ylabel="SSIM (dB)")

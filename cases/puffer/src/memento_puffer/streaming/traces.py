@@ -21,10 +21,10 @@ import numpy as np
 from memento.errors import (
     DamagedError,
     DomainError,
-    MissingExtraError,
     SchemaError,
     SettingError,
     StorageError,
+    needs,
 )
 
 __all__ = ["Paths", "Population", "Shift", "Traces", "days"]
@@ -97,11 +97,9 @@ class Traces:
             StorageError: There is no such file, or it cannot be opened.
             MissingExtraError: pyarrow is not installed.
         """
-        try:
+        with needs("pyarrow", "cli", "reading traces from Parquet"):
             import pyarrow as pa
             from pyarrow import parquet
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "cli", "reading traces from Parquet") from error
         path = Path(path)
         try:
             with parquet.ParquetFile(path) as file:
