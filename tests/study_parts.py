@@ -22,7 +22,7 @@ if "MEMENTO_TEST_SLEEP" in os.environ:
 def units(days: int = 7) -> list[tuple[str, Samples]]:
     """Names that look like numbers stay names."""
     stream = ToyStream(days=days, size=120, seed=1, drift=0.4)
-    return [(f"{i:03d}", samples.select(["x", "y_bin"])) for i, (_, samples) in enumerate(stream)]
+    return [(f"{i:03d}", samples.select(["x", "label"])) for i, (_, samples) in enumerate(stream)]
 
 
 @dataclass(frozen=True)

@@ -111,11 +111,11 @@ def test_constant_learner_resumes():
     learner, other = ConstantLearner(classes=2), ConstantLearner(classes=2)
     other.restore(learner.state())
     assert not other.trained
-    learner.fit(Samples(y_bin=[0, 1, 1]))
+    learner.fit(Samples(label=[0, 1, 1]))
     other.restore(learner.state())
     assert digest_of_state(other.state()) == digest_of_state(learner.state())
 
 
 def test_constant_learner_before_fit():
     with pytest.raises(SettingError, match=r"predicts only after fit\(\)"):
-        ConstantLearner().annotate(Samples(y_bin=[1]))
+        ConstantLearner().annotate(Samples(label=[1]))

@@ -56,9 +56,9 @@ from stateless import Stateless
 CLASSES = 5
 DISTANCES = (
     JensenShannon.of_probabilities("yhat"),
-    JensenShannon.of_labels("y_bin", CLASSES),
+    JensenShannon.of_labels("label", CLASSES),
 )
-SPACE = {"distances": DISTANCES, "batch_size": 8, "sort_by": ("y_bin", "x"), "missing": "skip"}
+SPACE = {"distances": DISTANCES, "batch_size": 8, "sort_by": ("label", "x"), "missing": "skip"}
 
 
 class Softmax:
@@ -77,9 +77,9 @@ class Softmax:
         return self.w is not None
 
     def fit(self, samples, weights=None):
-        x, y = self._inputs(samples), samples["y_bin"]
+        x, y = self._inputs(samples), samples["label"]
         if y.max() >= CLASSES:
-            raise DomainError(f"column 'y_bin' has the label {y.max()}")
+            raise DomainError(f"column 'label' has the label {y.max()}")
         weights = np.ones(len(x)) if weights is None else weights / weights.mean()
         w = self.rng.normal(0, 0.1, (x.shape[1], CLASSES)) if self.w is None else self.w
         for rows in np.array_split(self.rng.permutation(len(x)), max(1, len(x) // 8)):
@@ -89,9 +89,9 @@ class Softmax:
 
     def annotate(self, samples):
         yhat = self._predict(self._inputs(samples), self.w)
-        if samples["y_bin"].size and samples["y_bin"].max() >= CLASSES:
-            raise DomainError(f"column 'y_bin' has the label {samples['y_bin'].max()}")
-        logscore = np.log(yhat[np.arange(len(yhat)), samples["y_bin"]])
+        if samples["label"].size and samples["label"].max() >= CLASSES:
+            raise DomainError(f"column 'label' has the label {samples['label'].max()}")
+        logscore = np.log(yhat[np.arange(len(yhat)), samples["label"]])
         return {"yhat": yhat, "logscore": logscore, "loss": -logscore}
 
     def state(self):
@@ -118,7 +118,7 @@ class Softmax:
 def raw(days=6, size=48, *, start=0, seed=2, drift=0.5):
     """Units as they come from outside: no predictions."""
     stream = ToyStream(days=days, size=size, seed=seed, drift=drift)
-    units = [(name, samples.select(["x", "y_bin", "day"])) for name, samples in stream]
+    units = [(name, samples.select(["x", "label", "day"])) for name, samples in stream]
     return units[start:]
 
 
@@ -262,8 +262,8 @@ def test_predictions_are_those_of_the_current_model(name):
         trained += step.trained
         for samples in (memory.samples, memory.reference):
             assert samples is not None
-            expected = learner.annotate(samples.select(["x", "y_bin", "day"]))
-            assert set(samples) == {"x", "y_bin", "day", *expected}
+            expected = learner.annotate(samples.select(["x", "label", "day"]))
+            assert set(samples) == {"x", "label", "day", *expected}
             for column, values in expected.items():
                 np.testing.assert_array_equal(samples[column], values)
         assert memory.model is None, "a digest is for checkpoints, and costs a state"
@@ -371,7 +371,7 @@ def test_evaluation_on_the_next_unit():
 
 def test_scores_of_one_s_own():
     def share_right(samples):
-        right = samples["yhat"].argmax(axis=1) == samples["y_bin"]
+        right = samples["yhat"].argmax(axis=1) == samples["label"]
         return {"right": np.float32(right.mean()), "rows": np.int64(samples.size)}
 
     memory, learner, trigger = arm("fifo")
@@ -496,7 +496,7 @@ def test_arrivals_are_predicted_by_the_deployed_model():
         if seen and not step.trained:
             for samples in seen[-1]:
                 if samples.size:
-                    expected = learner.annotate(samples.select(["x", "y_bin"]))
+                    expected = learner.annotate(samples.select(["x", "label"]))
                     for column, values in expected.items():
                         np.testing.assert_array_equal(samples[column], values)
     assert len(seen) == 5
@@ -504,7 +504,7 @@ def test_arrivals_are_predicted_by_the_deployed_model():
 
 def test_a_bad_unit_holds_nothing_back():
     memory, good = Memory(96, FIFO()), raw(2)
-    bad = [*good, ("bad", good[1][1].with_columns(y_bin=np.full(48, CLASSES)))]
+    bad = [*good, ("bad", good[1][1].with_columns(label=np.full(48, CLASSES)))]
     steps = run(bad, memory, Softmax(), OnArrivals(draws=99))
     next(steps)
     before = next(steps)
@@ -596,7 +596,7 @@ def test_resume_with_a_network(tmp_path):
     from memento.integrations.torch import TorchLearner
 
     def make():
-        learner = TorchLearner(CLASSES, label="y_bin", epochs=4, warm_start=True, seed=3)
+        learner = TorchLearner(CLASSES, label="label", epochs=4, warm_start=True, seed=3)
         return Memory(96, DensityReservoir(**SPACE), seed=5), learner, OnCoverage(0.02, 1.0)
 
     assert_resumes(tmp_path, make, raw(5))
@@ -870,9 +870,9 @@ def spoilt(samples, how):
     if how == "width":
         return samples.with_columns(x=samples["x"][:, :2])
     if how == "label":
-        return samples.with_columns(y_bin=np.full(samples.size, 99))
+        return samples.with_columns(label=np.full(samples.size, 99))
     if how == "lengths":
-        return {"x": samples["x"], "y_bin": samples["y_bin"][:-1], "day": samples["day"]}
+        return {"x": samples["x"], "label": samples["label"][:-1], "day": samples["day"]}
     return samples.without("day")
 
 
@@ -909,8 +909,8 @@ def test_a_bad_unit(tmp_path, how):
 def test_a_bad_first_unit(tmp_path):
     memory, learner, trigger = arm("fifo")
     before = fingerprint(memory, learner)
-    with pytest.raises(SchemaError, match="y_bin"):
-        list(run([("bad", {"x": [1.0], "y_bin": [1, 2]})], memory, learner, trigger))
+    with pytest.raises(SchemaError, match="label"):
+        list(run([("bad", {"x": [1.0], "label": [1, 2]})], memory, learner, trigger))
     assert fingerprint(memory, learner) == before
 
 

@@ -18,7 +18,7 @@ from stateless import Stateless
 
 def units(days=5):
     stream = ToyStream(days=days, size=40, seed=3)
-    return [(name, samples.select(["x", "y_bin", "day"])) for name, samples in stream]
+    return [(name, samples.select(["x", "label", "day"])) for name, samples in stream]
 
 
 def plain(steps):
@@ -158,7 +158,7 @@ def test_a_refused_model_leaves_everything_as_it_was(make):
     for step in stream:
         steps.append(step)
         predicted.append(learner.annotate(probe)["yhat"][0])
-        held = learner.annotate(memory.samples.select(["y_bin"]))["yhat"]
+        held = learner.annotate(memory.samples.select(["label"]))["yhat"]
         if step.unit == 2:
             np.testing.assert_array_equal(memory.samples["yhat"], held)
             assert memory.reference.size == 40

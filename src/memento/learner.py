@@ -19,6 +19,7 @@ __all__ = [
     "Learner",
     "digest_of_state",
     "known_labels",
+    "label_of",
     "labels_of",
     "numbers_of",
     "way_back",
@@ -114,7 +115,7 @@ def way_back(learner: Learner) -> Callable[[], None]:
         >>> from memento.testing import ConstantLearner
         >>> learner = ConstantLearner(classes=2)
         >>> go_back = way_back(learner)
-        >>> learner.fit(Samples(y_bin=[0, 1]))
+        >>> learner.fit(Samples(label=[0, 1]))
         >>> go_back()
         >>> learner.trained
         False
@@ -168,6 +169,17 @@ def labels_of(samples: Samples, column: str, classes: int) -> np.ndarray:
             f"to {classes - 1}, or build the learner with more classes"
         )
     return labels.astype(np.int64)
+
+
+def label_of(learner: Learner) -> str:
+    """Column of the labels that a learner learns: its ``label``, or ``y`` where it names none.
+
+    Example:
+        >>> from memento.testing import ConstantLearner
+        >>> label_of(ConstantLearner(label="fraud"))
+        'fraud'
+    """
+    return str(getattr(learner, "label", None) or "y")
 
 
 def known_labels(samples: Samples, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -43,9 +43,9 @@ class ToyStream:
     Iterating gives pairs of a name (``"day-000"``) and `Samples` with the columns
 
     - ``x``, ``(n, 3)`` float64: inputs;
-    - ``y``, ``(n,)`` float64 in ``[0, classes)``, and ``y_bin``, int64, its integer part: outputs;
-    - ``yhat``, ``(n, classes)`` float64: the probabilities with which ``y_bin`` was drawn;
-    - ``loss``, float64: ``-ln`` of the probability of ``y_bin``; ``correct``, bool: whether that is
+    - ``y``, ``(n,)`` float64 in ``[0, classes)``, and ``label``, int64, its integer part: outputs;
+    - ``yhat``, ``(n, classes)`` float64: the probabilities with which ``label`` was drawn;
+    - ``loss``, float64: ``-ln`` of the probability of ``label``; ``correct``, bool: whether that is
       the largest;
     - ``committee``, ``(n, 3, classes)`` float64: predictions of three models that err;
     - ``day``, int64: from 0.
@@ -83,15 +83,15 @@ class ToyStream:
         x[:, 0] += 1 + self.drift * day
         yhat = self._probabilities(x)
         drawn = rng.random((self.size, 1))
-        y_bin = (yhat.cumsum(axis=1)[:, :-1] < drawn).sum(axis=1)
+        label = (yhat.cumsum(axis=1)[:, :-1] < drawn).sum(axis=1)
         members = [self._probabilities(x + rng.normal(0, 0.5, size=x.shape)) for _ in range(3)]
         return Samples.borrow(
             x=x,
-            y=y_bin + rng.random(self.size),
-            y_bin=y_bin,
+            y=label + rng.random(self.size),
+            label=label,
             yhat=yhat,
-            loss=-np.log(yhat[np.arange(self.size), y_bin]),
-            correct=yhat.argmax(axis=1) == y_bin,
+            loss=-np.log(yhat[np.arange(self.size), label]),
+            correct=yhat.argmax(axis=1) == label,
             committee=np.stack(members, axis=1),
             day=np.full(self.size, day, dtype=np.int64),
         )
@@ -112,12 +112,12 @@ class ConstantLearner:
 
     Example:
         >>> learner = ConstantLearner(classes=2)
-        >>> learner.fit(Samples(y_bin=[0, 0, 1, 0, 0, 0]))
-        >>> learner.annotate(Samples(y_bin=[1]))["yhat"]
+        >>> learner.fit(Samples(label=[0, 0, 1, 0, 0, 0]))
+        >>> learner.annotate(Samples(label=[1]))["yhat"]
         array([[0.75, 0.25]])
     """
 
-    def __init__(self, label: str = "y_bin", classes: int = 5) -> None:
+    def __init__(self, label: str = "label", classes: int = 5) -> None:
         self.label = label
         self.classes = classes
         self._probabilities: np.ndarray | None = None

@@ -38,7 +38,7 @@ from memento import (
 from memento.errors import SettingError
 from memento.testing import ToyStream, assert_resumes_exactly, check_policy
 
-LABELS = JensenShannon.of_labels("y_bin", classes=5)
+LABELS = JensenShannon.of_labels("label", classes=5)
 PREDICTIONS = JensenShannon.of_probabilities("yhat")
 
 
@@ -87,20 +87,20 @@ POLICIES = {
     "unbounded": Unbounded(),
     "window": DailyWindow(days=3),
     "window, by column": DailyWindow(days=3, decay=0.5, day="day"),
-    "loss aware": LossAwareReservoir(label="y_bin", loss="loss"),
-    "loss aware, none yet": LossAwareReservoir("y_bin", "harm", missing="random"),
+    "loss aware": LossAwareReservoir(label="label", loss="loss"),
+    "loss aware, none yet": LossAwareReservoir("label", "harm", missing="random"),
     "loss reservoir": LossReservoir(),
     "loss reservoir, ageing": LossReservoir(scale="absolute", half_life=2.0),
     "loss reservoir, none yet": LossReservoir("harm"),
-    "class balanced": ClassBalancedReservoir("y_bin"),
-    "herding": Herding("x", "y_bin"),
+    "class balanced": ClassBalancedReservoir("label"),
+    "herding": Herding("x", "label"),
     "herding, no labels": Herding("yhat", label=None, normalise=False),
-    "herding, none yet": Herding(label="y_bin", missing="random"),
+    "herding, none yet": Herding(label="label", missing="random"),
     "k-center": KCenterGreedy("x"),
     "k-center, one feature": KCenterGreedy("y"),
     "k-center, none yet": KCenterGreedy(missing="random"),
     "facility location": FacilityLocation("x"),
-    "facility location, regions": FacilityLocation("x", label="y_bin", region=5),
+    "facility location, regions": FacilityLocation("x", label="label", region=5),
     "facility location, none yet": FacilityLocation(missing="random"),
     "gradients": GradientSampleSelection("x"),
     "gradients, any": GradientSampleSelection("committee", compared=3, threshold=1.0),
@@ -110,9 +110,9 @@ POLICIES = {
     "loss": Metric.of_loss(),
     "loss of batches": Metric.of_loss(batch_size=8, temperature=0.0),
     "confidence": Metric.of_confidence(),
-    "label frequency": Metric.of_label_frequency("y_bin"),
+    "label frequency": Metric.of_label_frequency("label"),
     "flag": Metric.of_flag("correct", keep=False),
-    "any column, batches": Metric("y", batch_size=6, remainder="keep", sort_by=["y_bin"]),
+    "any column, batches": Metric("y", batch_size=6, remainder="keep", sort_by=["label"]),
     "a user's": Lottery(),
     "a user's, minimal": Alternate(),
 }

@@ -16,7 +16,7 @@ from memento.training.calibrated import softened
 
 def units(days=9):
     stream = ToyStream(days=days, size=120, seed=1, drift=0.4)
-    return [(name, samples.select(["x", "y_bin"])) for name, samples in stream]
+    return [(name, samples.select(["x", "label"])) for name, samples in stream]
 
 
 def rows(result, arm):
@@ -193,7 +193,7 @@ def test_numbers_have_no_temperature():
         kind = "regressor"
 
         def annotate(self, samples):
-            y = samples["y_bin"].astype(float)
+            y = samples["label"].astype(float)
             return {"yhat": np.full(samples.size, y.mean()), "loss": np.abs(y - y.mean())}
 
     result = backtest(units(), lambda seed: Numbers(), {"fifo": FIFO()}, capacity=100, seeds=2)

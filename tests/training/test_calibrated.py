@@ -59,17 +59,17 @@ def test_no_rows():
 
 def test_few_labels_and_none_change_nothing():
     learner = Calibrated(ConstantLearner(classes=2))
-    learner.fit(Samples(y_bin=[0] * 9 + [1]))
-    assert not learner.adapt(Samples(y_bin=[0, 1] * 99))
+    learner.fit(Samples(label=[0] * 9 + [1]))
+    assert not learner.adapt(Samples(label=[0, 1] * 99))
     assert learner.temperature == 1
 
 
 def test_it_moves_half_of_the_way():
     learner = Calibrated(ConstantLearner(classes=2))
-    learner.fit(Samples(y_bin=[0] * 9 + [1]))
-    learner.adapt(Samples(y_bin=[0, 1] * 100))
+    learner.fit(Samples(label=[0] * 9 + [1]))
+    learner.adapt(Samples(label=[0, 1] * 100))
     assert learner.temperature == pytest.approx(6)
-    learner.adapt(Samples(y_bin=[0] * 200))
+    learner.adapt(Samples(label=[0] * 200))
     assert learner.temperature == pytest.approx(np.sqrt(6 * 0.4))
 
 
@@ -92,9 +92,9 @@ def test_learners_without_probabilities_or_scores_are_refused():
 
     for kind, words in ((Numbers, "a probability for each class"), (Silent, "no 'logscore'")):
         learner = Calibrated(kind())
-        learner.fit(Samples(y_bin=[0]))
+        learner.fit(Samples(label=[0]))
         with pytest.raises(SchemaError, match=words):
-            learner.adapt(Samples(y_bin=[0] * 300))
+            learner.adapt(Samples(label=[0] * 300))
 
 
 def stream(seed=5):
@@ -194,10 +194,10 @@ def test_a_unit_that_is_refused_changes_neither_learner_nor_memory():
 
 def test_the_state_changes_only_with_the_predictions():
     learner = Calibrated(ConstantLearner(classes=2))
-    learner.fit(Samples(y_bin=[0] * 9 + [1]))
-    assert learner.adapt(Samples(y_bin=[0, 1] * 100))
+    learner.fit(Samples(label=[0] * 9 + [1]))
+    assert learner.adapt(Samples(label=[0, 1] * 100))
     before = digest_of_state(learner.state())
-    assert not learner.adapt(Samples(y_bin=[0, 1] * 100))
+    assert not learner.adapt(Samples(label=[0, 1] * 100))
     assert digest_of_state(learner.state()) == before
 
 

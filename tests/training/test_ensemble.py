@@ -21,6 +21,8 @@ CLASSES = 3
 class Bins:
     """Frequencies of labels in each of three ranges of an input: a model that sees the input."""
 
+    label = "label"
+
     def __init__(self) -> None:
         self.counts: np.ndarray | None = None
         self.fits = 0
@@ -32,7 +34,7 @@ class Bins:
     def fit(self, samples, weights=None):
         counts = np.full((3, CLASSES), 0.1)
         weights = np.ones(samples.size) if weights is None else weights
-        np.add.at(counts, (self._bin(samples), samples["y_bin"]), weights)
+        np.add.at(counts, (self._bin(samples), samples["label"]), weights)
         self.counts = counts / counts.sum(axis=1, keepdims=True)
         self.fits += 1
 
@@ -40,8 +42,8 @@ class Bins:
         if self.counts is None:
             raise ModelError("fit first")
         columns = {"yhat": self.counts[self._bin(samples)]}
-        if "y_bin" in samples:
-            p = columns["yhat"][np.arange(samples.size), samples["y_bin"]]
+        if "label" in samples:
+            p = columns["yhat"][np.arange(samples.size), samples["label"]]
             columns["logscore"] = np.log(p)
         return columns
 
@@ -60,7 +62,7 @@ def day(seed: int, size: int = 90, of: int | None = None) -> Samples:
     rng = np.random.default_rng(seed)
     x = rng.uniform(0, 3, (size, 1)) if of is None else rng.uniform(of, of + 1, (size, 1))
     y = (x[:, 0].astype(int) + (rng.random(size) < 0.2)) % CLASSES
-    return Samples(x=x, y_bin=y)
+    return Samples(x=x, label=y)
 
 
 def fitted(seeds, **arguments) -> Ensemble:
@@ -110,7 +112,7 @@ def test_the_oracle_is_the_best_model_of_each_sample(members, seed):
     """Against a plain loop; and no member scores better on any sample."""
     ensemble = fitted(range(seed, seed + members))
     samples = day(seed + 99, size=40)
-    chances = np.array([c["yhat"][np.arange(40), samples["y_bin"]] for c in ensemble.each(samples)])
+    chances = np.array([c["yhat"][np.arange(40), samples["label"]] for c in ensemble.each(samples)])
     found = ensemble.oracle(samples)
     np.testing.assert_array_equal(found["logscore"], np.log(chances.max(axis=0)))
     for row in range(40):
@@ -226,7 +228,7 @@ def test_a_training_that_fails_changes_nothing():
     ensemble = fitted(range(2))
     before = {n: a.tobytes() for n, a in ensemble.state().items()}
     with pytest.raises(SchemaError, match="'x'"):
-        ensemble.fit(Samples(y_bin=[1]))
+        ensemble.fit(Samples(label=[1]))
 
     def fail(samples, weights=None):
         ensemble.learner.counts = np.ones((3, CLASSES))
@@ -269,7 +271,7 @@ def test_it_runs_in_the_loop_with_just_train_twice(policy, tmp_path):
     """A committee chooses, its models are trained twice, and a checkpoint holds all of it."""
 
     def steps(count, folder):
-        stream = [(n, s.select(["x", "y_bin"])) for n, s in ToyStream(days=count, size=60)]
+        stream = [(n, s.select(["x", "label"])) for n, s in ToyStream(days=count, size=60)]
         learner = Ensemble(
             JustTrainTwice(ConstantLearner(), 3), members=3, committee="mean", sketch=20
         )

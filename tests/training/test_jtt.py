@@ -34,7 +34,7 @@ class Recorder(ConstantLearner):
             raise ModelError("no")
 
 
-LABELS = Samples(y_bin=[0, 0, 0, 1, 2, 0])
+LABELS = Samples(label=[0, 0, 0, 1, 2, 0])
 
 
 def test_only_wrong_samples_count_more_the_second_time():
@@ -71,19 +71,19 @@ def test_both_trainings_start_where_the_learner_was():
 def test_one_training_where_a_second_would_change_nothing(factor, labels):
     inner = Recorder()
     learner = JustTrainTwice(inner, factor)
-    learner.fit(Samples(y_bin=labels))
+    learner.fit(Samples(label=labels))
     assert len(inner.calls) == 1
     assert learner.trained
 
 
 @given(st.floats(1, 1e6), st.lists(st.integers(0, 2), min_size=1, max_size=40))
 def test_it_is_a_weighted_training_by_hand(factor, labels):
-    samples = Samples(y_bin=labels)
+    samples = Samples(label=labels)
     learner = JustTrainTwice(ConstantLearner(classes=3), factor)
     learner.fit(samples)
     by_hand = ConstantLearner(classes=3)
     by_hand.fit(samples)
-    wrong = by_hand.annotate(samples)["yhat"].argmax(axis=1) != samples["y_bin"]
+    wrong = by_hand.annotate(samples)["yhat"].argmax(axis=1) != samples["label"]
     by_hand.fit(samples, np.where(wrong, factor, 1.0))
     np.testing.assert_allclose(
         learner.annotate(samples)["yhat"], by_hand.annotate(samples)["yhat"], rtol=1e-12
@@ -94,7 +94,7 @@ def test_it_is_a_weighted_training_by_hand(factor, labels):
 def test_a_training_that_fails_leaves_the_learner_as_it_was(fail_at):
     inner = Recorder()
     learner = JustTrainTwice(inner, 3)
-    learner.fit(Samples(y_bin=[2, 2, 1]))
+    learner.fit(Samples(label=[2, 2, 1]))
     before = {n: np.array(a) for n, a in learner.state().items()}
     inner.fail_at = len(inner.calls) + fail_at
     with pytest.raises(ModelError):
@@ -135,7 +135,7 @@ def test_learners_that_cannot_go_back_are_refused():
 
 def test_missing_columns_are_named():
     with pytest.raises(SchemaError, match="'label'"):
-        JustTrainTwice(ConstantLearner(classes=3), 2, label="label").fit(LABELS)
+        JustTrainTwice(ConstantLearner(classes=3), 2, label="other").fit(LABELS)
     with pytest.raises(SchemaError, match="'p'"):
         JustTrainTwice(ConstantLearner(classes=3), 2, prediction="p").fit(LABELS)
 

@@ -57,12 +57,12 @@ class Calibrated:
     Example:
         >>> from memento.testing import ConstantLearner
         >>> learner = Calibrated(ConstantLearner(classes=2))
-        >>> learner.fit(Samples(y_bin=[0] * 19 + [1]))
-        >>> learner.adapt(Samples(y_bin=[0, 1] * 200))  # it was much too certain
+        >>> learner.fit(Samples(label=[0] * 19 + [1]))
+        >>> learner.adapt(Samples(label=[0, 1] * 200))  # it was much too certain
         True
         >>> learner.temperature
         6.0
-        >>> learner.annotate(Samples(y_bin=[1]))["yhat"].round(2)
+        >>> learner.annotate(Samples(label=[1]))["yhat"].round(2)
         array([[0.59, 0.41]])
     """
 

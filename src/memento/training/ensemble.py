@@ -21,7 +21,7 @@ import numpy as np
 from memento.arguments import Column, Count, check_fields, names, number, require, whole
 from memento.batching import make_batches
 from memento.errors import ModelError, SchemaError, SettingError
-from memento.learner import Adaptive, Checkpointable, Learner
+from memento.learner import Adaptive, Checkpointable, Learner, label_of
 from memento.samples import Samples
 
 __all__ = ["Ensemble"]
@@ -49,7 +49,8 @@ class Ensemble:
         inputs: Columns of these that the learner needs to annotate.
         prototypes: Rows that a training set is summarised with.
         bandwidth: Width of the kernel around them, in (0, 1]; distances go from 0 to 1.
-        label: Column of the right answers, for `oracle`: ``(n,)`` integers.
+        label: Column of the right answers, for `oracle`: ``(n,)`` integers; None: the learner's
+            ``label``, or ``y`` where it names none.
         prediction: Column that the learner annotates: ``(n, classes)`` probabilities.
 
     Raises:
@@ -58,11 +59,11 @@ class Ensemble:
     Example:
         >>> from memento.testing import ConstantLearner
         >>> ensemble = Ensemble(ConstantLearner(classes=2), sketch=0)
-        >>> ensemble.fit(Samples(y_bin=[0, 0, 0, 0, 1, 1]))
-        >>> ensemble.fit(Samples(y_bin=[1, 1]))
-        >>> ensemble.annotate(Samples(y_bin=[0]))["yhat"]
+        >>> ensemble.fit(Samples(label=[0, 0, 0, 0, 1, 1]))
+        >>> ensemble.fit(Samples(label=[1, 1]))
+        >>> ensemble.annotate(Samples(label=[0]))["yhat"]
         array([[0.25, 0.75]])
-        >>> ensemble.oracle(Samples(y_bin=[0, 1]))["yhat"]
+        >>> ensemble.oracle(Samples(label=[0, 1]))["yhat"]
         array([[0.625, 0.375],
                [0.25 , 0.75 ]])
     """
@@ -76,11 +77,12 @@ class Ensemble:
     inputs: Sequence[str] = ("x",)
     prototypes: Count = 128
     bandwidth: Annotated[float, number(most=1, above=0, words="a number in (0, 1]")] = 0.1
-    label: Column = "y_bin"
+    label: Column | None = None
     prediction: Column = "yhat"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        self.label = self._label = self.label or label_of(self.learner)
         require("members", self.members, whole(2 if self.keep_first else 1))
         self.inputs = names("inputs", self.inputs)
         if isinstance(self.learner, Adaptive):
@@ -179,9 +181,9 @@ class Ensemble:
             SchemaError: No label.
         """
         self._require_models()
-        if self.label not in samples:
-            raise SchemaError(f"no column {self.label!r} (the label) among {sorted(samples)}")
-        labels, rows = samples[self.label], np.arange(samples.size)
+        if self._label not in samples:
+            raise SchemaError(f"no column {self._label!r} (the label) among {sorted(samples)}")
+        labels, rows = samples[self._label], np.arange(samples.size)
         best = np.full(samples.size, -math.inf)
         member = np.zeros(samples.size, np.int64)
         chosen: dict[str, np.ndarray] = {}

@@ -16,7 +16,7 @@ import numpy as np
 
 from memento.arguments import Column, check_fields, number
 from memento.errors import SchemaError, SettingError
-from memento.learner import Adaptive, Checkpointable, Learner
+from memento.learner import Adaptive, Checkpointable, Learner, label_of
 from memento.samples import Samples
 
 __all__ = ["JustTrainTwice"]
@@ -34,7 +34,8 @@ class JustTrainTwice:
         learner: Anything that fits, annotates, and has ``state`` and ``restore``.
         factor: What weights of wrong samples are multiplied with, >= 1; 1 trains once. The paper of
             Memento tries 2 to 100.
-        label: Column of the right answers, ``(n,)`` integers.
+        label: Column of the right answers, ``(n,)`` integers; None: the learner's ``label``, or
+            ``y`` where it names none.
         prediction: Column that the learner annotates: ``(n, classes)`` probabilities, of which the
             largest is the answer, or ``(n,)`` answers.
 
@@ -48,7 +49,7 @@ class JustTrainTwice:
 
     Example:
         >>> from memento.testing import ConstantLearner
-        >>> samples = Samples(y_bin=[0, 0, 0, 1])
+        >>> samples = Samples(label=[0, 0, 0, 1])
         >>> learner = JustTrainTwice(ConstantLearner(classes=2), factor=5)
         >>> learner.fit(samples)  # the 1 was wrong and now counts as five
         >>> learner.annotate(samples)["yhat"][0], learner.wrong
@@ -58,11 +59,12 @@ class JustTrainTwice:
     learner: Learner
     factor: Annotated[float, number(1, words="a finite number of at least 1")]
     _: KW_ONLY
-    label: Column = "y_bin"
+    label: Column | None = None
     prediction: Column = "yhat"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        self.label = self._label = self.label or label_of(self.learner)
         if isinstance(self.learner, Adaptive):
             raise SettingError(
                 f"{type(self.learner).__name__} adapts to the stream, which JustTrainTwice would "
@@ -123,15 +125,15 @@ class JustTrainTwice:
 
     def _wrong(self, samples: Samples) -> np.ndarray:
         """``(n,)`` bool: whose answer is not its label."""
-        if self.label not in samples:
-            raise SchemaError(f"no column {self.label!r} (the label) among {sorted(samples)}")
+        if self._label not in samples:
+            raise SchemaError(f"no column {self._label!r} (the label) among {sorted(samples)}")
         columns = self.learner.annotate(samples)
         if self.prediction not in columns:
             raise SchemaError(
                 f"{type(self.learner).__name__} annotates {sorted(columns)} and no "
                 f"{self.prediction!r}; name the column of its predictions"
             )
-        found, labels = np.asarray(columns[self.prediction]), samples[self.label]
+        found, labels = np.asarray(columns[self.prediction]), samples[self._label]
         answers = found.argmax(axis=1) if found.ndim == 2 else found
         if answers.shape != labels.shape:
             raise SchemaError(
