@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from memento.arguments import shown
-from memento.errors import LockedError, SettingError, SpaceError, StorageError
+from memento.errors import DamagedError, LockedError, SettingError, SpaceError, StorageError
 
 __all__ = [
     "Lock",
@@ -25,11 +26,13 @@ __all__ = [
     "digest",
     "is_plain_file",
     "local_path",
+    "read_json",
     "replace_folder",
     "replacing",
     "storage_errors",
     "sync_folder",
     "temporary_of",
+    "write_json",
     "write_synced",
 ]
 
@@ -413,3 +416,19 @@ def is_plain_file(path: Path) -> bool:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file."""
+    with storage_errors("read", path):
+        data = path.read_bytes()
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise DamagedError(f"{path} is no JSON ({error}); restore it from a copy") from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Replace a file by a JSON value, all at once."""
+    with storage_errors("write", path):
+        atomic_write(path, json.dumps(document, indent=1, allow_nan=False).encode())

@@ -103,12 +103,13 @@ def admit(group: str, kind: str, known: MutableMapping[str, Any], base: type) ->
     return sorted({*known, *points})
 
 
-def named(spec: str, asked: str) -> Any:
+def named(spec: str, asked: str, home: Path | None = None) -> Any:
     """What a user named as ``module``, ``module:NAME`` or ``module:NAME.NAME``: imports the module.
 
     Args:
-        spec: Its module may lie in the working directory.
+        spec: Its module may lie in the working directory, or at home.
         asked: Who asks, such as ``"--policy mine:Mine"``, for messages.
+        home: Another folder than the working directory.
 
     Raises:
         SettingError: There is no such module, it fails, or it lacks the name.
@@ -117,7 +118,7 @@ def named(spec: str, asked: str) -> Any:
         >>> named("collections:OrderedDict.fromkeys", "--import").__name__
         'fromkeys'
     """
-    here = str(Path.cwd())
+    here = str(home or Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does; an installed command does not
     module, colon, names = spec.partition(":")
@@ -128,8 +129,8 @@ def named(spec: str, asked: str) -> Any:
     except Exception as error:  # importing runs the user's module
         lines = str(error).strip().splitlines() or [""]
         raise SettingError(
-            f"{asked}: importing {module!r} failed ({type(error).__name__}: {lines[-1]}); run from "
-            "the folder it lies in, or install it"
+            f"{asked}: importing {module!r} failed ({type(error).__name__}: {lines[-1]}); "
+            + (f"correct it in {here}" if home else "run from the folder it lies in, or install it")
         ) from error
     for name in names.split(".") if colon else ():
         if not hasattr(made, name):

@@ -51,6 +51,7 @@ __all__ = [
     "generator_document",
     "generator_from",
     "lock_of",
+    "prune",
     "read",
     "with_prefix",
     "write",
@@ -105,6 +106,14 @@ def exists(folder: Path) -> bool:
 def generation_of(folder: Path) -> int:
     """The current generation of a folder; 0 if nothing was ever written."""
     return int(_manifest(folder)["generation"]) if exists(folder) else 0
+
+
+def prune(folder: Path) -> None:
+    """Remove what a killed writer left in a folder: the generation before, or one cut off.
+
+    For whoever writes there alone.
+    """
+    _remove_others(folder, generation_of(folder))
 
 
 def write(

@@ -38,6 +38,8 @@ __all__ = [
     "Stepper",
     "When",
     "about",
+    "annotated",
+    "predict_again",
     "stored",
 ]
 
@@ -299,13 +301,7 @@ class Stepper:
         with _timed(day.seconds, "adapt"):
             if not learner.adapt(day.served):
                 return False
-            # What is held or kept aside is compared with what comes: by one model's predictions.
-            if len(self.memory):
-                self.memory.annotate(self.learner.annotate(self.memory.samples))
-            if (reference := self.memory.reference) is not None and reference.size:
-                self.memory.annotate_reference(self.learner.annotate(reference))
-            if self.arrivals is not None:
-                self.arrivals.predict_again(self.annotated)
+            predict_again(self.memory, self.learner, self.arrivals)
             self._name_model()
         return True
 
@@ -369,15 +365,7 @@ class Stepper:
         Raises:
             SchemaError: It gives another number of rows.
         """
-        if not self.learner.trained:
-            return samples
-        columns = Samples.borrow(self.learner.annotate(samples))
-        if len(columns) and columns.size != samples.size:
-            raise SchemaError(
-                f"{type(self.learner).__name__}.annotate gave {columns.size:,} rows for "
-                f"{samples.size:,} samples; expected one row a sample"
-            )
-        return samples.with_columns(columns)
+        return annotated(self.learner, samples) if self.learner.trained else samples
 
     def _train(self, unit: int, day: _Day) -> str | None:
         """Train; why the gate refused what came out, or None."""
@@ -478,6 +466,34 @@ class _Day:
         if self.fresh is None:
             raise SettingError(f"{self._name} comes in pieces; a judge has to look at it itself")
         return self._loop.annotated(self.fresh)
+
+
+def annotated(learner: Learner, samples: Samples) -> Samples:
+    """Samples with a learner's columns.
+
+    Raises:
+        SchemaError: It gives another number of rows.
+    """
+    columns = Samples.borrow(learner.annotate(samples))
+    if len(columns) and columns.size != samples.size:
+        raise SchemaError(
+            f"{type(learner).__name__}.annotate gave {columns.size:,} rows for {samples.size:,} "
+            "samples; expected one row a sample"
+        )
+    return samples.with_columns(columns)
+
+
+def predict_again(memory: Any, learner: Learner, arrivals: Arrivals | None) -> None:
+    """Let a learner that was changed predict all that is held, and what is kept aside.
+
+    Both are compared with what comes, which has to be by one model's predictions.
+    """
+    if len(memory):
+        memory.annotate(learner.annotate(memory.samples))
+    if (reference := memory.reference) is not None and reference.size:
+        memory.annotate_reference(learner.annotate(reference))
+    if arrivals is not None:
+        arrivals.predict_again(lambda part: annotated(learner, part))
 
 
 def stored(name: str, value: Any) -> Any:

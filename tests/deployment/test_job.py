@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -57,14 +58,14 @@ def test_ten_days_of_a_pipeline(made):
     state = deployment.state("main")
     expected = {f"{day:02d}": "done" for day in range(1, 11)}
     assert states(deployment) == expected | {"04": "missing", "06": "refused"}
-    assert "2026-01-06" not in state.versions
+    assert "2026-01-06" not in deployment.publication("main").names()
     assert state.days["2026-01-06"].trained
     assert not state.days["2026-01-06"].published
-    assert state.serving == "2026-01-10"
+    assert deployment.serving("main") == "2026-01-10"
     assert run(deployment) == []
 
-    assert deployment.rollback("main") == "2026-01-09"
-    assert deployment.rollback("main", "2026-01-02") == "2026-01-02"
+    assert deployment.rollback("main")[0].name == "2026-01-09"
+    assert deployment.rollback("main", to="2026-01-02")[0].name == "2026-01-02"
     link = deployment.publication("main").link
     assert os.readlink(link) == "2026-01-02"
     stranger.write_day(days, 11)
@@ -93,24 +94,26 @@ def test_a_rolled_back_model_serves_until_one_passes(made):
     for day in (1, 2, 3, 5):
         stranger.write_day(days, day)
     run(deployment)
-    deployment.rollback("main", "2026-01-02")
+    deployment.rollback("main", to="2026-01-02")
     stranger.write_day(days, stranger.SORTED)
     (record,) = run(deployment)
     assert record.state == "refused"
-    assert deployment.state("main").serving == "2026-01-02"
+    assert deployment.serving("main") == "2026-01-02"
     assert os.readlink(deployment.publication("main").link) == "2026-01-02"
 
 
 def test_rollback_refuses_what_is_not_there(made):
     deployment, days = made()
-    with pytest.raises(SettingError, match="no version before None"):
+    with pytest.raises(StorageError, match="nothing was published yet"):
         deployment.rollback("main")
     with pytest.raises(SettingError, match="no variant 'other'; there are main"):
         deployment.rollback("other")
     stranger.write_day(days, 1)
     run(deployment)
-    with pytest.raises(SettingError, match="no version '2025'; there are 2026-01-01"):
-        deployment.rollback("main", "2025")
+    with pytest.raises(StorageError, match="no version before the current one"):
+        deployment.rollback("main")
+    with pytest.raises(StorageError, match="no version '2025'; there are: 2026-01-01"):
+        deployment.rollback("main", to="2025")
 
 
 @pytest.mark.parametrize(("late", "held"), [("state", 240), ("insert", 360)])
@@ -134,7 +137,7 @@ def test_a_day_that_fails_is_tried_again_until_a_later_one_is_done(made):
     broken = days / "2026-01-03.parquet"
     broken.write_bytes(b"PAR1 and no more")
     assert [record.state for record in run(deployment)] == ["done", "missing", "failed"]
-    before = {p: p.read_bytes() for p in deployment.root.rglob("*.json") if "variants" in str(p)}
+    before = {p: p.read_bytes() for p in deployment.folder.rglob("*.json") if "variants" in str(p)}
     assert [record.state for record in run(deployment)] == ["failed"]  # tried, nothing new
     assert before == {p: p.read_bytes() for p in before}
     stranger.write_day(days, 5)
@@ -164,7 +167,7 @@ def test_a_file_without_its_columns_fails_by_their_settings(made):
     (record,) = run(deployment)
     assert record.state == "failed"
     assert "'z' is missing" in record.reason
-    assert "another [data] label" in record.reason
+    assert "another label" in record.reason
     assert "--map" not in record.reason
 
 
@@ -227,8 +230,8 @@ def test_trained_by_count_and_never(made):
     for day in (1, 2, 3):
         stranger.write_day(days, day)
     run(deployment)
-    assert deployment.state("main").versions == ["2026-01-01", "2026-01-03"]
-    assert deployment.state("static").versions == ["2026-01-01"]
+    assert deployment.publication("main").names() == ["2026-01-01", "2026-01-03"]
+    assert deployment.publication("static").names() == ["2026-01-01"]
 
 
 def test_a_changed_version_is_not_served(made):
@@ -251,7 +254,7 @@ def test_versions_that_are_kept_and_served_by_git(made, tmp_path, monkeypatch):
     for day in (1, 2, 3, 5):
         stranger.write_day(days, day)
     run(deployment)
-    assert deployment.state("main").versions == ["2026-01-03", "2026-01-05"]
+    assert deployment.publication("main").names() == ["2026-01-03", "2026-01-05"]
     assert run(deployment) == []
     names = [version.name for version in deployment.publication("main").versions()]
     assert names == ["2026-01-03", "2026-01-05"]
@@ -274,8 +277,9 @@ def test_a_deployment_of_before_there_was_a_history(made):
     (publication.root / "history.json").unlink()
     stranger.write_day(days, 5)
     run(deployment)
-    assert [switch.version for switch in publication.history()] == ["2026-01-03", "2026-01-05"]
-    assert deployment.rollback("main", "2026-01-01") == "2026-01-01"
+    names = [f"2026-01-0{day}" for day in (1, 2, 3, 5)]
+    assert [switch.version for switch in publication.history()] == names
+    assert deployment.rollback("main", to="2026-01-01")[0].name == "2026-01-01"
     assert os.readlink(publication.link) == "2026-01-01"
 
 
@@ -284,36 +288,36 @@ def test_what_killed_runs_left_is_cleared_away(made):
     stranger.write_day(days, 1)
     run(deployment)
     publication = deployment.publication("main")
-    state = publication.version("2026-01-01").read()
-    publication.write(state, "2026-01-02", {})  # and killed before it counted
+    version = publication.version("2026-01-01").folder
+    shutil.copytree(version, version.with_name("2026-01-02"))  # and killed before it counted
     (publication.root / ".2026-01-03.0123456789abcdef.tmp").mkdir()
     publication.link.unlink()
     run(deployment)
     assert sorted(p.name for p in publication.root.iterdir()) == [
-        *("2026-01-01", "current", "history.json")
+        *("2026-01-01", "current", "history.json", "lock")
     ]
     assert os.readlink(publication.link) == "2026-01-01"
 
 
 def test_one_run_at_a_time(made):
     deployment, _ = made()
-    with Lock(deployment.root / "lock"), pytest.raises(LockedError):
+    with Lock(deployment.folder / "lock"), pytest.raises(LockedError):
         run(deployment)
 
 
 def test_init_refuses_and_leaves_nothing(made, tmp_path, monkeypatch):
     deployment, _ = made()
     with pytest.raises(StorageError, match="holds a deployment already"):
-        Deployment.create(deployment.root, deployment.settings)
+        Deployment.create(deployment.folder, deployment.settings)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    with pytest.raises(ForeignError, match="other things"):
+    with pytest.raises(ForeignError, match="holds 'file' already"):
         Deployment.create(tmp_path / "other", deployment.settings)
     with pytest.raises(StorageError, match="memento deploy init"):
         Deployment(tmp_path / "nothing")
     for model, error, text in (
         ("import skl_nothing", ModelError, "no module 'skl_nothing'"),
-        ("def other(seed): ...", ModelError, "no function 'make'; it has other"),
+        ("def other(seed): ...", ModelError, "has no 'make'; it has other"),
         ("def make(seed): return 3", SettingError, "gives int"),
         ("def make(): return 3", ModelError, "called with the seed"),
         (stranger.MEAN.replace("def state", "def stats") + "\nmake = Frequencies", SettingError,
@@ -333,3 +337,141 @@ def test_skops_is_missed_before_anything_is_computed(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "skops.io", None)
     with pytest.raises(MissingExtraError, match="memento-replay\\[sklearn\\]"):
         made()
+
+
+def labelled(days, day, *, wrong=False):
+    """A day; of wrong labels, what was learned from others is worth nothing on it."""
+    x = np.random.default_rng(day).normal(size=(120, 3))
+    lines = ["f0,f1,f2,y", *(f"{a},{b},{c},{int((a > 0) != wrong)}" for a, b, c in x)]
+    (days / f"{stranger.name(day)}.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("rollback_after", [0, 1, 2])
+def test_what_turns_out_worse_gives_way_to_what_served_before(made, rollback_after):
+    trigger = '{ kind = "every", units = 3 }'
+    config = stranger.CONFIG.replace('"every"', trigger).replace("= 60", "= 120")
+    config += f"rollback_after = {rollback_after}\n"
+    deployment, days = made(config=config)
+    for day in range(1, 4):
+        labelled(days, day)
+    labelled(days, 4, wrong=True)  # trained on the wrong labels, and better on this day
+    labelled(days, 5)
+    labelled(days, 6)
+    records = {record.day[-2:]: record for record in run(deployment)}
+    assert records["04"].published
+    history = deployment.publication("main").history()
+    back = [(s.day, s.version, s.reason) for s in history if s.action == "rollback"]
+    if not rollback_after:
+        assert (back, deployment.serving("main")) == ([], stranger.name(4))
+        assert "score_before" not in records["05"].figures
+        return
+    day = 4 + rollback_after
+    reason = "what serves predicts worse than what served before"
+    assert back == [(stranger.name(day), stranger.name(1), reason)]
+    record = records[f"{day:02d}"]
+    assert record.figures["score_before"] > record.figures["score_mean"]
+    assert (record.rolled_back, record.served) == (stranger.name(1), stranger.name(4))
+    assert "rolled back to 2026-01-01" in record.reason
+    labelled(days, 8)
+    assert run(deployment)[-1].served == stranger.name(1)
+
+
+TWO = stranger.CONFIG.replace('label = "y"', 'label = ["y", "late_y"]')
+
+
+def two_labels(days, day, *, late=True):
+    x = np.random.default_rng(day).normal(size=(120, 3))
+    lines = ["f0,f1,f2,y,late_y"]
+    lines += [f"{a},{b},{c},{int(a > 0)},{int(b > 0) if late else ''}" for a, b, c in x]
+    (days / f"{stranger.name(day)}.csv").write_text("\n".join(lines))
+
+
+def test_several_labels_are_published_together(made):
+    deployment, days = made(config=TWO)
+    two_labels(days, 1, late=False)
+    (record,) = run(deployment)
+    assert record.state == "done"
+    link = deployment.publication("main").link
+    assert sorted(p.name for p in link.glob("*.skops")) == ["y-model.skops"]
+    two_labels(days, 2)
+    (record,) = run(deployment)
+    assert (record.state, record.published, record.offered) == ("done", True, 120)
+    assert record.reason.startswith("y: ")
+    assert "; late_y: " in record.reason
+    assert {"y.score_mean", "y.gate_score", "late_y.gate_score"} <= set(record.figures)
+    assert sorted(p.name for p in link.glob("*.skops")) == ["late_y-model.skops", "y-model.skops"]
+    memories = {name: task.memory for name, task in deployment.state("main").tasks.items()}
+    assert {name: len(memory) for name, memory in memories.items()} == {"y": 60, "late_y": 60}
+    assert "late_y" not in memories["y"].samples
+    assert "y" not in memories["late_y"].samples
+    manifest = json.loads((link / "manifest.json").read_text())
+    assert [task["label"] for task in manifest["facts"]["tasks"]] == ["y", "late_y"]
+
+
+def test_of_several_labels_a_day_counts_for_all_or_none(made):
+    deployment, days = made(config=TWO)
+    two_labels(days, 1)
+    run(deployment)
+    before = {p.name: p.read_bytes() for p in deployment.folder.rglob("*.npy")}
+    text = "\n".join(["f0,f1,f2,y,late_y", *["1,2,3,1,1e400"] * 9])  # no label of the second
+    (days / f"{stranger.name(2)}.csv").write_text(text)
+    (record,) = run(deployment)
+    assert record.state == "failed"
+    assert {p.name: p.read_bytes() for p in deployment.folder.rglob("*.npy")} == before
+
+
+class Killed(BaseException):
+    """As if the process had gone."""
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_day_that_counts_serves_though_the_job_was_killed(made, monkeypatch, by_hand):
+    deployment, days = made()
+    for day in (1, 2):
+        labelled(days, day)
+    run(deployment)
+    labelled(days, 3)
+
+    def stop(*arguments, **others):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("memento.deployment.publication.Publication.switch", stop)
+        with pytest.raises(Killed):
+            run(deployment)
+    assert states(deployment)["03"] == "done"
+    assert deployment.serving("main") == stranger.name(2)
+    if by_hand:
+        assert deployment.rollback("main")[0].name == stranger.name(2)
+        words = ["publish"] * 3 + ["rollback"]
+    else:
+        assert run(deployment) == []
+        words = ["publish"] * 3
+    assert deployment.serving("main") == stranger.name(2 if by_hand else 3)
+    assert [switch.action for switch in deployment.publication("main").history()] == words
+
+
+def test_a_deployment_of_before_there_were_tasks(made):
+    """Its folder says how what serves came to be, and how labels are, in other words."""
+    from memento import snapshot
+
+    deployment, days = made()
+    for day in (1, 2):
+        labelled(days, day)
+    run(deployment)
+    folder = deployment.folder / "variants" / "main"
+    found = snapshot.read(folder, "memento-deployment-variant")
+    state = dict(found.documents["state"])
+    state |= {"numbers": state["numbers"]["y"], "serving": stranger.name(2), "rollbacks": []}
+    state["versions"] = [stranger.name(1), stranger.name(2)]
+    for record in state["days"]:
+        del record["rolled_back"]
+    documents = {**found.documents, "state": state}
+    snapshot.write(folder, "memento-deployment-variant", found.arrays, documents)
+    path = deployment.folder / "deployment.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, **document.pop("settings")}))
+    deployment = Deployment(deployment.folder)
+    labelled(days, 3)
+    (record,) = run(deployment)
+    assert (record.state, record.served) == ("done", stranger.name(2))

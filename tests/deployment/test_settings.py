@@ -25,7 +25,12 @@ def read(tmp_path, text):
 
 def test_defaults(tmp_path):
     settings = read(tmp_path, LEAST)
-    assert (settings.label, settings.late, settings.seed) == ("y", "state", 0)
+    assert (settings.data.late, settings.model.seed, settings.gate.rollback_after) == (
+        "state",
+        0,
+        0,
+    )
+    assert settings.labels == ("y",)
     assert settings.folder == tmp_path / "days"
     assert settings.variants["main"].trigger == OnArrivals()
     memory = settings.variants["main"].memory("y", numbers=False, seed=0)
@@ -67,6 +72,9 @@ def test_distances_have_the_short_names_of_the_command_line(tmp_path):
         ('["f*"]', '"f*"', r"inputs is 'f\*'; expected a list of names"),
         ('["f*"]', '["y"]', "names the label 'y'; take it out"),
         ('["f*"]', '["f*"]\nlabel = "x"', "label is 'x', which names the inputs"),
+        ('["f*"]', '["f*"]\nlabel = ["y", "y"]', r"label is \['y', 'y'\]; expected the name"),
+        ('["f*"]', '["f*"]\nlabel = ["a/b"]', "or a list of such names"),
+        ("2000", "2000\n[gate]\nrollback_after = -1", "rollback_after is -1; expected"),
         ('["f*"]', '["f*"]\nlate = "no"', "late is 'no'; expected one of 'state', 'insert'"),
         ("my_model:make", "my_model.py", "expected MODULE:FUNCTION"),
         ("[variants.main]\ncapacity = 2000", "", "no variants; add one, such as"),

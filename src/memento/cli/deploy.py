@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from memento.cli import tables, ui
+from memento.cli.commands import Commands
 from memento.cli.options import AsJson
 from memento.deployment import DayRecord, Deployment, from_toml
 from memento.errors import SchemaError
@@ -24,21 +25,20 @@ __all__ = ["app"]
 
 FAILED = 1
 
-app = typer.Typer(
+app = Commands(
     help="A daily job for any model: it inserts, decides, trains, checks, publishes, rolls back.",
     no_args_is_help=True,
 )
 
-State = Annotated[Path, typer.Argument(metavar="STATE", help="Folder of the deployment.")]
-
 
 @app.command()
-def init(
-    state: State,
-    config: Annotated[Path, typer.Option(metavar="FILE", help="Settings in TOML.")],
-    as_json: AsJson = False,
-) -> None:
-    """Make a deployment in STATE; settings and model are checked first."""
+def init(state: Path, config: Annotated[Path, typer.Option()], as_json: AsJson = False) -> None:
+    """Make a deployment in STATE; settings and model are checked first.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        config (FILE): Settings in TOML.
+    """
     settings = from_toml(config)
     Deployment.create(state, settings)
     if not settings.folder.is_dir():
@@ -50,17 +50,14 @@ def init(
 
 
 @app.command()
-def run(
-    state: State,
-    day: Annotated[
-        str | None,
-        typer.Option(metavar="DAY", help="Last day to do; default: the last that is there."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def run(state: Path, day: str | None = None, as_json: AsJson = False) -> None:
     """Do all days that are due: annotate, score, insert, decide, train, check, publish.
 
     Exit codes: 0 done, also where nothing was due; 1 a day failed and is tried again; 2 wrong use.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        day (DAY): Last day to do; default: the last that is there.
     """
     done: list[dict[str, Any]] = []
     deployment = Deployment(state)
@@ -69,7 +66,8 @@ def run(
             done.append({"variant": variant, **_row(record)})
             if not as_json:
                 ui.say(f"{record.day} {variant}: {record.state}: {record.reason}")
-    _mirror(deployment)
+    for problem in deployment.mirror():
+        ui.warn(problem)
     if as_json:
         ui.print_json({"days": done})
     elif not done:
@@ -79,15 +77,19 @@ def run(
 
 
 @app.command()
-def status(state: State, as_json: AsJson = False) -> None:
-    """Show what serves, and what became of each day."""
+def status(state: Path, as_json: AsJson = False) -> None:
+    """Show what serves, and what became of each day.
+
+    Args:
+        state (STATE): Folder of the deployment.
+    """
     deployment = Deployment(state)
     variants: dict[str, dict[str, Any]] = {}
     for name in deployment.settings.variants:
         found = deployment.state(name)
         variants[name] = {
-            "serving": found.serving,
-            "versions": found.versions,
+            "serving": deployment.serving(name),
+            "versions": deployment.publication(name).names(),
             "days": [_row(found.days[day]) for day in sorted(found.days)],
         }
     if as_json:
@@ -106,31 +108,37 @@ def status(state: State, as_json: AsJson = False) -> None:
 
 @app.command()
 def rollback(
-    state: State,
-    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Whose model.")],
-    version: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="Default: the one before.")
-    ] = None,
+    state: Path,
+    variant: str,
+    version: Annotated[str | None, typer.Argument()] = None,
+    reason: str = "",
     as_json: AsJson = False,
 ) -> None:
-    """Let an earlier version serve, until a new one passes the gate."""
-    deployment = Deployment(state)
-    serving = deployment.rollback(variant, version)
-    _mirror(deployment)
-    ui.answer(as_json, {"variant": variant, "serving": serving}, f"{variant}: {serving} serves")
+    """Let an earlier version serve, until a new one passes the gate.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        variant (VARIANT): Whose model.
+        version ([VERSION]): Default: the one before.
+        reason: For the history of publications.
+    """
+    serving, problems = Deployment(state).rollback(variant, reason, to=version)
+    for problem in problems:
+        ui.warn(problem)
+    ui.answer(
+        as_json, {"variant": variant, "serving": serving.name}, f"{variant}: {serving.name} serves"
+    )
 
 
 @app.command()
-def record(
-    state: State,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a table: .csv, .parquet, .arrow or .npz."),
-    ] = None,
-) -> None:
+def record(state: Path, out: Path | None = None) -> None:
     """Tell all that was written down of each day: scores, evidence, what the gate measured.
 
     One line of JSON for each variant and day; with --out a table.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        out (FILE): Write a table: .csv, .parquet, .arrow or .npz.
     """
     deployment = Deployment(state)
     if out is not None:
@@ -156,34 +164,34 @@ _STACKED = "[data] inputs"
 
 @dataclass(frozen=True)
 class _Inputs(tables.Mapped):
-    """The inputs as one column; patterns leave the label out."""
+    """The inputs as one column; patterns leave the labels out."""
 
-    label: str = ""
+    labels: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
         return f"[data] inputs = {json.dumps(list(self.sources))}"
 
     def find(self, names: Mapping[str, Any]) -> list[str]:
-        return super().find({name: None for name in names if name != self.label})
+        return super().find({name: None for name in names if name not in self.labels})
 
 
-def _read(path: Path, inputs: Sequence[str], label: str, further: Sequence[str]) -> Samples:
-    found = _Inputs(_STACKED, tuple(inputs), label)
+def _read(
+    path: Path, inputs: Sequence[str], labels: Sequence[str], further: Sequence[str]
+) -> Samples:
+    """A day's file as samples; what is wrong with it is said in terms of the settings."""
+    found = _Inputs(_STACKED, tuple(inputs), tuple(labels))
     try:
-        samples = tables.read(path, [found], [_STACKED, label], further)
+        samples = tables.read(path, [found], [_STACKED, *labels], further)
     except SchemaError as error:
-        where = (
-            f"give it that column, or make a deployment with another [data] label than {label!r}"
-        )
-        text = str(error).replace(f"rename or stack columns with --map {label}=SOURCE", where)
-        raise SchemaError(text.replace(f"{_STACKED!r}, ", "")) from error
+        text = str(error).replace(f"{_STACKED!r}, ", "")
+        for label in labels:
+            text = text.replace(
+                f"rename or stack columns with --map {label}=SOURCE",
+                f"give it that column, or make a deployment with another label than {label!r}",
+            )
+        raise SchemaError(text) from error
     return Samples.borrow({"x" if n == _STACKED else n: array for n, array in samples.items()})
-
-
-def _mirror(deployment: Deployment) -> None:
-    for problem in deployment.mirror():
-        ui.warn(problem)
 
 
 def _row(record: DayRecord) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memento.errors import SchemaError
 from memento.learner import Learner
 from memento.loop import log_scores
 from memento.samples import Samples
+from memento.step import annotated
 
-__all__ = ["Verdict", "annotated", "judge"]
+__all__ = ["Verdict", "judge"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,6 @@ class Verdict:
     serving: float = math.nan
 
 
-def annotated(learner: Learner, samples: Samples) -> Samples:
-    """Samples with a learner's columns.
-
-    Raises:
-        SchemaError: It gives another number of rows.
-    """
-    columns = Samples.borrow(learner.annotate(samples))
-    if len(columns) and columns.size != samples.size:
-        raise SchemaError(
-            f"{type(learner).__name__}.annotate gave {columns.size:,} rows for {samples.size:,} "
-            "samples; expected one row a sample"
-        )
-    return samples.with_columns(columns)
-
-
 def judge(
     candidate: Learner, before: Samples | None, samples: Samples, label: str, tolerance: float
 ) -> Verdict:
@@ -64,6 +49,7 @@ def judge(
         tolerance: Nats that the new model may lose there.
 
     Example:
+        >>> from memento.step import annotated
         >>> from memento.testing import ConstantLearner
         >>> day = Samples(y=[0, 0, 0, 1])
         >>> good, bad = ConstantLearner("y", classes=2), ConstantLearner("y", classes=2)

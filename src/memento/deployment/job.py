@@ -1,25 +1,21 @@
-"""The daily job: all days that are due, for every variant, in order.
-
-    STATE/deployment.json           the settings
-    STATE/variants/NAME/            memory and records after the last day, see ``state``
-    STATE/published/NAME/           the models, see ``publication``
-    STATE/lock                      held by the job
+"""The daily job for any model: a file of samples a day, in a folder.
 
 A day: what comes is annotated by the model that serves, scored, inserted; the trigger decides; a
-new model is trained from what is held, goes through the gate, and is published. Then the variant's
-folder is replaced, which is the moment the day counts. So a job that was killed anywhere goes on
-where it was, and comes to the same bytes as one that was left alone.
+new model is trained from what is held and goes through the gate. When all tasks of a variant are
+through, its folder is replaced, which is the moment the day counts; then the models are published.
+So a job that was killed anywhere goes on where it was, and comes to the same bytes as one that was
+left alone. What every deployment has is in ``driver``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,101 +24,71 @@ import numpy as np
 from memento.arguments import shown
 from memento.arrivals import Arrivals
 from memento.days import day_of, is_day
-from memento.deployment.gate import annotated, judge
-from memento.deployment.git import mirror_all
+from memento.deployment.driver import REGRESSED, Done, Driver, Outcome, VariantJob
+from memento.deployment.gate import judge
 from memento.deployment.model_files import LearnerFiles
 from memento.deployment.models import Models
 from memento.deployment.publication import Publication
 from memento.deployment.settings import DeploymentSettings, Variant
-from memento.deployment.state import DayRecord, VariantState
-from memento.errors import (
-    DamagedError,
-    ForeignError,
-    InputError,
-    LockedError,
-    SettingError,
-    SpaceError,
-    StorageError,
-)
-from memento.files import Lock, atomic_write, digest, local_path, storage_errors
+from memento.deployment.state import DayRecord, TaskState, VariantState
+from memento.errors import InputError, LockedError, SettingError, SpaceError, StorageError
+from memento.files import digest, storage_errors
 from memento.integrations.factory import first_line
+from memento.learner import digest_of_state
 from memento.loop import log_scores
+from memento.memory import Memory
 from memento.retrain import Decision, Situation, Trigger
 from memento.samples import Samples
-from memento.step import Moment, Stepper
+from memento.step import Moment, Stepper, annotated, predict_again
 
 __all__ = ["Deployment", "Reader"]
 
-#: From a file, names or patterns of inputs, the label, and names of further columns to keep where
+#: From a file, names or patterns of inputs, the labels, and names of further columns to keep where
 #: there are any: to samples with the inputs as ``x``.
-Reader = Callable[[Path, Sequence[str], str, Sequence[str]], Samples]
+Reader = Callable[[Path, Sequence[str], Sequence[str], Sequence[str]], Samples]
 
-_FORMAT, _VERSION = "memento-deployment", 1
-_SETTINGS = "deployment.json"
 _ENDINGS = (".parquet", ".csv")
+_ModelState = Mapping[str, np.ndarray]
 
 
-class Deployment:
+class Deployment(Driver[DeploymentSettings]):
     """A deployment on disk.
 
     Args:
-        root: Its folder.
+        folder: Its folder.
 
     Raises:
-        StorageError: There is none.
+        ForeignError: There is none.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = local_path(root, "STATE")
-        path = self.root / _SETTINGS
-        if not path.is_file():
-            raise StorageError(
-                f"{self.root} holds no deployment; make one with: memento deploy init "
-                f"{self.root} --config deployment.toml"
-            )
-        with storage_errors("read the settings", path):
-            data = path.read_bytes()
-        try:
-            document = json.loads(data)
-            home, tables = Path(document["home"]), document["tables"]
-            known = document["format"] == _FORMAT and document["version"] <= _VERSION
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{path} is not readable ({error!r}); restore a copy") from error
-        if not known:
-            raise ForeignError(f"{path} is of another program, or a newer Memento; update it")
-        self.settings = DeploymentSettings.of(tables, home, str(path))
+    kind = "memento-deployment"
+    init = "memento deploy init STATE --config deployment.toml"
+    known = DeploymentSettings
 
     @classmethod
-    def create(cls, root: str | Path, settings: DeploymentSettings) -> Deployment:
-        """Make a deployment, after the model was looked at.
+    def create(cls, folder: str | Path, settings: DeploymentSettings) -> Deployment:
+        """Make a deployment, after the models were looked at.
 
         Raises:
-            StorageError: The folder holds a deployment, or other things.
+            ForeignError: The folder holds a deployment, or other things.
             SettingError, ModelError, MissingExtraError: As for `Models`.
         """
-        folder = local_path(root, "STATE")
-        if (folder / _SETTINGS).exists():
-            raise StorageError(f"{folder} holds a deployment already; choose another folder")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ForeignError(f"{folder} holds other things; choose an empty or a new folder")
         Models(settings)
-        document = {"format": _FORMAT, "version": _VERSION, **settings.document()}
-        with storage_errors("make a deployment", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(folder / _SETTINGS, json.dumps(document, indent=1).encode())
-        return cls(folder)
+        return cls._make(folder, settings)
 
-    def state(self, name: str) -> VariantState:
+    def _publication(self, variant: str) -> Publication:
+        labels = self.settings.labels
+        files = LearnerFiles([""] if len(labels) == 1 else labels)
+        return Publication(self.folder / "published" / variant, files, self.settings.publish.keep)
+
+    def state(self, variant: str) -> VariantState:
         """The state of a variant.
 
         Raises:
             SettingError: There is no such variant.
         """
-        if name not in self.settings.variants:
-            raise SettingError(
-                f"there is no variant {name!r}; there are {', '.join(self.settings.variants)}"
-            )
-        return VariantState.load(self._folder(name))
+        self.publication(variant)
+        return VariantState.load(self.folder / "variants" / variant, self.settings.labels)
 
     def run(
         self,
@@ -149,84 +115,34 @@ class Deployment:
         """
         if until is not None and not is_day(until):
             raise SettingError(f"--day is {shown(until)}; expected a day such as 2026-01-07")
-        with self._lock(), _without_warnings():
+        with self._locked(), _without_warnings():
             models, files = Models(self.settings), self._files()
-            work = [
-                _VariantJob(self, name, variant, models, reader)
-                for name, variant in self.settings.variants.items()
+            self._clean()
+            jobs = [_VariantJob(self, name, models, reader) for name in self.variants]
+            days = [
+                _Day(name, tuple(files[name]), files)
+                for name in sorted(files)
+                if until is None or name <= until
             ]
-            for day in sorted(files):
-                if until is not None and day > until:
-                    break
-                for job in work:
-                    if job.is_due(day, files):
-                        tell(f"{day} {job.name}")
-                        for record in job.advance(day, files):
-                            yield job.name, record
 
-    def rollback(self, name: str, version: str | None = None) -> str:
-        """Let an earlier version serve until a new one passes the gate.
+            def begin(day: _Day, variant: int, task: int) -> None:
+                if task == 0:
+                    tell(f"{day.name} {jobs[variant].name}")
 
-        Args:
-            name: Of the variant.
-            version: None: the one published before that which serves.
+            for _, found in self._drive(days, jobs, begin):
+                yield from ((name, record) for name in found for record in found[name])
 
-        Returns:
-            The version that serves now.
-
-        Raises:
-            SettingError: No such variant or version.
-            DamagedError: The version's files were changed; what served still does.
-        """
-        with self._lock():
-            state = self.state(name)
-            publication = self.publication(name)
-            if version is None:
-                place = state.versions.index(state.serving) if state.serving is not None else 0
-                if not place:
-                    raise SettingError(
-                        f"variant {name!r} has no version before {state.serving}, so nothing is "
-                        f"changed; there are {', '.join(state.versions) or 'none'}"
-                    )
-                version = state.versions[place - 1]
-            if version not in state.versions:
-                raise SettingError(
-                    f"variant {name!r} has no version {version!r}; there are "
-                    f"{', '.join(state.versions) or 'none'}"
-                )
-            publication.version(version).read()
-            if version != state.serving:
-                state.rollbacks.append([str(state.serving), version])
-                state.serving = version
-                state.save(self._folder(name))
-            publication.switch("rollback", version)
-            return version
-
-    def mirror(self) -> list[str]:
-        """Commit what serves to the git work tree of the settings, if they name one.
-
-        Returns:
-            What went wrong, a sentence each; the next call tries again.
-        """
-        settings = self.settings
-        if settings.git is None:
-            return []
-        published = {name: self.publication(name) for name in settings.variants}
-        return mirror_all(published, settings.git, settings.git_folder, settings.git_remote)
-
-    def publication(self, name: str) -> Publication:
-        """The published models of a variant."""
-        return Publication(self.root / "published" / name, LearnerFiles(), self.settings.keep)
-
-    def _folder(self, name: str) -> Path:
-        return self.root / "variants" / name
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            with storage_errors("lock", self.root):
-                stack.enter_context(Lock(self.root / "lock"))
-            yield
+    def _follow(self, variant: str, publication: Publication) -> None:
+        """Let serve what the days say, in case the job was killed before it was switched."""
+        state, history = self.state(variant), publication.history()
+        published = {switch.version for switch in history if switch.action == "publish"}
+        rolled = {switch.day for switch in history if switch.action == "rollback"}
+        for day, record in sorted(state.days.items()):
+            # There is no history of what an earlier Memento published; some of it is gone.
+            if record.published and day not in published and (publication.root / day).is_dir():
+                publication.switch("publish", day, day=day, reason=record.reason)
+            if record.rolled_back is not None and day not in rolled:
+                publication.switch("rollback", record.rolled_back, day=day, reason=REGRESSED)
 
     def _files(self) -> dict[str, list[Path]]:
         """The files of each day; a day should have one."""
@@ -241,112 +157,239 @@ class Deployment:
         return files
 
 
-class _VariantJob:
-    """The days of one variant during a run."""
+@dataclass(frozen=True)
+class _Day:
+    """A day that there are files of, among others."""
 
-    def __init__(
-        self, deployment: Deployment, name: str, variant: Variant, models: Models, reader: Reader
-    ) -> None:
-        self.name = name
-        self._settings = deployment.settings
-        self._variant = variant
+    name: str
+    paths: tuple[Path, ...]
+    others: Collection[str]
+
+    @cached_property
+    def digest(self) -> str | None:
+        """What the files are; None if they cannot be read."""
+        with contextlib.suppress(OSError):
+            return "-".join(digest(path) for path in self.paths)
+        return None
+
+
+class _VariantJob(VariantJob[_Day, list[DayRecord]]):
+    """The days of one variant during a run; each comes to what is new in its records."""
+
+    def __init__(self, deployment: Deployment, name: str, models: Models, reader: Reader) -> None:
+        settings = deployment.settings
+        super().__init__(
+            name,
+            deployment.publication(name),
+            [None] * len(settings.labels),
+            (settings.gate.tolerance,) if settings.gate.rollback_after else (),
+            settings.gate.rollback_after,
+        )
+        self._deployment = deployment
+        self._settings = settings
         self._models = models
         self._reader = reader
-        self._folder = deployment._folder(name)
-        self._publication = deployment.publication(name)
-        self._state = VariantState.load(self._folder)
-        self._forget()
-        self._publication.clean(self._state.versions)
-        self._follow()
+        self._folder = deployment.folder / "variants" / name
+        self._load()
 
-    def _forget(self) -> None:
-        """Read what serves anew before the next day."""
-        self._learner: Any = self._models.make()
-        self._loaded: str | None = None  # version
-        self._model = ""  # its digest
+    def _load(self) -> None:
+        """Go on with what counts."""
+        self._state = self._deployment.state(self.name)
+        settings, variant = self._settings, self._settings.variants[self.name]
+        self._tasks = [
+            _TaskJob(label, settings, variant, self._models, state)
+            for label, state in self._state.tasks.items()
+        ]
 
-    def is_due(self, day: str, files: dict[str, list[Path]]) -> bool:
+    def is_due(self, day: _Day) -> bool:
         """Whether a day that is there has to be looked at."""
-        record = self._state.days.get(day)
+        record = self._state.days.get(day.name)
         if record is None or record.state == "missing":
             return True
         if record.state != "failed":
             return False
-        return day > self._state.last or record.digest != self._digest(files[day])
+        return day.name > self._state.last or record.digest != day.digest
 
-    def advance(self, day: str, files: dict[str, list[Path]]) -> list[DayRecord]:
+    def advance(self, day: _Day, tell: Callable[[int], None]) -> list[DayRecord]:
         """Work on a day, and let it count; returns what is new."""
-        gap = self._missing_before(day, files)  # also where the day itself fails
+        last = self._state.last
+        self._after = last if day.name < last else None
+        self._gap = self._missing_before(day)  # also where the day itself fails
+        self._news: list[DayRecord] = []
+        self._counts = False
         try:
-            record = self._step(day, self._samples(day, files[day]))
+            if self._after and (self._settings.data.late == "state" or self._state.memory is None):
+                reason = f"the file came after {last} was done; it is left out"
+                self._note(DayRecord(day.name, "late", reason=reason, served=self._version()))
+            else:
+                self._samples = self._read(day)
+                self.take(day, day.name, tell)
         except (SpaceError, LockedError, MemoryError):
             raise
         except Exception as error:  # of the file, or of the user's model
-            self._state = VariantState.load(self._folder)
-            self._forget()
-            record = DayRecord(
-                day,
-                "failed",
-                reason=first_line(error),
-                served=self._state.serving,
-                held=0 if self._state.memory is None else len(self._state.memory),
-                digest=self._digest(files[day]),
-            )
-        news = [one for one in (*gap, record) if self._state.note(one)]
+            if self._counts:
+                raise
+            self._load()
+            failed = DayRecord(day.name, "failed", reason=first_line(error), digest=day.digest)
+            self._note(replace(failed, served=self._version(), held=self._state.held))
+        return self._news
+
+    def step(self, number: int, day: _Day, version: str | None, model: Any, older: Any) -> Done:
+        """See `_TaskJob.step`."""
+        labels = self._settings.labels
+        samples = self._samples.without(*labels[:number], *labels[number + 1 :])
+        return self._tasks[number].step(day.name, samples, version, model, older, self._after)
+
+    def joined(
+        self, models: Sequence[Any], done: Sequence[Done]
+    ) -> tuple[list[Any], dict[str, Any], str]:
+        """Tasks without a model are left out of what is published."""
+        tasks = [one.facts for one in done if one.candidate is not None]
+        facts = tasks[0] if len(done) == 1 else {"tasks": tasks}
+        named = {"variant": self.name, **facts, "inputs": list(self._settings.data.inputs)}
+        return list(models), named, self._record(done).reason
+
+    def past(self) -> Iterator[tuple[bool, str | None]]:
+        """Days on which samples came that could be judged."""
+        for _, record in sorted(self._state.days.items(), reverse=True):
+            if record.counts and record.offered:
+                yield bool(record.figures.get("regressed")), record.served
+
+    def commit(self, outcome: Outcome) -> None:
+        """Store the memories with the record of the day."""
+        record = self._record(outcome.done)
+        if outcome.regressed:
+            record = replace(record, figures={**record.figures, "regressed": 1.0})
+        if (version := outcome.rolled_back) is not None:
+            reason = f"{record.reason}; rolled back to {version}: {REGRESSED}"
+            record = replace(record, rolled_back=version, reason=reason)
+        self._counts = True
+        self._note(record)
+
+    def _record(self, done: Sequence[Done]) -> DayRecord:
+        """The record of the day, of what all tasks came to."""
+        records = [one.record for one in done]
+        if len(records) == 1:
+            return records[0]
+        named = list(zip(self._settings.labels, records, strict=True))
+        state = "refused" if any(r.state == "refused" for r in records) else records[0].state
+        return replace(
+            records[0],
+            state=state,
+            trained=any(r.trained for r in records),
+            published=any(r.published for r in records),
+            reason="; ".join(f"{name}: {r.reason}" for name, r in named),
+            held=self._state.held,
+            figures={f"{name}.{f}": v for name, r in named for f, v in r.figures.items()},
+        )
+
+    def _note(self, record: DayRecord) -> None:
+        """Store what became of a day, if it is not known."""
+        news = [one for one in (*self._gap, record) if self._state.note(one)]
         if news:
             self._state.save(self._folder)
-            self._follow()
-        return news if record in news else [*news, record]
+        self._news = news if record in news else [*news, record]
 
-    def _missing_before(self, day: str, files: dict[str, list[Path]]) -> list[DayRecord]:
+    def _version(self) -> str | None:
+        return self._deployment.serving(self.name)
+
+    def _missing_before(self, day: _Day) -> list[DayRecord]:
         known = self._state.days
-        if not known:
-            return []
-        date = day_of(self._state.last or min(known)) + dt.timedelta(days=1)
-        found = []
-        while (name := date.isoformat()) < day:
-            if name not in files and name not in known:
-                found.append(DayRecord(name, "missing", reason="there is no file of this day"))
-            date += dt.timedelta(days=1)
-        return found
+        first = day_of(self._state.last or min(known, default=day.name))
+        between = [str(first + dt.timedelta(n)) for n in range(1, (day_of(day.name) - first).days)]
+        return [
+            DayRecord(name, "missing", reason="there is no file of this day")
+            for name in between
+            if name not in day.others and name not in known
+        ]
 
-    def _samples(self, day: str, paths: Sequence[Path]) -> Samples:
-        if len(paths) > 1:
-            names = " and ".join(path.name for path in paths)
+    def _read(self, day: _Day) -> Samples:
+        """What came, with all columns that memories and trigger look at."""
+        if len(day.paths) > 1:
+            names = " and ".join(path.name for path in day.paths)
             raise InputError(f"there are {names}; leave one of them")
-        trigger = self._variant.trigger
-        further = ["id", getattr(trigger, "cluster", None), *self._memory_reads()]
-        own = {"x", self._settings.label, "yhat", "loss", "logscore"}
-        wanted = list(dict.fromkeys(name for name in further if name and name not in own))
-        return self._reader(paths[0], self._settings.inputs, self._settings.label, wanted)
-
-    def _memory_reads(self) -> Sequence[str]:
-        if self._state.memory is not None:
-            return self._state.memory.policy.reads
-        return self._variant.memory(self._settings.label, numbers=False, seed=0).policy.reads
-
-    def _step(self, day: str, samples: Samples) -> DayRecord:
-        """The loop's step: annotate, score, insert, decide; train and publish where it is due."""
-        state, label, late = self._state, self._settings.label, day < self._state.last
-        came = f"the file came after {state.last} was done"
-        if late and (self._settings.late == "state" or state.memory is None):
-            return DayRecord(day, "late", reason=f"{came}; it is left out", served=state.serving)
-        if state.memory is None:
-            state.numbers = self._models.numbers(samples)
-            state.memory = self._variant.memory(
-                label, numbers=state.numbers, seed=self._settings.seed
+        variant = self._settings.variants[self.name]
+        further = ["id", getattr(variant.trigger, "cluster", None)]
+        for label, task in self._state.tasks.items():
+            memory = task.memory or self._settings.variants[self.name].memory(
+                label, numbers=False, seed=0
             )
-        memory, served = state.memory, state.serving
-        self._attach()
-        trigger = _Told(
-            self._variant.deciding(label, numbers=bool(state.numbers)), bool(samples.size)
-        )
+            further += memory.policy.reads
+        labels = self._settings.labels
+        own = {"x", *labels, "yhat", "loss", "logscore"}
+        wanted = list(dict.fromkeys(name for name in further if name and name not in own))
+        return self._reader(day.paths[0], self._settings.data.inputs, labels, wanted)
+
+
+@dataclass
+class _TaskJob:
+    """The days of one task of a variant.
+
+    Attributes:
+        label: Column of the labels.
+        settings: Of the deployment.
+        variant: Its settings.
+        models: Makes its learners.
+        state: Goes on with every step.
+    """
+
+    label: str
+    settings: DeploymentSettings
+    variant: Variant
+    models: Models
+    state: TaskState
+
+    def __post_init__(self) -> None:
+        self._learner: Any = self.models.make(self.label)
+        self._loaded: str | None = None  # version
+        self._model = ""  # its digest
+        self._candidate: _ModelState | None = None
+
+    def step(
+        self,
+        day: str,
+        samples: Samples,
+        version: str | None,
+        model: _ModelState | None,
+        older: _ModelState | None,
+        after: str | None = None,
+    ) -> Done:
+        """Annotate, score, insert, decide; train where it is due.
+
+        Args:
+            day: Its name.
+            samples: What came.
+            version: That serves; None before the first.
+            model: What it has for this task, if anything.
+            older: What the version before had; it is scored as well.
+            after: The day that was done before this one came; None: it came in its place.
+        """
+        state, label, late = self.state, self.label, after is not None
+        if state.memory is None:
+            state.numbers = self.models.numbers(samples, label)
+            state.memory = self.variant.memory(
+                label, numbers=state.numbers, seed=self.settings.model.seed
+            )
+        memory, self._candidate = state.memory, None
+        if model and version is not None:
+            self._attach(memory, version, model)
+        trigger = _Told(self.variant.deciding(label, numbers=bool(state.numbers)))
+
+        def scores(moment: Moment) -> dict[str, float]:
+            found = log_scores(moment.samples, label)
+            if older:
+                before = self.models.make(label)
+                before.restore(older)
+                judged = log_scores(annotated(before, samples), label)
+                found |= {"before": judged["mean"]} if judged else {}
+            return found
+
         stepper = Stepper(
             memory,
             self._learner,
             trigger,
-            {"before": lambda moment: log_scores(moment.samples, label)},
-            lambda moment: self._gate(day, samples, moment, stepper.decision),
+            {"before": scores},
+            lambda moment: self._gate(day, samples, moment),
             rng=np.random.default_rng((memory.inserts, memory.seen)),
         )
         stepper.label, stepper.arrivals = label, trigger.arrivals(memory.recent)
@@ -355,8 +398,9 @@ class _VariantJob:
         stepper.seen_at = stepper.arrivals.seen_at
         step = stepper.advance(stepper.arrivals.units + 1, day, samples, late=late)
         if late:
-            reason = f"{came}; its samples were inserted"
-            return DayRecord(day, "late", False, False, reason, served, samples.size, len(memory))
+            reason = f"the file came after {after} was done; its samples were inserted"
+            counts = samples.size, len(memory)
+            return Done(DayRecord(day, "late", False, False, reason, version, *counts), version)
         if samples.size:
             memory.recent = stepper.arrivals
         if step.trained:
@@ -368,80 +412,50 @@ class _VariantJob:
             reason = f"{reason}; {word}: {verdict}"
         figures = {f"score_{name}": value for name, value in step.scores.items()}
         figures |= {"value": decision.value, "threshold": decision.threshold, **decision.figures}
-        return DayRecord(
+        record = DayRecord(
             day=day,
             state="done" if step.refused is None else "refused",
             trained=decision.due,
             published=step.trained,
             reason=reason,
-            served=served,
+            served=version,
             offered=samples.size,
             held=len(memory),
             figures={n: float(v) for n, v in (figures | notes).items() if math.isfinite(v)},
         )
+        facts = {"trained_on": len(memory), "reason": decision.reason, "label": label}
+        found, lost = record.figures, None
+        if {"score_before", "score_mean"} <= found.keys():
+            lost = (found["score_before"] - found["score_mean"],)
+        return Done(record, version, self._candidate if step.trained else None, lost, facts)
 
-    def _gate(
-        self, day: str, samples: Samples, moment: Moment, decision: Decision | None
-    ) -> str | None:
-        """Why a new model is refused; one that passes is published, and serves from then on."""
-        state, learner, label = self._state, self._learner, self._settings.label
-        verdict = judge(learner, moment.served, samples, label, self._settings.tolerance)
+    def _gate(self, day: str, samples: Samples, moment: Moment) -> str | None:
+        """Why a new model is refused."""
+        learner, tolerance = self._learner, self.settings.gate.tolerance
+        verdict = judge(learner, moment.served, samples, self.label, tolerance)
         scores = {"gate_score": verdict.score, "gate_serving": verdict.serving}
         finite = {name: score for name, score in scores.items() if math.isfinite(score)}
         moment.notes.update(verdict=verdict.reason, **finite)
         if not verdict.passed:
             return verdict.reason
-        facts = {
-            "variant": self.name,
-            "trained_on": len(moment.memory),
-            "reason": "" if decision is None else decision.reason,
-            "label": label,
-            "inputs": list(self._settings.inputs),
-        }
-        self._publication.write(learner.state(), day, facts)
-        keep = self._settings.keep or len(state.versions) + 1
-        state.serving, state.versions = day, [*state.versions, day][-keep:]
-        self._load(day)
+        self._candidate = learner.state()
+        self._load(day, self._candidate)  # as it will be read from its files
         return None
 
-    def _follow(self) -> None:
-        """Let serve what the state says, which is the moment a day counts."""
-        name = self._state.serving
-        if name is not None:
-            action = "publish" if name == self._state.versions[-1] else "rollback"
-            self._publication.switch(action, name)
+    def _load(self, version: str, model: _ModelState) -> None:
+        self._learner.restore(model)
+        self._loaded, self._model = version, digest_of_state(model)
 
-    def _load(self, name: str) -> None:
-        """Read a version."""
-        version = self._publication.version(name)
-        self._learner.restore(version.read())
-        self._loaded, self._model = name, version.identity
-
-    def _attach(self) -> None:
+    def _attach(self, memory: Memory, version: str, model: _ModelState) -> None:
         """Read what serves; all that is held is predicted by it, also after a rollback."""
-        name, memory = self._state.serving, self._state.memory
-        if name is None:
+        if self._loaded != version:
+            self._load(version, model)
+        if memory.model == self._model:
             return
-        if self._loaded != name:
-            self._load(name)
-        if memory is None or memory.model == self._model or name not in self._state.days:
-            return
-        learner = self._learner
-        if len(memory):
-            memory.annotate(learner.annotate(memory.samples))
-        if memory.reference is not None:
-            memory.annotate_reference(learner.annotate(memory.reference))
-        if memory.recent is not None:
-            recent = memory.recent.copy()
-            recent.predict_again(lambda part: annotated(learner, part))
-            memory.recent = recent
+        recent = None if memory.recent is None else memory.recent.copy()
+        predict_again(memory, self._learner, recent)
+        memory.recent = recent
         memory.model = memory.reference_model = self._model
-
-    def _digest(self, paths: Sequence[Path]) -> str | None:
-        """What the files of a day are; None if they cannot be read."""
-        with contextlib.suppress(OSError):
-            return "-".join(digest(path) for path in paths)
-        return None
 
 
 @dataclass(frozen=True)
@@ -449,7 +463,6 @@ class _Told(Trigger):
     """A trigger that says where samples cannot be compared, so that no day fails by it."""
 
     trigger: Trigger
-    came: bool  # any samples
 
     def arrivals(self, recent: Arrivals | None) -> Arrivals:
         """What was kept of earlier days, kept on as the trigger says."""
@@ -462,8 +475,6 @@ class _Told(Trigger):
         raise NotImplementedError
 
     def decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
-        if not self.came:
-            return Decision(False, "no samples came")
         try:
             return self.trigger.decide(situation, rng)
         except InputError as error:

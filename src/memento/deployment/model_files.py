@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,34 +19,49 @@ _SKOPS, _ARRAYS = "model.skops", "learner.npz"
 
 
 class LearnerFiles:
-    """A learner's state as files: ``model.skops`` (scikit-learn) and ``learner.npz``."""
+    """States of learners as files: ``model.skops`` (scikit-learn) and ``learner.npz``.
+
+    A model is a sequence of states, one a task; empty or None where it has none yet.
+
+    Args:
+        tasks: Their names, with which names of files begin; a single task may have the empty name.
+    """
 
     format = "memento-model"
     key = "model"
     remedy = "restore it from a copy, or go to another version with memento deploy rollback"
 
-    def identity(self, model: Mapping[str, np.ndarray]) -> str:
-        """SHA-256 of the state."""
-        return digest_of_state(model)
+    def __init__(self, tasks: Sequence[str] = ("",)) -> None:
+        self._prefixes = [f"{name}-" if name else "" for name in tasks]
 
-    def write(self, folder: Path, model: Mapping[str, np.ndarray]) -> list[str]:
+    def identity(self, model: Sequence[Mapping[str, np.ndarray] | None]) -> Any:
+        """SHA-256 of the state; of several a list."""
+        digests = [digest_of_state(state) if state else "" for state in model]
+        return digests if any(self._prefixes) else digest_of_state(model[0] or {})
+
+    def write(self, folder: Path, model: Sequence[Mapping[str, np.ndarray] | None]) -> list[str]:
         """See `ModelFiles`."""
-        files = _files_of(model)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-        return list(files)
+        names = []
+        for prefix, state in zip(self._prefixes, model, strict=True):
+            for name, data in _files_of(state or {}).items():
+                (folder / f"{prefix}{name}").write_bytes(data)
+                names.append(f"{prefix}{name}")
+        return names
 
-    def read(self, folder: Path) -> dict[str, np.ndarray]:
+    def read(self, folder: Path) -> list[dict[str, np.ndarray]]:
         """See `ModelFiles`."""
-        state: dict[str, np.ndarray] = {}
-        if (folder / _SKOPS).is_file():
-            state |= state_of_archive((folder / _SKOPS).read_bytes())
-        if (folder / _ARRAYS).is_file():
-            with np.load(folder / _ARRAYS, allow_pickle=False) as found:
-                state |= dict(found)
-        return state
+        states = []
+        for prefix in self._prefixes:
+            state: dict[str, np.ndarray] = {}
+            if (file := folder / f"{prefix}{_SKOPS}").is_file():
+                state |= state_of_archive(file.read_bytes())
+            if (file := folder / f"{prefix}{_ARRAYS}").is_file():
+                with np.load(file, allow_pickle=False) as found:
+                    state |= dict(found)
+            states.append(state)
+        return states
 
-    def check(self, model: Mapping[str, np.ndarray]) -> None:
+    def check(self, model: Sequence[Mapping[str, np.ndarray]]) -> None:
         """What a model predicts was looked at by the gate."""
 
 

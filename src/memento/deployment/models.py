@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +10,10 @@ import numpy as np
 from memento import missing
 from memento.deployment.settings import DeploymentSettings
 from memento.errors import MementoError, MissingExtraError, ModelError, SettingError
-from memento.integrations.factory import first_line, made_learner
+from memento.integrations.factory import made_learner
 from memento.integrations.sklearn import SklearnLearner
 from memento.learner import Checkpointable
+from memento.plugins import named
 from memento.samples import Samples
 
 __all__ = ["Models"]
@@ -31,7 +30,7 @@ class Models:
     """Makes learners, all alike.
 
     Args:
-        settings: Name the factory, the seed and the label.
+        settings: Name the factory, the seed and the labels.
 
     Raises:
         ModelError: The module cannot be imported, or has no such function; or that fails.
@@ -41,17 +40,17 @@ class Models:
 
     def __init__(self, settings: DeploymentSettings) -> None:
         self._settings = settings
-        self._where = f"[model] factory = {settings.factory!r}"
+        self._where = f"[model] factory = {settings.model.factory!r}"
         self._factory = self._imported()
-        learner = self.make()  # so that what cannot work fails before anything is computed
-        if isinstance(learner, SklearnLearner):
-            self._check_kept(learner)
+        for label in settings.labels:  # what cannot work fails before anything is computed
+            learner = self.make(label)
+            if isinstance(learner, SklearnLearner):
+                self._check_kept(learner)
 
-    def make(self) -> Any:
-        """A fresh learner with ``state`` and ``restore``."""
-        settings = self._settings
+    def make(self, label: str) -> Any:
+        """A fresh learner of a label, with ``state`` and ``restore``."""
         try:
-            made = made_learner(self._factory, settings.seed, settings.label, self._where)
+            made = made_learner(self._factory, self._settings.model.seed, label, self._where)
         except ModuleNotFoundError as error:
             raise self._missing(error) from error
         if not isinstance(made, Checkpointable):
@@ -61,39 +60,25 @@ class Models:
             )
         return made
 
-    def numbers(self, samples: Samples) -> bool:
+    def numbers(self, samples: Samples, label: str) -> bool:
         """Whether labels are numbers: as the learner says, else by the labels."""
-        learner = self.make()
-        kind = getattr(learner, "kind", None)
+        kind = getattr(self.make(label), "kind", None)
         if kind in ("classifier", "regressor"):
             return bool(kind == "regressor")
-        labels = samples[self._settings.label]
+        labels = samples[label]
         known = labels[~missing.lacking(labels)]
         return known.dtype.kind == "f" and bool((known != np.trunc(known)).any())
 
     def _imported(self) -> Callable[[int], Any]:
         """The function of the user's module that makes a model."""
-        module_name, _, name = self._settings.factory.partition(":")
-        home = str(self._settings.home)
-        if home not in sys.path:
-            sys.path.insert(0, home)
         try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise self._missing(error) from error
-        except Exception as error:  # importing runs the user's module
-            raise ModelError(
-                f"{self._where}: importing {module_name!r} failed: {first_line(error)}; correct it"
-            ) from error
-        function = getattr(module, name, None)
+            function = named(self._settings.model.factory, self._where, self._settings.home)
+        except SettingError as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise self._missing(error.__cause__) from error
+            raise ModelError(str(error)) from error
         if not callable(function):
-            known = sorted(
-                n for n, thing in vars(module).items() if callable(thing) and n[0] != "_"
-            )
-            raise ModelError(
-                f"{self._where}: {module_name!r} has no function {name!r}; it has "
-                f"{', '.join(known) or 'none'}: name one of them, or write it"
-            )
+            raise ModelError(f"{self._where} is {function!r}; name a function of a seed")
         found: Callable[[int], Any] = function
         return found
 

@@ -14,27 +14,31 @@ it got, which never changes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from memento.arguments import one_of
 from memento.errors import DamagedError, ForeignError, SettingError, StorageError
 from memento.files import (
     Lock,
-    atomic_write,
     digest,
     is_plain_file,
     local_path,
+    read_json,
     replace_folder,
     storage_errors,
     sync_folder,
     temporary_of,
+    write_json,
 )
+from memento.settings import build
 
 __all__ = ["MANIFEST", "ModelFiles", "Publication", "Switch", "Version", "erase"]
 
@@ -42,7 +46,6 @@ MANIFEST = "manifest.json"
 _VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _FILE = re.compile(r"[\w-]+\.\w+")
-_ACTIONS = ("publish", "rollback")
 
 
 class ModelFiles(Protocol):
@@ -137,7 +140,7 @@ class Switch:
         reason: One sentence.
     """
 
-    action: str
+    action: Annotated[str, one_of(("publish", "rollback"))]
     version: str
     replaces: str | None
     day: str | None
@@ -182,24 +185,13 @@ class Publication:
             DamagedError: The history is not readable.
         """
         path = self.root / "history.json"
-        if not path.is_file():
-            return []
-        with storage_errors("read the history", path):
-            data = path.read_bytes()
+        found = read_json(path) if path.is_file() else []
         try:
-            found = [Switch(**entry) for entry in json.loads(data)]
-            for switch in found:
-                texts = (switch.action, switch.version, switch.reason)
-                others = (switch.replaces, switch.day)
-                if switch.action not in _ACTIONS or not all(isinstance(t, str) for t in texts):
-                    raise ValueError(f"{switch}")
-                if not all(t is None or isinstance(t, str) for t in others):
-                    raise ValueError(f"{switch}")
-        except (ValueError, TypeError) as error:
+            return [build(Switch, entry, str(path)) for entry in found]
+        except (SettingError, TypeError) as error:
             raise DamagedError(
                 f"{path} is no history of publications ({error}); restore it from a copy"
             ) from error
-        return found
 
     def current(self) -> Version | None:
         """What serves by the history; None before the first publication.
@@ -223,21 +215,20 @@ class Publication:
             raise StorageError(f"{self.root}: no version {name!r}; there are: {kept}")
         return Version(name, folder, _read_manifest(folder / MANIFEST, self.files), self.files)
 
+    def names(self) -> list[str]:
+        """Names of all versions that are kept, in the order of their publication."""
+        kept = self._kept()
+        return [name for name in _published(self.history()) if name in kept]
+
     def versions(self) -> list[Version]:
         """All versions that are kept, in the order of their publication."""
-        kept = self._kept()
-        return [self.version(name) for name in _published(self.history()) if name in kept]
+        return [self.version(name) for name in self.names()]
 
     def previous(self) -> Version | None:
         """What a rollback would go back to: the last kept version published before the current."""
         history = self.history()
-        if not history:
-            return None
-        published = _published(history)
-        before = published[: published.index(history[-1].version)]
-        kept = self._kept()
-        name = next((name for name in reversed(before) if name in kept), None)
-        return None if name is None else self.version(name)
+        before = itertools.takewhile(lambda name: name != history[-1].version, self.names())
+        return None if not (names := list(before)) else self.version(names[-1])
 
     def publish(
         self,
@@ -247,7 +238,8 @@ class Publication:
         day: str | None = None,
         facts: Mapping[str, Any] | None = None,
         reason: str = "",
-        validate: Callable[[Any], None] | None = None,
+        validate: Callable[[Any], None] = lambda model: None,
+        commit: Callable[[], None] | None = None,
     ) -> Version:
         """Write a generation and let it serve.
 
@@ -262,6 +254,8 @@ class Publication:
             reason: For the history.
             validate: Called with the model as it was read back from the files, before anything is
                 switched; raises to refuse it.
+            commit: Called when all is written and nothing switched: what has to count before it
+                serves.
 
         Raises:
             SettingError: A name that cannot be one of a folder.
@@ -286,11 +280,14 @@ class Publication:
                     return found
                 folder = self._folder(name)
                 _remove(folder)  # of a writer that was killed before it counted
-                self.write(model, name, facts or {}, validate)
+                self._write(folder, model, facts or {}, validate)
                 try:
+                    if commit is not None:
+                        commit()
                     self.switch("publish", name, day=day, reason=reason)
                 except BaseException:
-                    if self.history() == history:
+                    # What was committed may count, so the files stay for whoever finds it so.
+                    if commit is None and self.history() == history:
                         _remove(folder)
                     raise
                 self.clean()
@@ -317,49 +314,32 @@ class Publication:
                 target = self.previous() if to is None else self.version(to)
                 if target is None or not self.history():
                     raise StorageError(
-                        f"{self.root}: no version before the current one is kept; publish another"
+                        f"{self.root}: no version before the current one is kept, so nothing is "
+                        "changed; publish another first"
                     )
                 target.read()
                 self.switch("rollback", target.name, day=day, reason=reason)
                 return target
 
-    def write(
-        self,
-        model: Any,
-        name: str,
-        facts: Mapping[str, Any],
-        validate: Callable[[Any], None] | None = None,
-    ) -> Version:
-        """Write a version; it does not serve yet. One of the same name is replaced.
-
-        Raises:
-            ModelError: What was read back differs, or must not be published.
-        """
-        folder = self._folder(name)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    def _write(
+        self, folder: Path, model: Any, facts: Mapping[str, Any], validate: Callable[[Any], None]
+    ) -> None:
+        """Write a version that does not serve yet."""
         with replace_folder(folder) as staging:
             names = self.files.write(staging, model)
             manifest: dict[str, Any] = {
                 "format": self.files.format,
                 "version": _VERSION,
-                "name": name,
+                "name": folder.name,
                 self.files.key: self.files.identity(model),
-                "files": {
-                    file: {
-                        "bytes": (staging / file).stat().st_size,
-                        "sha256": digest(staging / file),
-                    }
-                    for file in names
-                },
+                "files": {file: _facts(staging / file) for file in names},
                 "facts": dict(facts),
             }
             manifest["sha256"] = _own_digest(manifest)
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            written = Version(name, staging, manifest, self.files).read()
+            written = Version(folder.name, staging, manifest, self.files).read()
             self.files.check(written)
-            if validate is not None:
-                validate(written)
-        return Version(name, folder, manifest, self.files)
+            validate(written)
 
     def switch(self, action: str, name: str, *, day: str | None = None, reason: str = "") -> None:
         """Let a version serve; nothing happens if it does already."""
@@ -367,17 +347,13 @@ class Publication:
         if not history or history[-1].version != name:
             replaces = history[-1].version if history else None
             history.append(Switch(action, name, replaces, day, reason))
-            text = json.dumps([asdict(switch) for switch in history], indent=1)
-            atomic_write(self.root / "history.json", text.encode())
+            write_json(self.root / "history.json", [asdict(switch) for switch in history])
         self._point(name)
 
-    def clean(self, counting: Collection[str] = ()) -> None:
+    def clean(self) -> None:
         """Clear away old versions and what killed writers left; let the link follow the history.
 
         For callers that hold a lock; `publish` and `rollback` do it themselves.
-
-        Args:
-            counting: Versions that stay besides those of the history.
         """
         for folder in {self.root, self.root / self._inside}:
             for path in folder.glob(".*.tmp") if folder.is_dir() else ():
@@ -386,7 +362,7 @@ class Publication:
         if history:
             self._point(history[-1].version)
         published = _published(history)
-        staying = {*counting, *(published if self.keep is None else published[-self.keep :])}
+        staying = set(published if self.keep is None else published[-self.keep :])
         staying |= {switch.version for switch in history[-1:]}
         for name in self._kept() - staying:
             _remove(self._folder(name))
@@ -427,10 +403,8 @@ def _read_manifest(path: Path, files: ModelFiles) -> dict[str, Any]:
     """What a version's manifest says, checked."""
     if not path.is_file():
         raise DamagedError(f"{path} is missing; {files.remedy}")
-    with storage_errors("read the model", path):
-        data = path.read_bytes()
+    manifest: dict[str, Any] = read_json(path)
     try:
-        manifest: dict[str, Any] = json.loads(data)
         known = manifest["format"] == files.format and manifest["version"] <= _VERSION
         recorded = manifest["sha256"]
         plain = all(map(_FILE.fullmatch, manifest["files"])) and manifest[files.key] is not None

@@ -1,15 +1,16 @@
 """What a deployment is told: the tables of ``deployment.toml``, checked before anything is done.
 
 [data] folder, label, inputs, late; [model] factory, seed; [variants.NAME] capacity, policy,
-trigger; [gate] tolerance; [publish] keep, git, git_folder, git_remote. Paths and modules are found
-from the folder that holds the file.
+trigger; [gate] tolerance, rollback_after; [publish] keep, git, git_folder, git_remote. Paths and
+modules are found from the folder that holds the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,17 @@ _INPUTS = Expected(
     'a list of names of columns or patterns, such as ["f*"]',
     lambda value: bool(value) and all(value),
 )
+_LABELS = Expected(
+    "the name of a column, or a list of such names: letters, digits, - and _",
+    lambda value: (
+        (isinstance(value, str) and bool(value))
+        or (
+            isinstance(value, list)
+            and 0 < len(set(value)) == len(value)
+            and all(isinstance(name, str) and _NAME.fullmatch(name) for name in value)
+        )
+    ),
+)
 _FACTORY = Expected(
     'MODULE:FUNCTION, such as "my_model:make"',
     lambda value: bool(re.fullmatch(r"[\w.]+:\w+", value)),
@@ -46,7 +58,7 @@ _NATS = number(words="a number of nats; below 0 a new model has to win so much")
 @dataclass(frozen=True, kw_only=True)
 class _Data:
     folder: Annotated[str, text("the folder of the days")]
-    label: Annotated[str, text()] = "y"
+    label: Annotated[Any, _LABELS] = "y"
     inputs: Annotated[tuple[str, ...], _INPUTS]
     late: Annotated[str, one_of(("state", "insert"))] = "state"
 
@@ -60,6 +72,7 @@ class _Model:
 @dataclass(frozen=True)
 class _Gate:
     tolerance: Annotated[float, _NATS] = 0.02
+    rollback_after: Annotated[int, whole(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -139,36 +152,35 @@ class DeploymentSettings:
 
     Attributes:
         home: Folder of the file; what is relative is found from here.
-        folder: Folder of days.
-        label: Column of the labels.
-        inputs: Columns or patterns of the inputs, in order; together they are the column ``x``.
-        late: ``"insert"``: a day that comes after a later one enters the memories; ``"state"``: it
-            is only stated.
-        factory: ``MODULE:FUNCTION``, from a seed to an estimator or learner.
-        seed: For the factory and the memories.
+        labels: Columns of labels; each is a task with a model of its own.
         variants: By name.
-        tolerance: Nats that a new model may lose on the latest day.
-        keep: How many of a variant's versions published last stay; None: all.
-        git: Work tree that what serves is committed to; None: none.
-        git_folder: Folder inside of it; each variant has one in it.
-        git_remote: Where to push; None: nowhere.
+        data: ``folder`` of days; ``inputs``, columns or patterns in order, together the column
+            ``x``; ``late``: ``"insert"``: a day that comes after a later one enters the memories;
+            ``"state"``: it is only stated.
+        model: ``factory``, ``MODULE:FUNCTION``, from a seed to an estimator or learner; ``seed``
+            for it and the memories.
+        gate: ``tolerance``: nats that a new model may lose on the latest day; ``rollback_after``:
+            days in a row on which what serves is worse by more than that than what served before,
+            until that serves again, 0 for never.
+        publish: ``keep``: how many of a variant's versions published last stay, None: all; ``git``:
+            work tree that what serves is committed to, None: none, in ``git_folder``, pushed to
+            ``git_remote``, None: nowhere.
         tables: What was given, as JSON values.
     """
 
     home: Path
-    folder: Path
-    label: str
-    inputs: tuple[str, ...]
-    late: str
-    factory: str
-    seed: int
+    labels: tuple[str, ...]
     variants: Mapping[str, Variant]
-    tolerance: float
-    keep: int | None
-    git: Path | None
-    git_folder: str
-    git_remote: str | None
+    data: _Data
+    model: _Model
+    gate: _Gate
+    publish: _Publish
     tables: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of days."""
+        return self.home / self.data.folder
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], home: Path, where: str) -> DeploymentSettings:
@@ -184,42 +196,35 @@ class DeploymentSettings:
         """
         file = settings.build(_File, tables, where)
         data = file.data
-        if data.label == "x":
-            raise SettingError(
-                f"{where}: [data] label is 'x', which names the inputs; rename that column"
-            )
-        if data.label in data.inputs:
-            raise SettingError(
-                f"{where}: [data] inputs names the label {data.label!r}; take it out there"
-            )
+        labels = (data.label,) if isinstance(data.label, str) else tuple(data.label)
+        for label in labels:
+            if label == "x":
+                raise SettingError(
+                    f"{where}: [data] label is 'x', which names the inputs; rename that column"
+                )
+            if label in data.inputs:
+                raise SettingError(
+                    f"{where}: [data] inputs names the label {label!r}; take it out there"
+                )
         if not file.variants:
             raise SettingError(
                 f"{where}: there are no variants; add one, such as [variants.main] with "
                 "capacity = 2000"
             )
-        return cls(
-            home=home,
-            folder=home / local_path(data.folder, f"{where}: [data] folder"),
-            label=data.label,
-            inputs=data.inputs,
-            late=data.late,
-            factory=file.model.factory,
-            seed=file.model.seed,
-            variants={
-                name: _variant(name, table, data.label, where)
-                for name, table in file.variants.items()
-            },
-            tolerance=file.gate.tolerance,
-            keep=file.publish.keep,
-            git=None if file.publish.git is None else home / file.publish.git,
-            git_folder=file.publish.git_folder,
-            git_remote=file.publish.git_remote,
-            tables=tables,
-        )
+        local_path(data.folder, f"{where}: [data] folder")
+        variants = {n: _variant(n, table, labels, where) for n, table in file.variants.items()}
+        git = None if file.publish.git is None else str(home / file.publish.git)
+        publish = dataclasses.replace(file.publish, git=git)
+        return cls(home, labels, variants, data, file.model, file.gate, publish, tables)
 
     def document(self) -> dict[str, Any]:
-        """JSON values from which `of` makes equal settings: ``home`` and ``tables``."""
+        """JSON values from which `of_document` makes equal settings."""
         return {"home": str(self.home), "tables": dict(self.tables)}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any], where: str) -> DeploymentSettings:
+        """From what `document` gave."""
+        return cls.of(document["tables"], Path(document["home"]), where)
 
 
 def from_toml(path: str | Path) -> DeploymentSettings:
@@ -235,7 +240,7 @@ def from_toml(path: str | Path) -> DeploymentSettings:
     return DeploymentSettings.of(tables, file.resolve().parent, str(file))
 
 
-def _variant(name: str, table: _Variant, label: str, where: str) -> Variant:
+def _variant(name: str, table: _Variant, labels: Sequence[str], where: str) -> Variant:
     """A variant; what its policy, trigger or memory refuse, they do so now."""
     place = f"{where}: [variants.{name}]"
     if not _NAME.fullmatch(name):
@@ -246,7 +251,7 @@ def _variant(name: str, table: _Variant, label: str, where: str) -> Variant:
     )
     try:
         made = Variant(table.capacity, policy, trigger_of(**trigger))
-        for numbers in (False, True):
+        for label, numbers in itertools.product(labels, (False, True)):
             made.memory(label, numbers=numbers, seed=0)
     except SettingError as error:
         raise SettingError(f"{place}: {error}") from error

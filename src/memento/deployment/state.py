@@ -1,11 +1,11 @@
-"""What a variant remembers between two days: its memory, what serves, and what each day brought.
+"""What a variant remembers between two days: the memory of each task, and what each day brought.
 
 All of it is one snapshot that is replaced at once, when a day is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,11 @@ from memento.errors import DamagedError
 from memento.memory import Memory
 from memento.snapshot import field_of
 
-__all__ = ["STATES", "DayRecord", "VariantState"]
+__all__ = ["STATES", "DayRecord", "TaskState", "VariantState"]
 
 STATES = ("done", "missing", "late", "refused", "failed")
 _KIND = "memento-deployment-variant"
-_TEXTS = arguments.Expected(
-    "a list of texts",
-    lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
-)
+_NUMBERS = arguments.optional(arguments.flag())
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class DayRecord:
         held: Samples in the memory afterwards.
         figures: Numbers by name: scores of what served, evidence, what the gate measured.
         digest: SHA-256 of the file of a day that failed.
+        rolled_back: Version that serves again from this day on, because that after it was worse.
     """
 
     day: str
@@ -54,6 +52,7 @@ class DayRecord:
     held: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
     digest: str | None = None
+    rolled_back: str | None = None
 
     @property
     def counts(self) -> bool:
@@ -62,57 +61,71 @@ class DayRecord:
 
 
 @dataclass
-class VariantState:
-    """The state of one variant.
+class TaskState:
+    """The state of one task of a variant.
 
     Attributes:
         memory: What is held; None before the first day.
-        serving: Version that serves; None before the first.
-        versions: All that were published, in order.
-        days: Records by day.
-        rollbacks: ``[from, to]`` for each, in order.
         numbers: Whether labels are numbers; else they are classes. None before the first day.
     """
 
     memory: Memory | None = None
-    serving: str | None = None
-    versions: list[str] = field(default_factory=list)
-    days: dict[str, DayRecord] = field(default_factory=dict)
-    rollbacks: list[list[str]] = field(default_factory=list)
     numbers: bool | None = None
+
+
+@dataclass
+class VariantState:
+    """The state of one variant.
+
+    Attributes:
+        tasks: By label.
+        days: Records by day.
+    """
+
+    tasks: dict[str, TaskState]
+    days: dict[str, DayRecord] = field(default_factory=dict)
 
     @property
     def last(self) -> str:
         """The last day that counts; an empty text before the first."""
         return max((day for day, record in self.days.items() if record.counts), default="")
 
+    @property
+    def memory(self) -> Memory | None:
+        """That of the only task, or of the first."""
+        return next(iter(self.tasks.values())).memory
+
+    @property
+    def held(self) -> int:
+        """Samples in the memories."""
+        return sum(len(task.memory) for task in self.tasks.values() if task.memory is not None)
+
     @classmethod
-    def load(cls, folder: Path) -> VariantState:
+    def load(cls, folder: Path, labels: Sequence[str]) -> VariantState:
         """What `save` wrote; an empty state where there is none.
 
         Raises:
             DamagedError, ForeignError: The folder holds something else.
         """
+        state = cls({label: TaskState() for label in labels})
         if not snapshot.exists(folder):
-            return cls()
+            return state
         found = snapshot.read(folder, _KIND)
         document = found.documents.get("state")
         where = f"{folder}: state.json"
-        serving = arguments.optional(arguments.text("a version"))
-        state = cls(
-            serving=field_of(document, "serving", serving, where),
-            versions=field_of(document, "versions", _TEXTS, where),
-            numbers=field_of(document, "numbers", arguments.optional(arguments.flag()), where),
-        )
         try:
             state.days = {row["day"]: DayRecord(**row) for row in document["days"]}  # type: ignore[index]
-            state.rollbacks = [list(pair) for pair in document["rollbacks"]]  # type: ignore[index]
+            numbers = document["numbers"]  # type: ignore[index]
         except (KeyError, TypeError) as error:
             raise DamagedError(f"{where} is incomplete ({error!r}); restore a copy") from error
-        documents = snapshot.with_prefix(found.documents, "memory/")
-        if documents:
-            arrays = snapshot.with_prefix(found.arrays, "memory/")
-            state.memory = Memory.restore(arrays, documents)
+        if not isinstance(numbers, Mapping):  # of before there were tasks
+            numbers = {labels[0]: numbers}
+        for label, task in state.tasks.items():
+            task.numbers = field_of(numbers, label, _NUMBERS, where)
+            prefix = state._prefix(label)
+            documents = snapshot.with_prefix(found.documents, prefix)
+            if documents:
+                task.memory = Memory.restore(snapshot.with_prefix(found.arrays, prefix), documents)
         return state
 
     def save(self, folder: Path) -> None:
@@ -120,19 +133,21 @@ class VariantState:
         arrays: dict[str, Any] = {}
         documents: dict[str, Any] = {
             "state": {
-                "serving": self.serving,
-                "versions": self.versions,
                 "days": [asdict(self.days[day]) for day in sorted(self.days)],
-                "rollbacks": self.rollbacks,
-                "numbers": self.numbers,
+                "numbers": {name: task.numbers for name, task in self.tasks.items()},
             }
         }
-        if self.memory is not None:
-            held, described = self.memory.dump()
-            arrays = {f"memory/{name}": array for name, array in held.items()}
-            documents |= {f"memory/{name}": value for name, value in described.items()}
+        for label, task in self.tasks.items():
+            if task.memory is not None:
+                held, described = task.memory.dump()
+                prefix = self._prefix(label)
+                arrays |= {f"{prefix}{name}": array for name, array in held.items()}
+                documents |= {f"{prefix}{name}": value for name, value in described.items()}
         folder.parent.mkdir(parents=True, exist_ok=True)
         snapshot.write(folder, _KIND, arrays, documents)
+
+    def _prefix(self, label: str) -> str:
+        return f"{label}/memory/" if len(self.tasks) > 1 else "memory/"
 
     def note(self, record: DayRecord) -> bool:
         """Take down what became of a day; False if it was down already."""

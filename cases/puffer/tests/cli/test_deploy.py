@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import runpy
 import shutil
 import signal
 import subprocess
@@ -259,33 +258,41 @@ def test_a_record_without_the_days_asked_for(state, call, data_folder):
     assert (code, "holds no day with data yet" in err) == (2, True)
 
 
-def test_a_model_of_another_kind(tmp_path, monkeypatch, capsys):
-    """The program in the documentation, once a day."""
+def test_a_model_of_another_kind(tmp_path):
+    """The module and settings in the documentation, with the command for any model."""
     import numpy as np
+    import pyarrow as pa
+    from pyarrow import parquet
+    from typer.testing import CliRunner
 
-    page = Path(__file__).parents[2] / "docs" / "puffer_deployment.md"
-    program = page.read_text().split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "sync", lambda: None)
-    Path("days").mkdir()
-    Path("daily.py").write_text(program)
+    from memento.cli import deploy
+
+    page = (Path(__file__).parents[2] / "docs" / "puffer_deployment.md").read_text()
+    page = page.partition("## A model of another kind")[2]
+    module = f"my_model_{os.getpid()}"
+    config = page.split("```toml\n")[1].split("```")[0].replace("my_model", module)
+    (tmp_path / f"{module}.py").write_text(page.split("```python\n")[1].split("```")[0])
+    (tmp_path / "deployment.toml").write_text(config)
+    (tmp_path / "days").mkdir()
     rng = np.random.default_rng(0)
 
-    def day(number):
+    def call(*words):
+        result = CliRunner().invoke(deploy.app, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    call("init", tmp_path / "state", "--config", tmp_path / "deployment.toml")
+    for number in (1, 2, 3):
         x = rng.normal(size=(400, 2)).astype("f4") + (0 if number < 3 else 2)
         y = (x[:, 0] > 0).astype(int) + (x[:, 1] > 1)
-        np.savez(f"days/2024-05-{number:02d}.npz", x=x, y_bin=y)
-        runpy.run_path("daily.py")
-        return capsys.readouterr().out
-
-    assert day(1).startswith("2024-05-01 trained")
-    assert os.readlink("published/current") == "2024-05-01"
-    assert day(2).startswith("2024-05-02")
-    assert day(3).startswith("2024-05-03 trained"), "a day like none before"
-    assert os.readlink("published/current") == "2024-05-03"
-    assert {p.name for p in Path("published").iterdir()} >= {"2024-05-01", "2024-05-03"}
-    assert not list(Path("published").glob(".*"))
-    with np.load("published/current/model.npz") as model:
+        table = pa.table({"x0": x[:, 0], "x1": x[:, 1], "y_bin": y})
+        parquet.write_table(table, tmp_path / f"days/2024-05-{number:02d}.parquet")
+        call("run", tmp_path / "state")
+    link = tmp_path / "state/published/main/current"
+    facts = json.loads(call("status", tmp_path / "state", "--json"))["variants"]["main"]
+    assert [row["trained"] for row in facts["days"]][::2] == [True, True], "a day like none before"
+    assert facts["serving"] == os.readlink(link)
+    with np.load(link / "learner.npz") as model:
         assert len(model.files) > 3
 
 

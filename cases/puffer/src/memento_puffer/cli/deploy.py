@@ -19,47 +19,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memento.cli import ui
+from memento.cli.commands import Commands
 from memento.cli.options import AsJson
 from memento.errors import LockedError, MementoError, SettingError
 from memento.files import storage_errors
 from memento.settings import read
 
 if TYPE_CHECKING:
-    from memento_puffer.deployment.deploy import Deployment
     from memento_puffer.deployment.deploy_settings import DeploymentSettings
 
 __all__ = ["ATTENTION", "BUSY", "FAILED", "WAITING", "app"]
 
 FAILED, WAITING, ATTENTION, BUSY = 1, 3, 4, 5
 
-app = typer.Typer(
+app = Commands(
     help="Keep Puffer's predictors up to date: a daily job, its state, a way back.",
     no_args_is_help=True,
 )
 
-State = Annotated[Path, typer.Argument(metavar="STATE", help="Folder of the deployment.")]
-Config = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Settings in TOML; see the documentation for their names."),
-]
-
 
 @app.command()
 def init(
-    state: State,
-    base: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Model that trainings start from, such as Fugu-Feb: its 15 files. Default: random "
-            "weights.",
-        ),
-    ] = None,
-    config: Config = None,
-    capacity: Annotated[int | None, typer.Option(help="Samples in each memory.")] = None,
+    state: Path,
+    base: Path | None = None,
+    config: Path | None = None,
+    capacity: int | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a deployment in STATE."""
+    """Make a deployment in STATE.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        base (DIR): Model that trainings start from, such as Fugu-Feb: its 15 files. Default: random
+            weights.
+        config (FILE): Settings in TOML; see the documentation for their names.
+        capacity: Samples in each memory.
+    """
     from memento_puffer.deployment.deploy import Deployment
     from memento_puffer.predictor.ttp import Ttp
 
@@ -74,12 +69,13 @@ def init(
 
 
 @app.command()
-def configure(
-    state: State,
-    config: Annotated[Path, typer.Argument(metavar="FILE", help="Settings in TOML, all of them.")],
-    as_json: AsJson = False,
-) -> None:
-    """Replace the settings, from the next day on."""
+def configure(state: Path, config: Path, as_json: AsJson = False) -> None:
+    """Replace the settings, from the next day on.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        config (FILE): Settings in TOML, all of them.
+    """
     from memento_puffer.deployment.deploy import Deployment
 
     settings = _settings(config, None)
@@ -92,30 +88,12 @@ def configure(
 
 @app.command()
 def run(
-    state: State,
-    days: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DAYS", help="Folder with a folder for each day, named such as 2022-09-19."
-        ),
-    ],
-    until: Annotated[
-        str | None, typer.Option(metavar="DAY", help="Last day to do; default: today.")
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(metavar="DAY", help="First day of a new deployment; default: the last."),
-    ] = None,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DAY", help="Leave out the data of this day. Repeatable."),
-    ] = None,
-    today: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DAY", help="What counts as today (UTC); for running through the past."
-        ),
-    ] = None,
+    state: Path,
+    days: Path,
+    until: str | None = None,
+    start: str | None = None,
+    skip: list[str] | None = None,
+    today: str | None = None,
     as_json: AsJson = False,
 ) -> None:
     """Do all days that are not done: insert, decide, train, check, publish.
@@ -123,6 +101,14 @@ def run(
     A day X works on the data of the day before. Exit codes: 0 done, 1 a day failed and is tried
     again by the next run, 2 wrong use, 3 today's data is not there yet, 4 done but a person should
     look, 5 another run is at work.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        days (DAYS): Folder with a folder for each day, named such as 2022-09-19.
+        until (DAY): Last day to do; default: today.
+        start (DAY): First day of a new deployment; default: the last.
+        skip (DAY): Leave out the data of this day. Repeatable.
+        today (DAY): What counts as today (UTC); for running through the past.
     """
     from memento.days import day_of
     from memento_puffer.deployment.days import DayFolders
@@ -172,18 +158,22 @@ def run(
 
 @app.command()
 def status(
-    state: State,
+    state: Path,
     last: Annotated[int, typer.Option("--days", help="How many days.")] = 14,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last days: data, coverage increases, trainings, and what serves."""
+    """Show the last days: data, coverage increases, trainings, and what serves.
+
+    Args:
+        state (STATE): Folder of the deployment.
+    """
     from memento_puffer.deployment.deploy import Deployment
 
     if last < 1:
         raise SettingError(f"--days is {last}; give at least 1")
     deployment = Deployment(state)
     documents = deployment.days(last)
-    serving = {name: _serving(deployment, name) for name in deployment.settings.variants}
+    serving = {name: deployment.serving(name) for name in deployment.variants}
     failures = deployment.failures()
     if as_json:
         ui.print_json({"days": documents, "serving": serving, "failures": failures})
@@ -193,16 +183,20 @@ def status(
 
 @app.command()
 def rollback(
-    state: State,
-    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Whose model.")],
-    reason: Annotated[str, typer.Option(help="For the history of publications.")],
-    to: Annotated[
-        str | None,
-        typer.Option(metavar="VERSION", help="Default: the last one before the current."),
-    ] = None,
+    state: Path,
+    variant: str,
+    reason: Annotated[str, typer.Option()],
+    to: str | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let an earlier model of VARIANT serve again, until the next training is published."""
+    """Let an earlier model of VARIANT serve again, until the next training is published.
+
+    Args:
+        state (STATE): Folder of the deployment.
+        variant (VARIANT): Whose model.
+        reason: For the history of publications.
+        to (VERSION): Default: the last one before the current.
+    """
     from memento_puffer.deployment.deploy import Deployment
 
     with _busy():
@@ -224,25 +218,22 @@ def rollback(
 
 @app.command()
 def record(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SOURCE", help="STATE of a deployment, or a published record in CSV."
-        ),
-    ],
-    first: Annotated[
-        str | None, typer.Option("--from", metavar="DAY", help="From this day.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="DAY", help="Up to this day.")] = None,
-    figure: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Draw coverage and trainings.")
-    ] = None,
+    source: Path,
+    first: Annotated[str | None, typer.Option("--from")] = None,
+    until: str | None = None,
+    figure: Path | None = None,
     as_json: AsJson = False,
 ) -> None:
     """Summarise a deployment: trainings and coverage increases of each network.
 
     The deployment of 2022 and 2023 as it was published, and one's own, in the same table and
     figure.
+
+    Args:
+        source (SOURCE): STATE of a deployment, or a published record in CSV.
+        first (DAY): From this day.
+        until (DAY): Up to this day.
+        figure (PNG): Draw coverage and trainings.
     """
     from memento.days import day_of
     from memento_puffer.deployment import record as case
@@ -336,11 +327,6 @@ def _line(document: Mapping[str, Any]) -> str:
             what += f", back to {variant['rolled_back']}"
         parts.append(f"{name} {what}")
     return "; ".join(parts)
-
-
-def _serving(deployment: Deployment, name: str) -> str | None:
-    version = deployment.publication(name).current()
-    return None if version is None else version.name
 
 
 def _show(

@@ -1,19 +1,15 @@
 """The daily job that keeps five predictors up to date, for one or several variants of a memory.
 
-    STATE/deployment.json            the settings
     STATE/base/                      the networks that trainings start from
     STATE/variants/NAME/H/           memory, reference and state of horizon H after its last day
-    STATE/published/NAME/            the models, see ``publish``
     STATE/plan.json                  which data the day at work consists of, and why
     STATE/days/2022-09-20.json       what was decided that day, and why; there when the day is done
     STATE/failures.json              days that failed, how often, and with what
-    STATE/lock                       held by the job
 
-Day X works on the data of day X - 1. For each variant and horizon: load the memory; attach the
-model that serves, so that all predictions held are made again; insert the new samples; compare the
-coverage with the content at the last training; train from the base if it has risen; hold the new
-network against the one that serves on data that neither has seen. When all five horizons are
-through, they are published together. Last, the day's file is written.
+and what every deployment has, see ``memento.deployment.driver``. Day X works on the data of day
+X - 1, and on that of days before which came late. The tasks of a variant are the five horizons,
+see ``task``; when all are through, their networks are published together. Last, the day's file is
+written.
 
 Every horizon's step replaces its folder at once, the publication is one switch, and both can be
 repeated without doing anything twice. So a job killed anywhere goes on where it was, and comes to
@@ -24,10 +20,7 @@ Source: the Memento paper, section 5, and the failures that its deployment had.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,61 +30,39 @@ import numpy as np
 
 from memento import snapshot
 from memento.days import day_of
-from memento.deployment.git import mirror_all
-from memento.deployment.publication import Version
-from memento.errors import (
-    DamagedError,
-    ForeignError,
-    InputError,
-    MementoError,
-    SettingError,
-    StorageError,
-)
-from memento.files import Lock, atomic_write, local_path, storage_errors
+from memento.deployment.driver import Done, Driver, VariantJob
+from memento.deployment.driver import Outcome as VariantOutcome
+from memento.errors import DamagedError, InputError, MementoError, SettingError, StorageError
+from memento.files import read_json, storage_errors, write_json
 from memento.samples import Samples
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.deployment import record
-from memento_puffer.deployment.deploy_settings import (
-    DeploymentSettings,
-)
+from memento_puffer.deployment.deploy_settings import DeploymentSettings
 from memento_puffer.deployment.publish import Publication
-from memento_puffer.deployment.task import Done, Horizon
+from memento_puffer.deployment.task import Horizon
 from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp import Ttp
 
-__all__ = [
-    "Deployment",
-    "Outcome",
-]
+__all__ = ["Deployment", "Outcome"]
 
 _BASE_KIND = "memento-puffer-base"
-_FORMAT = "memento-puffer-deployment"
 
 Source = Callable[[dt.date], Features | None]
-
-
-@dataclass(frozen=True)
-class _Models:
-    """The networks of a variant while a day is worked on, by horizon."""
-
-    name: str | None  # of the version that serves
-    networks: tuple[Network | None, ...]
-    older: tuple[Network | None, ...]
-    attention: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What a day consists of; kept from its first step on, so that all steps see the same."""
 
+    day: dt.date
     status: str
     note: str
     data: Mapping[dt.date, Features]
     attention: tuple[str, ...]
 
-    def document(self, day: dt.date) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         return {
-            "day": day.isoformat(),
+            "day": self.day.isoformat(),
             "status": self.status,
             "note": self.note,
             "data_days": [one.isoformat() for one in self.data],
@@ -116,10 +87,50 @@ class Outcome:
     failure: Exception | None = None
 
 
+class _Variant(VariantJob[_Plan, VariantOutcome]):
+    """The days of a variant: five horizons, published as one."""
+
+    def __init__(self, deployment: Deployment, name: str) -> None:
+        self._deployment = deployment
+        gate, base = deployment.settings.gate, deployment.base
+        margins = (gate.loss, gate.tail)
+        super().__init__(name, deployment.publication(name), base, margins, gate.rollback_after)
+
+    def is_due(self, day: _Plan) -> bool:
+        return bool(day.data)
+
+    def advance(self, day: _Plan, tell: Callable[[int], None]) -> VariantOutcome:
+        return self.take(day, day.day.isoformat(), tell)
+
+    def step(self, number: int, day: _Plan, version: str | None, model: Any, older: Any) -> Done:
+        horizon = self._deployment._horizon(self.name, number)
+        return horizon.step(day.day, day.data, model, older, version)
+
+    def joined(
+        self, models: Sequence[Network | None], done: Sequence[Done]
+    ) -> tuple[Ttp | None, dict[str, Any], str]:
+        networks = [network.astype(np.float64) for network in models if network is not None]
+        fresh = [h for h, one in enumerate(done) if one.candidate is not None]
+        day = done[0].record["day"]
+        return (
+            Ttp(tuple(networks)) if len(networks) == HORIZONS else None,
+            {"variant": self.name, "day": day, "trained": fresh},
+            f"trained horizons {', '.join(map(str, fresh))}",
+        )
+
+    def past(self) -> Iterator[tuple[bool, str | None]]:
+        settings = self._deployment.settings
+        documents = self._deployment.days(last=settings.gate.rollback_after + settings.late_days)
+        for document in reversed(documents):
+            entry = document["variants"].get(self.name)
+            if entry is not None:
+                yield entry["regressed"], entry["model"]
+
+
 # --- the job ---------------------------------------------------------------------------------
 
 
-class Deployment:
+class Deployment(Driver[DeploymentSettings]):
     """A deployment on disk.
 
     Args:
@@ -142,9 +153,12 @@ class Deployment:
         datetime.date(2022, 9, 20)
     """
 
+    kind = "memento-puffer-deployment"
+    init = "memento puffer deploy init"
+    known = DeploymentSettings
+
     def __init__(self, folder: str | Path) -> None:
-        self.folder = local_path(folder, "the folder")
-        self.settings = self._read_settings()
+        super().__init__(folder)
         self._base: tuple[Network | None, ...] | None = None
 
     @classmethod
@@ -163,23 +177,15 @@ class Deployment:
             ForeignError: There is something at that place.
             LockedError: Somebody else is making it.
         """
-        folder = Path(folder)
-        with storage_errors("make a deployment", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with Lock(folder / "lock"):
-                found = {path.name for path in folder.iterdir()} - {"lock", "base"}
-                strangers = sorted(n for n in found if not n.startswith(".deployment.json."))
-                if strangers:
-                    raise ForeignError(
-                        f"{folder} holds {strangers[0]!r} already; choose a new folder, or change "
-                        "settings with: memento puffer deploy configure"
-                    )
-                arrays: dict[str, np.ndarray] = {}
-                for h, network in enumerate(base or ()):
-                    arrays |= {f"{h}/{name}": a for name, a in network.arrays().items()}
-                snapshot.write(folder / "base", _BASE_KIND, arrays, {})
-                _write_json(folder / "deployment.json", _settings_document(settings))
-        return cls(folder)
+        arrays: dict[str, np.ndarray] = {}
+        for h, network in enumerate(base or ()):
+            arrays |= {f"{h}/{name}": a for name, a in network.arrays().items()}
+        return cls._make(
+            folder, settings, lambda made: snapshot.write(made / "base", _BASE_KIND, arrays, {})
+        )
+
+    def _publication(self, variant: str) -> Publication:
+        return Publication(self.folder / "published" / variant, self.settings.keep)
 
     def configure(self, settings: DeploymentSettings) -> None:
         """Change the settings, from the next day on.
@@ -209,41 +215,8 @@ class Deployment:
                         f"before and after could not be compared; set metric={before['epoch'] + 1} "
                         "as well, then the reference is reset and the model trained"
                     )
-            _write_json(self.folder / "deployment.json", _settings_document(settings))
+            self._write_settings(self.folder, settings)
         self.settings = settings
-
-    def publication(self, variant: str) -> Publication:
-        """The published models of a variant.
-
-        Raises:
-            SettingError: There is no such variant.
-        """
-        if variant not in self.settings.variants:
-            raise SettingError(
-                f"no variant {variant!r}; there are {', '.join(self.settings.variants)}"
-            )
-        return Publication(self.folder / "published" / variant, self.settings.keep)
-
-    def rollback(
-        self, variant: str, reason: str, to: str | None = None
-    ) -> tuple[Version, tuple[str, ...]]:
-        """Let an earlier model of a variant serve, until the next training is published.
-
-        The next day's job attaches it, so the memory goes on with its predictions. The reference
-        for coverage stays that of the last training.
-
-        Returns:
-            What serves now; and what a person should look at, such as a git work tree that did not
-            take it (the next run tries again).
-
-        Raises:
-            SettingError: There is no such variant.
-            StorageError: There is no such version.
-            LockedError: The job is running.
-        """
-        with self._locked():
-            version = self.publication(variant).rollback(reason, to=to)
-            return version, tuple(self._mirror())
 
     def days(self, last: int | None = None) -> list[dict[str, Any]]:
         """Documents of the days that are done, oldest first.
@@ -264,12 +237,13 @@ class Deployment:
                     "it from a copy"
                 )
         chosen = names if last is None else names[max(0, len(names) - last) :]
-        return [_read_json(self._day_file(name)) for name in chosen]
+        return [read_json(self._day_file(name)) for name in chosen]
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """Days that failed and are not done since: ``attempts`` and the last ``error``."""
         path = self.folder / "failures.json"
-        return dict(_read_json(path)) if path.is_file() else {}
+        found = read_json(path) if path.is_file() else {}
+        return {d: entry for d, entry in found.items() if not self._day_file(day_of(d)).is_file()}
 
     def run(
         self,
@@ -309,39 +283,33 @@ class Deployment:
         until = today if until is None else until
         if until > today:
             raise SettingError(f"until={until} lies after today, {today}")
-        skipped = frozenset(skip)
+        say = progress or (lambda text, share: None)
+        done: list[Mapping[str, Any]] = []
+        failure: Exception | None = None
         with self._locked():
             self._clean()
-            names = self._done()
-            self.days(last=0)  # without gaps
-            day = start if start is not None else until
-            if names:
-                day = names[-1] + dt.timedelta(days=1)
-                if start is not None and start > day:
-                    raise SettingError(
-                        f"start={start} leaves out days from {day} on; the last day done is "
-                        f"{names[-1]}, and days follow one another"
-                    )
-            elif day > until:
-                raise SettingError(f"start={start} lies after the last day to do, {until}")
-            done: list[Mapping[str, Any]] = []
-            waiting: dt.date | None = None
-            failure: Exception | None = None
-            while day <= until and waiting is None and failure is None:
-                try:
-                    document = self._day(day, source, today, skipped, progress)
-                except Exception as error:
-                    failure = error
-                    failure.add_note(f"This was about day {day} of the deployment.")
-                    self._count_failure(day, failure)
-                    continue
-                if document is None:
-                    waiting = day
-                else:
-                    done.append(document)
-                    day += dt.timedelta(days=1)
+            first = self._next(start, until)
+            names = self.variants
+            jobs = [_Variant(self, name) for name in names]
+
+            def tell(plan: _Plan, number: int, h: int) -> None:
+                share = (number * HORIZONS + h) / (len(names) * HORIZONS)
+                say(f"{plan.day}: {names[number]}, horizon {h}", share)
+
+            plans = self._plans(first, until, today, source, frozenset(skip), say)
+            try:
+                for plan, outcomes in self._drive(plans, jobs, tell):
+                    done.append(self._record(plan, outcomes))
+                    say(f"{plan.day}: done", 1.0)
+            except Exception as error:
+                failure = error
+                day = first + dt.timedelta(days=len(done))
+                failure.add_note(f"This was about day {day} of the deployment.")
+                self._count_failure(day, failure)
+            last = first + dt.timedelta(days=len(done))
+            waiting = last if failure is None and last <= until else None
             attention = [sentence for document in done for sentence in document["attention"]]
-            problems = self._mirror()  # also what days before one that failed have published
+            problems = self.mirror()  # also what days before one that failed have published
         if failure is not None and not catch:
             for sentence in problems:
                 failure.add_note(f"Also {sentence}.")
@@ -354,50 +322,80 @@ class Deployment:
 
     # one day
 
-    def _day(
+    def _next(self, start: dt.date | None, until: dt.date) -> dt.date:
+        """The first day that is not done."""
+        names = self._done()
+        self.days(last=0)  # without gaps
+        if not names:
+            day = until if start is None else start
+            if day > until:
+                raise SettingError(f"start={start} lies after the last day to do, {until}")
+            return day
+        day = names[-1] + dt.timedelta(days=1)
+        if start is not None and start > day:
+            raise SettingError(
+                f"start={start} leaves out days from {day} on; the last day done is "
+                f"{names[-1]}, and days follow one another"
+            )
+        return day
+
+    def _plans(
         self,
-        day: dt.date,
-        source: Source,
+        first: dt.date,
+        until: dt.date,
         today: dt.date,
+        source: Source,
         skipped: frozenset[dt.date],
-        progress: Callable[[str, float], None] | None,
-    ) -> dict[str, Any] | None:
-        """Do a day; None if it is today and its data is not there."""
-        tell = progress or (lambda text, share: None)
-        tell(f"{day}: reading", 0.0)
-        plan = self._planned(day, source, skipped) or self._read(day, source, today, skipped)
-        if plan is None:
-            return None
+        say: Callable[[str, float], None],
+    ) -> Iterator[_Plan]:
+        """What each day consists of; ends at one that has to wait for its data."""
+        day = first
+        while day <= until:
+            say(f"{day}: reading", 0.0)
+            plan = self._planned(day, source, skipped) or self._read(day, source, today, skipped)
+            if plan is None:
+                return
+            if plan.data:
+                write_json(self.folder / "plan.json", plan.document())
+            yield plan
+            day += dt.timedelta(days=1)
+
+    def _record(self, plan: _Plan, outcomes: Mapping[str, VariantOutcome]) -> dict[str, Any]:
+        """Write down what a day came to, after which it is done."""
         attention = list(plan.attention)
-        variants: dict[str, Any] = {}
-        if plan.data:
-            _write_json(self.folder / "plan.json", plan.document(day))
-            steps = len(self.settings.variants) * HORIZONS
-            for number, name in enumerate(self.settings.variants):
-                done: list[Done] = []
-                models = self._models(name)
-                attention += [f"{day}, {name}: {sentence}" for sentence in models.attention]
-                for h in range(HORIZONS):
-                    tell(f"{day}: {name}, horizon {h}", (number * HORIZONS + h) / steps)
-                    done.append(
-                        self._horizon(name, h).step(
-                            day, plan.data, models.networks[h], models.older[h], models.name
-                        )
-                    )
-                variants[name] = self._finish(name, day, done)
-                attention += variants[name].pop("attention")
-        document = {**plan.document(day), "variants": variants, "attention": attention}
+        variants = {}
+        for name, outcome in outcomes.items():
+            rows = [one.record for one in outcome.done]
+            places = [f"{plan.day}, {name}, horizon {row['horizon']}" for row in rows]
+            attention += [
+                f"{place}: the gate refused a network: {row['refused']}"
+                for place, row in zip(places, rows, strict=True)
+                if row["refused"] is not None
+            ]
+            attention += [
+                f"{place}: no sample in the data"
+                for place, row in zip(places, rows, strict=True)
+                if not row["offered"]
+            ]
+            variants[name] = {
+                "rows": rows,
+                "model": rows[0]["model"],
+                "published": outcome.published,
+                "regressed": outcome.regressed,
+                "rolled_back": outcome.rolled_back,
+            }
+            attention += outcome.attention
+        document = {**plan.document(), "variants": variants, "attention": attention}
         with storage_errors("record the day", self.folder):
             (self.folder / "days").mkdir(exist_ok=True)
-            _write_json(self._day_file(day), document)
-        self._forget_failures()
-        tell(f"{day}: done", 1.0)
+            write_json(self._day_file(plan.day), document)
+        self._keep(self.failures())
         return document
 
     def _planned(self, day: dt.date, source: Source, skipped: frozenset[dt.date]) -> _Plan | None:
         """The data of a day that was begun: the same again, whatever has turned up since."""
         path = self.folder / "plan.json"
-        plan: Any = _read_json(path) if path.is_file() else {"day": None}
+        plan: Any = read_json(path) if path.is_file() else {"day": None}
         if plan["day"] != day.isoformat() or not self._touched(day):
             return None
         data = {}
@@ -413,9 +411,8 @@ class Deployment:
                     f"the data of {one} was there when {day} was begun and is not now; put it back"
                 )
             data[one] = features
-        return _Plan(
-            plan.get("status", "done"), plan.get("note", ""), data, tuple(plan.get("attention", ()))
-        )
+        told = plan.get("status", "done"), plan.get("note", "")
+        return _Plan(day, *told, data, tuple(plan.get("attention", ())))
 
     def _touched(self, day: dt.date) -> bool:
         """Whether any memory has the data of a day; until then the day can be planned anew."""
@@ -458,7 +455,7 @@ class Deployment:
                 data[one] = late
         if found is not None and status == "done":
             data[wanted] = found
-        return _Plan(status, note, data, tuple(attention))
+        return _Plan(day, status, note, data, tuple(attention))
 
     def _late(self) -> list[dt.date]:
         """Data days of the last time that no day had, for want of data or because of damage."""
@@ -473,113 +470,6 @@ class Deployment:
         }
         return [one for one in candidates if one.isoformat() not in taken]
 
-    def _models(self, variant: str) -> _Models:
-        """What serves, and what served before; without any version, the base."""
-        publication = self.publication(variant)
-        serving = publication.current()
-        older: tuple[Network | None, ...] = (None,) * HORIZONS
-        attention: tuple[str, ...] = ()
-        try:
-            before = publication.previous()
-            if before is not None:
-                older = tuple(before.read())
-        except DamagedError as error:  # it does not serve, so that the day can do without
-            attention = (f"what served before cannot be compared with: {error}",)
-        return _Models(
-            None if serving is None else serving.name,
-            self.base if serving is None else tuple(serving.read()),
-            older,
-            attention,
-        )
-
-    def _finish(self, name: str, day: dt.date, done: Sequence[Done]) -> dict[str, Any]:
-        """Publish what all five horizons came to, or go back to what served before."""
-        publication = self.publication(name)
-        rows = [one.row for one in done]
-        attention = [
-            f"{day}, {name}, horizon {row['horizon']}: the gate refused a network: {row['refused']}"
-            for row in rows
-            if row["refused"] is not None
-        ]
-        attention += [
-            f"{day}, {name}, horizon {row['horizon']}: no sample in the data"
-            for row in rows
-            if not row["offered"]
-        ]
-        published = None
-        fresh = [h for h, one in enumerate(done) if one.candidate is not None]
-        version = day.isoformat()
-        if any(s.version == version for s in publication.history() if s.action == "publish"):
-            published = version  # before the job was stopped
-        elif fresh:
-            serving = publication.current()
-            others = self.base if serving is None else tuple(serving.read())
-            networks = [
-                one.candidate if one.candidate is not None else others[h]
-                for h, one in enumerate(done)
-            ]
-            whole = [network for network in networks if network is not None]
-            if len(whole) == HORIZONS:
-                published = publication.publish(
-                    Ttp(tuple(network.astype(np.float64) for network in whole)),
-                    version,
-                    day=version,
-                    facts={"variant": name, "day": version, "trained": fresh},
-                    reason=f"trained horizons {', '.join(map(str, fresh))}",
-                ).name
-            else:
-                attention.append(f"{day}, {name}: not all horizons have a network yet")
-        regressed = self._regressed(rows)
-        rolled_back = None
-        if regressed and published is None and self._streak(name, rows) >= 1:
-            rolled_back = self._roll_back(publication, day)
-            if rolled_back is not None:
-                attention.append(f"{day}, {name}: rolled back to {rolled_back}: {_REGRESSED}")
-            else:
-                attention.append(f"{day}, {name}: {_REGRESSED}, and none is left to go back to")
-        return {
-            "rows": rows,
-            "model": rows[0]["model"],
-            "published": published,
-            "regressed": regressed,
-            "rolled_back": rolled_back,
-            "attention": attention,
-        }
-
-    def _regressed(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether what serves is worse than what served before, on the day's data."""
-        gate = self.settings.gate
-        if any(row[name] is None for row in rows for name in ("loss", "previous_loss")):
-            return False
-        loss = np.mean([row["loss"] - row["previous_loss"] for row in rows])
-        tail = np.mean([row["tail"] - row["previous_tail"] for row in rows])
-        return bool(loss > gate.loss or tail > gate.tail)
-
-    def _streak(self, name: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        """1 if the model has been worse for as many days with data as a rollback takes, else 0."""
-        needed = self.settings.gate.rollback_after
-        if needed == 0:
-            return 0
-        count = 1
-        for document in reversed(self.days(last=needed + self.settings.late_days)):
-            entry = document["variants"].get(name)
-            if count >= needed:
-                break
-            if entry is None:
-                continue
-            if not entry["regressed"] or entry["model"] != rows[0]["model"]:
-                break
-            count += 1
-        return int(count >= needed)
-
-    def _roll_back(self, publication: Publication, day: dt.date) -> str | None:
-        for switch in publication.history():
-            if switch.action == "rollback" and switch.day == day.isoformat():
-                return switch.version  # before the job was stopped
-        if publication.previous() is None:
-            return None
-        return publication.rollback(_REGRESSED, day=day.isoformat()).name
-
     # folders
 
     @property
@@ -590,26 +480,6 @@ class Deployment:
             found = [snapshot.with_prefix(arrays, f"{h}/") for h in range(HORIZONS)]
             self._base = tuple(Network.of_arrays(one) if one else None for one in found)
         return self._base
-
-    def _read_settings(self) -> DeploymentSettings:
-        path = self.folder / "deployment.json"
-        if not path.is_file():
-            raise ForeignError(
-                f"{self.folder} holds no deployment; make one with: memento puffer deploy init"
-            )
-        document = _read_json(path)
-        if not isinstance(document, Mapping) or document.get("format") != _FORMAT:
-            raise ForeignError(f"{path} is no deployment of Memento")
-        return DeploymentSettings.of_document(document["settings"])
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The deployment for oneself, with the settings as they are now."""
-        with contextlib.ExitStack() as stack:
-            with storage_errors("lock the deployment", self.folder):
-                stack.enter_context(Lock(self.folder / "lock"))
-            self.settings = self._read_settings()
-            yield
 
     def _done(self) -> list[dt.date]:
         folder = self.folder / "days"
@@ -625,76 +495,21 @@ class Deployment:
         return Horizon(self.settings, variant, h, self.folder, self.base[h])
 
     def _clean(self) -> None:
-        """Clear away what a killed run left."""
-        for folder in (self.folder, self.folder / "days"):
-            for path in folder.glob(".*.tmp") if folder.is_dir() else ():
-                path.unlink(missing_ok=True)
-        self._forget_failures()
-        # A step that is done is not written again, so what it replaced might stay for good.
-        for folder in (self.folder / "variants").glob("*/*"):
-            if snapshot.exists(folder):
-                current = f"generation-{snapshot.generation_of(folder):06d}"
-                for path in folder.glob("generation-*"):
-                    if path.name != current:
-                        shutil.rmtree(path, ignore_errors=True)
-        for name in self.settings.variants:
-            publication = self.publication(name)
-            if publication.root.is_dir():
-                with publication.lock():
-                    publication.clean()
+        super()._clean()
+        self._keep(self.failures())
 
     def _count_failure(self, day: dt.date, failure: Exception) -> None:
         try:
             failures = self.failures()
-            attempts = failures.get(day.isoformat(), {}).get("attempts", 0) + 1
-            failures[day.isoformat()] = {
-                "attempts": attempts,
-                "error": f"{type(failure).__name__}: {failure}",
-            }
-            _write_json(self.folder / "failures.json", failures)
+            attempts = failures.get(str(day), {}).get("attempts", 0) + 1
+            error = f"{type(failure).__name__}: {failure}"
+            self._keep({**failures, str(day): {"attempts": attempts, "error": error}})
         except MementoError as error:  # must not hide what is counted
             failure.add_note(f"It is not counted: {error}.")
 
-    def _forget_failures(self) -> None:
-        """Those of days that are done."""
-        failures = self.failures()
-        left = {
-            day: entry
-            for day, entry in failures.items()
-            if not self._day_file(day_of(day)).is_file()
-        }
-        if left == failures:
-            return
-        if left:
-            _write_json(self.folder / "failures.json", left)
+    def _keep(self, failures: Mapping[str, Any]) -> None:
+        """Write down days that failed; those that are done since are forgotten."""
+        if failures:
+            write_json(self.folder / "failures.json", failures)
         else:
-            (self.folder / "failures.json").unlink()
-
-    def _mirror(self) -> list[str]:
-        """Commit what serves to the git work tree; what goes wrong is told, and tried next time."""
-        settings = self.settings
-        if settings.git is None:
-            return []
-        published = {name: self.publication(name) for name in settings.variants}
-        return mirror_all(published, settings.git, settings.git_folder, settings.git_remote)
-
-
-_REGRESSED = "what serves predicts worse than what served before"
-
-
-def _settings_document(settings: DeploymentSettings) -> dict[str, Any]:
-    return {"format": _FORMAT, "version": 1, "settings": settings.document()}
-
-
-def _read_json(path: Path) -> Any:
-    with storage_errors("read", path):
-        data = path.read_bytes()
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise DamagedError(f"{path} is no JSON ({error}); restore it from a copy") from error
-
-
-def _write_json(path: Path, document: Any) -> None:
-    with storage_errors("write", path):
-        atomic_write(path, json.dumps(document, indent=1, allow_nan=False).encode())
+            (self.folder / "failures.json").unlink(missing_ok=True)

@@ -256,6 +256,11 @@ class DeploymentSettings:
 
         check_git_folder(self.git_folder)
 
+    @property
+    def publish(self) -> DeploymentSettings:
+        """Where what serves is published besides: ``git``, ``git_folder``, ``git_remote``."""
+        return self
+
     def document(self) -> dict[str, Any]:
         """As JSON values; `of_document` is the way back."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

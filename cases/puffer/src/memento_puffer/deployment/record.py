@@ -38,6 +38,7 @@ Before, stored predictions were not those of the model that served, so that cove
 this day cannot be compared with the other.
 """
 
+_SUMMED = ("p10", "median", "p90", "largest", "total_coverage")
 _TRUTH = {"True": True, "False": False}
 
 
@@ -159,30 +160,15 @@ def summary(table: Samples) -> Samples:
         median, p90 and largest of coverage_increase (NaN if there is no day), and the last
         total_coverage.
     """
-    rows: list[dict[str, Any]] = []
-    for variant in sorted(set(table["variant"].tolist())):
-        for horizon in sorted(set(table["horizon"].tolist())):
-            at = np.flatnonzero((table["variant"] == variant) & (table["horizon"] == horizon))
-            if not len(at):
-                continue
-            at = at[np.argsort(table["day"][at], kind="stable")]
-            increase = table["coverage_increase"][at]
-            p10, median, p90 = np.quantile(increase, [0.1, 0.5, 0.9])
-            rows.append(
-                {
-                    "variant": variant,
-                    "horizon": horizon,
-                    "days": len(at),
-                    "retrained": int(table["retrained"][at].sum()),
-                    "p10": float(p10),
-                    "median": float(median),
-                    "p90": float(p90),
-                    "largest": float(increase.max()),
-                    "total_coverage": float(table["total_coverage"][at[-1]]),
-                }
-            )
-    names = ("variant", "horizon", "days", "retrained")
-    numbers = ("p10", "median", "p90", "largest", "total_coverage")
-    kinds = dict(zip(names, (str, np.int64, np.int64, np.int64), strict=True))
-    kinds |= dict.fromkeys(numbers, np.float64)
-    return Samples({n: np.array([row[n] for row in rows], kind) for n, kind in kinds.items()})
+    names = [*("variant", "horizon", "days", "retrained"), *_SUMMED]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for variant, horizon in sorted(set(zip(*(table[n].tolist() for n in names[:2]), strict=True))):
+        mine = table.take((table["variant"] == variant) & (table["horizon"] == horizon))
+        mine = mine.take(np.argsort(mine["day"], kind="stable"))
+        increase, last = mine["coverage_increase"], mine["total_coverage"][-1]
+        numbers = [*np.quantile(increase, [0.1, 0.5, 0.9]), increase.max(), last]
+        row = [variant, horizon, mine.size, int(mine["retrained"].sum()), *map(float, numbers)]
+        for name, value in zip(names, row, strict=True):
+            columns[name].append(value)
+    kinds = dict(zip(names, (str, *[np.int64] * 3, *[np.float64] * len(_SUMMED)), strict=True))
+    return Samples({name: np.array(columns[name], kind) for name, kind in kinds.items()})

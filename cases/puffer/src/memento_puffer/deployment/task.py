@@ -11,7 +11,6 @@ import datetime as dt
 import math
 import shutil
 import time
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from memento import snapshot
 from memento.density import batch_densities
+from memento.deployment.driver import Done
 from memento.errors import (
     DamagedError,
     ForeignError,
@@ -32,26 +32,16 @@ from memento.errors import (
 from memento.files import storage_errors
 from memento.memory import Memory
 from memento.retrain import Decision, Situation, Trigger
-from memento.settings import convert
+from memento.settings import build
 from memento.step import Moment, Pieces, Stepper
 from memento_puffer.data.features import Features
-from memento_puffer.deployment.checks import (
-    check_candidate,
-    check_predictions,
-    differences,
-    losses,
-)
-from memento_puffer.deployment.deploy_settings import (
-    METRIC,
-    DeploymentSettings,
-    Gate,
-    Variant,
-)
+from memento_puffer.deployment.checks import check_candidate, check_predictions, differences, losses
+from memento_puffer.deployment.deploy_settings import METRIC, DeploymentSettings, Gate, Variant
 from memento_puffer.deployment.publish import digest_of
 from memento_puffer.predictor.network import INPUTS, Network
 from memento_puffer.predictor.ttp_training import Training, TtpLearner
 
-__all__ = ["KIND", "TRAINING_KIND", "Done", "Horizon", "HorizonLearner", "State"]
+__all__ = ["KIND", "TRAINING_KIND", "Horizon", "HorizonLearner", "State"]
 
 KIND = "memento-puffer-deployment"
 TRAINING_KIND = "memento-puffer-training"
@@ -84,27 +74,13 @@ class State:
     @classmethod
     def of_document(cls, document: Any, where: Path) -> State:
         """Raises DamagedError, with the field, where a value is missing or of another type."""
-        values: dict[str, Any] = {}
-        for name, hint in typing.get_type_hints(cls).items():
-            if not isinstance(document, Mapping) or name not in document:
-                raise DamagedError(f"{where}: the state lacks {name!r}; restore it from a copy")
-            try:
-                values[name] = convert(document[name], hint, repr(name))
-            except SettingError as error:
-                raise DamagedError(
-                    f"{where}: the state's {error}; restore the folder from a copy"
-                ) from error
-        if (values["trained"] is None) != (values["trained_unit"] is None):
+        try:
+            state = build(cls, document, str(where), "state", "field")
+        except SettingError as error:
+            raise DamagedError(f"{error}; restore the folder from a copy") from error
+        if (state.trained is None) != (state.trained_unit is None):
             raise DamagedError(f"{where}: 'trained' and 'trained_unit' contradict each other")
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a horizon's step came to."""
-
-    row: dict[str, Any]
-    candidate: Network | None
+        return state
 
 
 class HorizonLearner(TtpLearner):
@@ -240,7 +216,7 @@ class Horizon:
         waiting = Network.of_arrays(pending) if pending else None
         if state is not None and state.day == day:
             shutil.rmtree(self.training, ignore_errors=True)
-            return Done(dict(state.row), waiting)
+            return _done(state.row, waiting)
         if state is not None and state.day > day:
             raise DamagedError(
                 f"{self.folder} is at {state.day}, after {day}; restore it from a copy"
@@ -298,7 +274,7 @@ class Horizon:
         if candidate is None and version is None:
             candidate = waiting  # still, for the other horizons
         self._save(day, memory, state, stepper, rule, row, candidate, work.recent)
-        return Done({name: _without_nan(value) for name, value in row.items()}, candidate)
+        return _done({name: _without_nan(value) for name, value in row.items()}, candidate)
 
     def _save(
         self,
@@ -434,6 +410,13 @@ class _Work:
         return refused
 
 
+def _done(row: Mapping[str, Any], candidate: Network | None) -> Done:
+    """What a step came to, as the driver of days sees it."""
+    known = row["loss"] is not None and row["previous_loss"] is not None
+    lost = [row[n] - row[f"previous_{n}"] for n in ("loss", "tail")] if known else None
+    return Done(dict(row), row["model"], candidate, lost)
+
+
 def _attach(memory: Memory, learner: TtpLearner, network: Network, where: Path) -> None:
     """Make all predictions held those of a network, and see that they are.
 
@@ -462,11 +445,7 @@ def _attach(memory: Memory, learner: TtpLearner, network: Network, where: Path) 
 
 
 def _pieces(
-    features: Features,
-    h: int,
-    day: dt.date,
-    settings: DeploymentSettings,
-    seed: Sequence[int],
+    features: Features, h: int, day: dt.date, settings: DeploymentSettings, seed: Sequence[int]
 ) -> Iterable[tuple[dict[str, Any], dict[str, np.ndarray], int]]:
     """A day's samples in pieces of bounded size: to insert, held out, and how many were dropped."""
     _, targets = features.samples(h)
@@ -516,10 +495,7 @@ def _recent(parts: Sequence[Mapping[str, np.ndarray]], days: int) -> dict[str, n
 
 
 def _scores(
-    features: Features,
-    h: int,
-    settings: DeploymentSettings,
-    networks: Sequence[Network | None],
+    features: Features, h: int, settings: DeploymentSettings, networks: Sequence[Network | None]
 ) -> dict[str, float]:
     """Losses of what serves, and of what served before, on samples that came after both."""
     count = len(features.samples(h)[0])
