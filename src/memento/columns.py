@@ -15,7 +15,7 @@ import numpy as np
 
 from memento import arrow
 from memento.casting import check_width, common_type, with_marks
-from memento.errors import ColumnTypeError, MementoError, SchemaError
+from memento.errors import ColumnTypeError, MementoError, SchemaError, reason_of
 
 __all__ = ["as_column"]
 
@@ -48,7 +48,7 @@ def as_column(name: str, values: Any, *, mark: bool = False) -> np.ndarray:
     except (MementoError, MemoryError):
         raise
     except Exception as error:  # whatever a foreign library raises about its own arrays
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise ColumnTypeError(
             name, f"column {name!r} ({type(values).__name__}) cannot be read: {reason}", _CONVERT
         ) from error

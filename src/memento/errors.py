@@ -44,6 +44,7 @@ __all__ = [
     "SpaceError",
     "StorageError",
     "needs",
+    "reason_of",
     "warn",
 ]
 
@@ -178,3 +179,8 @@ def needs(package: str, extra: str | None, purpose: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingExtraError(package, extra, purpose) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

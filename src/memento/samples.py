@@ -17,6 +17,7 @@ from memento.errors import (
     SchemaError,
     SettingError,
     needs,
+    reason_of,
 )
 
 __all__ = ["Samples"]
@@ -336,7 +337,7 @@ def _items(data: Any) -> Iterable[tuple[Any, Any]]:
     except (MementoError, MemoryError):
         raise
     except Exception as error:  # whatever a foreign library raises about its own table
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise SchemaError(
             f"cannot read columns from {type(data).__name__}: {reason}; {_TABLES}"
         ) from error

@@ -63,12 +63,12 @@ def header_of(file: Path, separator: str | None, encoding: str | None) -> Header
     while True:
         with _opened(file) as opened:
             data = opened.read(size)
-        whole = len(data) < size
-        found = _encoding(data, encoding)
-        text = _decoded(data, found, whole)
+        ended = len(data) < size
+        coding = _encoding(data, encoding)
+        text = _decoded(data, coding, ended)
         by_name = "\t" if ".tsv" in file.name.lower() else None
-        used = separator or by_name or _sniffed(text, whole)
-        names = _first_record(text, used, whole)
+        used = separator or by_name or _sniffed(text, ended)
+        names = _first_record(text, used, ended)
         if names is not None:
             break
         size *= 8
@@ -79,7 +79,7 @@ def header_of(file: Path, separator: str | None, encoding: str | None) -> Header
                 f"the first line is {names[0][:60]!r}, and the lines cannot be cut into columns of "
                 f"one number by any separator; name it, as in --separator {other[0]!r}"
             )
-    return Header(names, used, found, size)
+    return Header(names, used, coding, size)
 
 
 def columns_of(
@@ -141,8 +141,8 @@ def _encoding(data: bytes, given: str | None) -> str:
     return "utf-8"
 
 
-def _decoded(data: bytes, encoding: str, whole: bool) -> str:
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(data, final=whole)
+def _decoded(data: bytes, encoding: str, ended: bool) -> str:
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(data, final=ended)
     return text.removeprefix("\ufeff")
 
 
@@ -156,28 +156,28 @@ def _records(text: str, separator: str) -> list[list[str]] | None:
         return None
 
 
-def _sniffed(text: str, whole: bool) -> str:
+def _sniffed(text: str, ended: bool) -> str:
     """The separator that cuts the first lines into most fields, as many in each."""
     widths = {}
     for separator in _SEPARATORS:
         records = _records(text, separator) or []
-        records = records if whole else records[:-1]
+        records = records if ended else records[:-1]
         if records and len(records[0]) > 1 and len({len(record) for record in records[:50]}) == 1:
             widths[separator] = len(records[0])
     return max(widths, key=lambda separator: widths[separator], default=",")
 
 
-def _first_record(text: str, separator: str, whole: bool) -> list[str] | None:
+def _first_record(text: str, separator: str, ended: bool) -> list[str] | None:
     """Names; None if the text ends before them."""
     lines = csv.reader(io.StringIO(text, ""), delimiter=separator)
     try:
         record = next((record for record in lines if record), [])
-        ended = whole or next(lines, None) is not None
+        complete = ended or next(lines, None) is not None
     except csv.Error as error:
         raise ValueError(str(error)) from error
     if "\ufffd" in "".join(record):
         raise SchemaError("the first line is not UTF-8; name its encoding: --encoding latin-1")
-    return record if ended else None
+    return record if complete else None
 
 
 # --- pyarrow ---------------------------------------------------------------------------------
@@ -261,15 +261,15 @@ def _told(name: str, column: Any, texts: Any) -> Any:
         return texts
     there = texts.filter(column.is_valid())
     values = column.drop_null()
-    whole = compute.match_substring_regex(there, r"^\s*[+-]?\d+(\.0*)?\s*$")
+    integral = compute.match_substring_regex(there, r"^\s*[+-]?\d+(\.0*)?\s*$")
     large = compute.greater_equal(compute.abs(values), 2.0**53)
-    if not compute.any(compute.and_(whole, large)).as_py():
+    if not compute.any(compute.and_(integral, large)).as_py():
         endless = compute.is_inf(values)
         digits = compute.match_substring_regex(there, r"\d")
         if compute.any(compute.and_(endless, digits)).as_py():
             raise _unkept(name, "holds numbers beyond the range of float64")
         return column
-    if compute.all(whole).as_py():
+    if compute.all(integral).as_py():
         stripped = compute.replace_substring_regex(texts, r"^\s*\+?(-?\d+)(\.0*)?\s*$", r"\1")
         empty = column.is_null()
         stripped = compute.if_else(empty, None, stripped)

@@ -176,8 +176,8 @@ def _without_commands(arguments: list[str], package: str | None) -> int:
 def _checking(command: Any, words: str = "") -> Any:
     """A command of Click's that looks at its paths and packages before it begins."""
     inner = getattr(command, "commands", {})
-    for name, one in inner.items():
-        _checking(one, f"{words} {name}".strip())
+    for name, subcommand in inner.items():
+        _checking(subcommand, f"{words} {name}".strip())
     if not inner and command.callback is not None:
         command.callback = _after_check(words, command.callback)
     return command

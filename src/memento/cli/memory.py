@@ -249,11 +249,11 @@ def label(
                     f"no column that is held or that the policy reads; there are "
                     f"{', '.join(map(repr, given))}; rename one with --map y=SOURCE"
                 )
-            found = memory.label(given[name], given.select(labels))
-        if not found:
+            labelled = memory.label(given[name], given.select(labels))
+        if not labelled:
             raise UnchangedError
         reconsider(memory, _trigger(memory))
-    _say_labelled(as_json, folder, given, labels, found)
+    _say_labelled(as_json, folder, given, labels, labelled)
 
 
 @app.command()
@@ -430,13 +430,13 @@ def _trigger(memory: Memory) -> OnArrivals:
 
 def _digests(paths: Sequence[Path]) -> dict[Path, str]:
     """What stands for the content of each file among a memory's units."""
-    found = {}
+    digests = {}
     with ui.progress_of("digests", len(paths), quiet=True) as tell:
         for done, path in enumerate(paths, 1):
             with storage_errors("read", path):
-                found[path] = f"sha256:{digest(path)}"
+                digests[path] = f"sha256:{digest(path)}"
             tell(done)
-    return found
+    return digests
 
 
 def _already(memory: Memory, unit: str | None, digests: Mapping[Path, str]) -> dict[str, int]:
@@ -492,10 +492,10 @@ def _write(as_json: bool, out: Path, samples: Samples) -> None:
 
 
 def _say_labelled(
-    as_json: bool, folder: Path, given: Samples, labels: Sequence[str], found: int
+    as_json: bool, folder: Path, given: Samples, labels: Sequence[str], count: int
 ) -> None:
     ui.answer(
         as_json,
-        {"folder": str(folder), "given": given.size, "found": found, "columns": list(labels)},
-        f"{folder}: {', '.join(labels)} of {found:,} samples held, of {given.size:,} in the file",
+        {"folder": str(folder), "given": given.size, "found": count, "columns": list(labels)},
+        f"{folder}: {', '.join(labels)} of {count:,} samples held, of {given.size:,} in the file",
     )

@@ -21,12 +21,7 @@ from memento import arrow
 from memento.casting import exactly
 from memento.cli import delimited
 from memento.columns import as_column
-from memento.errors import (
-    DamagedError,
-    MementoError,
-    SchemaError,
-    SettingError,
-)
+from memento.errors import DamagedError, MementoError, SchemaError, SettingError, reason_of
 from memento.samples import Samples
 
 __all__ = ["TYPES", "Reading", "Source", "module", "opened", "parse_reading"]
@@ -104,7 +99,7 @@ def parse_reading(types: Sequence[str], separator: str | None, encoding: str | N
 
 
 def _parsed_types(texts: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for part in (part for text in texts for part in text.split(",")):
         name, _, kind = (word.strip() for word in part.rpartition("="))
         if not name or kind not in TYPES:
@@ -112,8 +107,8 @@ def _parsed_types(texts: Sequence[str]) -> dict[str, str]:
                 f"--types {part!r} has another form than NAME=TYPE with a TYPE of "
                 f"{', '.join(TYPES)}; for example --types id=text"
             )
-        found[name] = kind
-    return found
+        kinds[name] = kind
+    return kinds
 
 
 @contextlib.contextmanager
@@ -144,7 +139,7 @@ def _damage(file: Path) -> Iterator[None]:
 
 
 def _broken(file: Path, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = reason_of(error)
     if isinstance(error, MemoryError):
         reason = "it would take more memory than there is"
     return (
@@ -204,8 +199,8 @@ def _csv(file: Path, reading: Reading) -> Iterator[Source]:
     ) -> dict[str, np.ndarray]:
         kinds = {name: _arrow_type(word) for name, word in types.items()}
         kinds |= {name: _arrow_type("text") for name in texts if name not in kinds}
-        found = delimited.columns_of(file, header, names, kinds)
-        return {name: as_column(name, found[name], mark=True) for name in names}
+        arrays = delimited.columns_of(file, header, names, kinds)
+        return {name: as_column(name, arrays[name], mark=True) for name in names}
 
     yield Source(header.names, columns)
 
@@ -230,9 +225,9 @@ def _ipc(file: Path, reading: Reading) -> Iterator[Source]:
             options = ipc.IpcReadOptions(included_fields=sorted(places))
             with open_(mapped, options=options) as again:
                 table = again.read_all()
-            found = _from_table(file, table, wanted, types)
+            arrays = _from_table(file, table, wanted, types)
             # Nothing of the file itself is kept, which may change later.
-            return {n: a if a.flags.writeable else a.copy() for n, a in found.items()}
+            return {n: a if a.flags.writeable else a.copy() for n, a in arrays.items()}
 
         yield Source(list(names), columns)
 
@@ -248,11 +243,11 @@ def _npz(file: Path, reading: Reading) -> Iterator[Source]:
             wanted: list[str], types: Mapping[str, str], texts: set[str]
         ) -> dict[str, np.ndarray]:
             check_room(file, sum(members[name].file_size for name in wanted))
-            found = {}
+            arrays = {}
             for name in wanted:
                 array = _npy(name, archive.read(members[name]), file.stat().st_size)
-                found[name] = _cast_numpy(name, array, types.get(name))
-            return found
+                arrays[name] = _cast_numpy(name, array, types.get(name))
+            return arrays
 
         yield Source(names, columns)
 

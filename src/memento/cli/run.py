@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import progress
 
 from memento.cli import packages, ui
 from memento.cli.options import AsJson
@@ -112,7 +112,7 @@ def run(
             _executor(plan, given, place, verbose) as executor,
         ):
             reports = schedule.run(plan, executor, screen.show)
-    _conclude(plan, reports, as_json, whole=not patterns)
+    _conclude(plan, reports, as_json, all_asked=not patterns)
 
 
 def _check_options(place: PlaceOptions, workers: int | None) -> None:
@@ -154,42 +154,25 @@ def _executor(plan: Plan, given: RunSettings, place: PlaceOptions, verbose: int 
 # --- progress --------------------------------------------------------------------------------
 
 
-class _Screen:
+class _Screen(ui.Progress):
     """What runs where, on standard error: live on a terminal, line by line elsewhere."""
 
     def __init__(self, plan: Plan, verbose: int) -> None:
-        from rich.progress import MofNCompleteColumn, TextColumn
-
-        self._plan = plan
-        self._verbose = verbose
-        self._bars = ui.Progress(
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[where]}", style="dim", markup=False),
+        super().__init__(
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[where]}", style="dim", markup=False),
             stages=False,  # `show` says them
         )
-        self._total = self._bars.add_task("experiments", total=len(plan.jobs), where="")
-        self._tasks: dict[str, Any] = {}
+        self._plan = plan
+        self._verbose = verbose
+        self._total = self.add_task("experiments", total=len(plan.jobs), where="")
+        self._running: dict[str, progress.TaskID] = {}
         self._read: dict[str, tuple[int, int]] = {}  # attempt, and bytes of its log shown
         self._looked = 0.0
 
-    def __enter__(self) -> _Screen:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
-
-    def say(self, text: str) -> None:
-        self._bars.say(text)
-
     def show(self, event: Event) -> None:
         if event.kind == "started":
-            self._tasks[event.key] = self._bars.add_task(
+            self._running[event.key] = self.add_task(
                 event.key, total=None, where=f"queued: {event.where}"
             )
             self.say(f"start   {event.key}  ({event.where})")
@@ -199,22 +182,22 @@ class _Screen:
             self._end(event.key, event.report)
         elif time.monotonic() - self._looked > 0.5:
             self._looked = time.monotonic()
-            for key in self._tasks:
-                self._update(key)
+            for key in self._running:
+                self._look(key)
 
-    def _update(self, key: str) -> None:
-        found = self._plan.jobs[key].status()
-        if found.state == "running":
-            done, total, note = found.progress or (0, None, "")
-            where = ui.visible(f"{found.where}  {note}")
-            self._bars.update(self._tasks[key], completed=done, total=total, where=where)
-            self._tail(key, found)
+    def _look(self, key: str) -> None:
+        status = self._plan.jobs[key].status()
+        if status.state == "running":
+            done, total, note = status.progress or (0, None, "")
+            where = ui.visible(f"{status.where}  {note}")
+            self.update(self._running[key], completed=done, total=total, where=where)
+            self._tail(key, status)
 
     def _end(self, key: str, report: Report) -> None:
-        if key in self._tasks:
+        if key in self._running:
             self._tail(key, report.status)
-            self._bars.remove_task(self._tasks.pop(key))
-        self._bars.advance(self._total)
+            self.remove_task(self._running.pop(key))
+        self.advance(self._total)
         if report.state == "done" and report.ran:
             self.say(f"done    {key}  ({report.status.seconds:.1f} s)")
         elif report.state == "failed":
@@ -222,21 +205,21 @@ class _Screen:
         elif report.state != "done":
             self.say(f"not run {key}: {report.error}")
 
-    def _tail(self, key: str, found: Status) -> None:
+    def _tail(self, key: str, status: Status) -> None:
         """Show what is new in a log."""
         if not self._verbose:
             return
-        attempt, start = self._read.get(key, (found.attempt, 0))
-        start = start if attempt == found.attempt else 0
+        attempt, start = self._read.get(key, (status.attempt, 0))
+        start = start if attempt == status.attempt else 0
         try:
             with self._plan.jobs[key].place.log.open("rb") as log:
                 log.seek(start)
                 text = log.read()
         except OSError:
             return
-        whole = text.rfind(b"\n") + 1
-        self._read[key] = (found.attempt, start + whole)
-        for line in text[:whole].decode(errors="replace").splitlines():
+        complete = text.rfind(b"\n") + 1
+        self._read[key] = (status.attempt, start + complete)
+        for line in text[:complete].decode(errors="replace").splitlines():
             self.say(f"{key}: {line}")
 
 
@@ -270,11 +253,11 @@ def _list(plan: Plan, as_json: bool) -> None:
     ui.print_table(
         ["experiment", "state", "time", "where and why"],
         [
-            [key, found.state, _seconds(found), reasons.get(key) or _remark(found)]
-            for key, found in rows.items()
+            [key, status.state, _seconds(status), reasons.get(key) or _remark(status)]
+            for key, status in rows.items()
         ],
     )
-    ui.say(_counted([found.state for found in rows.values()]))
+    ui.say(_counted([status.state for status in rows.values()]))
 
 
 def _dry_run(plan: Plan, given: RunSettings, place: PlaceOptions, as_json: bool) -> None:
@@ -282,14 +265,14 @@ def _dry_run(plan: Plan, given: RunSettings, place: PlaceOptions, as_json: bool)
     executor = _executor(plan, given, place)
     rows, would = [], {}
     for key, job in plan.jobs.items():
-        found = job.status()
-        if job.settled(found):
+        status = job.status()
+        if job.settled(status):
             continue
-        why = [found.state + (f" ({found.reason})" if found.reason else "")]
-        if job.outdated(found):
+        why = [status.state + (f" ({status.reason})" if status.reason else "")]
+        if job.outdated(status):
             why = ["--force"]
         if key not in plan.asked:
-            users = [other for other, one in plan.jobs.items() if key in one.needs]
+            users = [other for other, user in plan.jobs.items() if key in user.needs]
             why.append(f"needed by {users[0]}")
         why += [absent] if (absent := job.experiment.absent()) else []
         would[key] = {"where": executor.describe(job), "why": "; ".join(why)}
@@ -302,7 +285,7 @@ def _dry_run(plan: Plan, given: RunSettings, place: PlaceOptions, as_json: bool)
     ui.say(f"{len(rows)} of {len(plan.jobs)} experiments would run")
 
 
-def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole: bool) -> None:
+def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, all_asked: bool) -> None:
     """Say what came of a run, and exit with 1 if an experiment is not done."""
     if as_json:
         rows = {key: report.status for key, report in reports.items()}
@@ -319,7 +302,7 @@ def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole
         ui.say(f"{_counted(states)}; {ran} run now")
     for key, report in reports.items():
         asked = plan.jobs[key].experiment
-        left_out = whole and asked.optional and report.state == "missing" and asked.absent()
+        left_out = all_asked and asked.optional and report.state == "missing" and asked.absent()
         if report.state != "done" and not left_out:
             raise typer.Exit(FAILED)
 
@@ -327,32 +310,32 @@ def _conclude(plan: Plan, reports: Mapping[str, Report], as_json: bool, *, whole
 def _document(plan: Plan, rows: Mapping[str, Status], errors: Mapping[str, str]) -> dict[str, Any]:
     """Where experiments stand, as a JSON object."""
     experiments = []
-    for key, found in rows.items():
+    for key, status in rows.items():
         job = plan.jobs[key]
-        known = found.seconds == found.seconds  # not NaN, which JSON lacks
+        known = status.seconds == status.seconds  # not NaN, which JSON lacks
         experiments.append(
             {
                 "group": job.experiment.group,
                 "name": job.experiment.name,
-                "state": found.state,
-                "reason": errors.get(key, found.reason),
-                "seconds": found.seconds if known else None,
-                "where": found.where,
-                "attempt": found.attempt,
+                "state": status.state,
+                "reason": errors.get(key, status.reason),
+                "seconds": status.seconds if known else None,
+                "where": status.where,
+                "attempt": status.attempt,
                 "folder": str(job.place.folder),
-                "output": str(found.output) if found.output else None,
+                "output": str(status.output) if status.output else None,
                 "log": str(job.place.log) if job.place.log.exists() else None,
                 "parameters": job.experiment.document()["parameters"],
             }
         )
-    counts = _counts([found.state for found in rows.values()])
+    counts = _counts([status.state for status in rows.values()])
     return {"experiments": experiments, "counts": counts}
 
 
 def _counts(states: Sequence[str]) -> dict[str, int]:
     from memento.runner.results import STATES
 
-    return {state: sum(found == state for found in states) for state in STATES}
+    return {state: sum(known == state for known in states) for state in STATES}
 
 
 def _counted(states: Sequence[str]) -> str:
@@ -361,13 +344,13 @@ def _counted(states: Sequence[str]) -> str:
     return ", ".join(parts) or "no experiments"
 
 
-def _seconds(found: Status) -> str:
-    return f"{found.seconds:.1f} s" if found.seconds == found.seconds else ""
+def _seconds(status: Status) -> str:
+    return f"{status.seconds:.1f} s" if status.seconds == status.seconds else ""
 
 
-def _remark(found: Status) -> str:
-    parts = [found.reason]
-    if found.state == "running":
-        done, total, note = found.progress or (0, 0, "")
-        parts = [found.where, f"{done:g} of {total:g} {note}".strip() if total else ""]
+def _remark(status: Status) -> str:
+    parts = [status.reason]
+    if status.state == "running":
+        done, total, note = status.progress or (0, 0, "")
+        parts = [status.where, f"{done:g} of {total:g} {note}".strip() if total else ""]
     return "; ".join(part for part in parts if part)

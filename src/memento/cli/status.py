@@ -50,7 +50,7 @@ def _composition(memory: Memory) -> dict[str, Any]:
 
     A list by class where their number is set, else counts by label; late labels are left out.
     """
-    found: dict[str, Any] = {}
+    classes: dict[str, Any] = {}
     for distance in getattr(memory.policy, "distances", ()):
         if distance.kind != "jensen-shannon-labels" or distance.columns[0] not in memory.samples:
             continue
@@ -59,10 +59,10 @@ def _composition(memory: Memory) -> dict[str, Any]:
         known = column[~lacking(column)]
         if distance.classes is None or known.dtype.kind in "US":
             labels, counts = np.unique(known, return_counts=True)
-            found[name] = dict(zip(map(str, labels.tolist()), counts.tolist(), strict=True))
+            classes[name] = dict(zip(map(str, labels.tolist()), counts.tolist(), strict=True))
         else:
-            found[name] = np.bincount(known.astype(np.int64), minlength=distance.classes).tolist()
-    return found
+            classes[name] = np.bincount(known.astype(np.int64), minlength=distance.classes).tolist()
+    return classes
 
 
 def _total_weight(memory: Memory) -> float | None:
@@ -107,14 +107,14 @@ def decision(
             raise
         ui.warn(error)
         return {"coverage": None, "decision": None}
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     rise = None
     if compare or threshold is not None:
         rise = coverage(memory, OnCoverage(0.1 if threshold is None else threshold))
-        found["coverage"] = None if rise is None else _increase(rise)
+        facts["coverage"] = None if rise is None else _increase(rise)
     if threshold is not None and rise is not None:
-        return {**found, "decision": _answer(asdict(rise))}
-    return {**found, "decision": _by_arrivals(memory)}
+        return {**facts, "decision": _answer(asdict(rise))}
+    return {**facts, "decision": _by_arrivals(memory)}
 
 
 def _increase(rise: Decision) -> dict[str, float | None]:
@@ -189,28 +189,28 @@ def _described(column: np.ndarray) -> str:
     return f"{column.dtype}{list(column.shape[1:]) or ''}"
 
 
-def show(found: Mapping[str, Any], memory: Memory) -> None:
+def show(facts: Mapping[str, Any], memory: Memory) -> None:
     """Print facts, and the decision if they have one, as a table."""
     limit = "no limit" if memory.capacity is None else f"{memory.capacity:,}"
     held = f"{len(memory):,} of {limit}; {memory.seen:,} seen in {memory.inserts:,} inserts"
     rows: list[tuple[object, object]] = [
         ("held", held),
         ("policy", repr(memory.policy)),
-        ("columns", ", ".join(f"{name}: {kind}" for name, kind in found["columns"].items())),
+        ("columns", ", ".join(f"{name}: {kind}" for name, kind in facts["columns"].items())),
     ]
-    if found["weight"] is not None:
-        rows.append(("weight", f"{found['weight']:,.0f} in total"))
-    rows += _grouped(found["ages"], len(memory))
-    for name, counts in found["composition"].items():
+    if facts["weight"] is not None:
+        rows.append(("weight", f"{facts['weight']:,.0f} in total"))
+    rows += _grouped(facts["ages"], len(memory))
+    for name, counts in facts["composition"].items():
         classes = dict(enumerate(counts)) if isinstance(counts, list) else counts
         shown = "  ".join(f"{label}: {count:,}" for label, count in classes.items() if count)
         rows.append((f"{name} ({sum(1 for c in classes.values() if c)} of {len(classes)})", shown))
     rows.append(
-        ("trained on", "nothing yet" if found["trained"] is None else f"{found['trained']:,}")
+        ("trained on", "nothing yet" if facts["trained"] is None else f"{facts['trained']:,}")
     )
-    if found.get("decision"):
-        due = "due" if found["decision"]["due"] else "not due"
-        rows.append(("retraining", f"{due}: {found['decision']['reason']}"))
+    if facts.get("decision"):
+        due = "due" if facts["decision"]["due"] else "not due"
+        rows.append(("retraining", f"{due}: {facts['decision']['reason']}"))
     ui.print_table((), rows)
 
 

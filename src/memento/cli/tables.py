@@ -84,7 +84,7 @@ class Mapped:
         """
         if not self.stacks:
             return [self._existing(self.sources[0], names)]
-        found: list[str] = []
+        columns: list[str] = []
         for source in self.sources:
             if _WILD.search(source):
                 matching = [name for name in names if fnmatch.fnmatchcase(name, source)]
@@ -92,10 +92,10 @@ class Mapped:
                     raise SchemaError(
                         f"no column matches {source!r} of {self.option}; there are {_listed(names)}"
                     )
-                found += sorted(matching, key=_natural)
+                columns += sorted(matching, key=_natural)
             else:
-                found.append(self._existing(source, names))
-        return found
+                columns.append(self._existing(source, names))
+        return columns
 
     def _existing(self, source: str, names: Mapping[str, Any]) -> str:
         if source not in names:
@@ -156,10 +156,10 @@ def _matches(pattern: str) -> list[Path]:
         return [Path(pattern)]
     if not _WILD.search(pattern):
         raise StorageError(f"{pattern}: no such file; check the name and the folder")
-    found = sorted(glob.glob(pattern, recursive=True), key=_natural)
-    if not found:
+    names = sorted(glob.glob(pattern, recursive=True), key=_natural)
+    if not names:
         raise InputError(f"no file matches {pattern!r}; check the folder and the pattern")
-    return [Path(name) for name in found]
+    return [Path(name) for name in names]
 
 
 def read(
@@ -322,9 +322,9 @@ def _plan(
     for mapped in maps:
         if mapped.name in plan:
             raise SettingError(f"--map gives {mapped.name!r} twice; give it once")
-        found = mapped.find(there)
-        plan[mapped.name] = (found, mapped.stacks)
-        used.update(found)
+        sources = mapped.find(there)
+        plan[mapped.name] = (sources, mapped.stacks)
+        used.update(sources)
     for name in there:
         if name in used:
             continue

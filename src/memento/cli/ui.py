@@ -57,7 +57,7 @@ def visible(text: object) -> str:
         >>> visible("\x1b]0;title\x07 of [bold]")
         '\\x1b]0;title\\x07 of [bold]'
     """
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], str(text))
+    return _STEERING.sub(lambda match: ascii(match[0])[1:-1], str(text))
 
 
 def cell(value: object, style: str = "") -> Text:
@@ -239,8 +239,8 @@ class Progress(progress.Progress):
         self.console.print(Text(visible(text)), soft_wrap=True)
 
     def _description(self, task: progress.TaskID) -> str:
-        found = self._tasks.get(task)
-        return "" if found is None else found.description
+        known = self._tasks.get(task)
+        return "" if known is None else known.description
 
     def _begin(self, task: progress.TaskID) -> None:
         self._current = task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memento.errors import MementoError, ModelError, SettingError
+from memento.errors import MementoError, ModelError, SettingError, reason_of
 from memento.integrations.sklearn import SklearnLearner
 from memento.learner import Learner
 
@@ -56,10 +56,10 @@ def made_learner(
                 f"{where} gives {type(made).__name__}: {error}; expected a scikit-learn "
                 "estimator, or a learner with fit, annotate, trained, state and restore"
             ) from error
-    own = getattr(made, "label", label)
-    if own != label:
+    stated = getattr(made, "label", label)
+    if stated != label:
         raise SettingError(
-            f"{where} gives a learner with label={own!r}, and the label is {label!r}; make "
+            f"{where} gives a learner with label={stated!r}, and the label is {label!r}; make "
             "them agree"
         )
     return made
@@ -67,5 +67,5 @@ def made_learner(
 
 def first_line(error: BaseException) -> str:
     """What an error says, on one line."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = reason_of(error)
     return text if isinstance(error, MementoError) else f"{type(error).__name__}: {text}"

@@ -21,6 +21,7 @@ from memento.errors import (
     SchemaError,
     SettingError,
     needs,
+    reason_of,
     warn,
 )
 from memento.learner import known_labels, numbers_of
@@ -160,8 +161,8 @@ class SklearnLearner:
         rows, labels = self._labels(samples) if self.label in samples else (None, None)
         if self._kind == "regressor":
             with _as_model_error(self._fitted, "inputs"):
-                found = self._fitted.predict(inputs) if len(inputs) else np.empty(0)
-            yhat = np.asarray(found, np.float64).reshape(len(inputs))
+                predicted = self._fitted.predict(inputs) if len(inputs) else np.empty(0)
+            yhat = np.asarray(predicted, np.float64).reshape(len(inputs))
             columns = {"yhat": yhat}
             if rows is not None:
                 columns["loss"] = np.full(len(yhat), np.nan)
@@ -238,8 +239,8 @@ class SklearnLearner:
 
     def _labels(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         """Rows that have a label, and these labels."""
-        found = numbers_of if self._kind == "regressor" else known_labels
-        return found(samples, self.label)
+        labelled = numbers_of if self._kind == "regressor" else known_labels
+        return labelled(samples, self.label)
 
     def _inputs(self, samples: Samples) -> np.ndarray:
         if self.inputs not in samples:
@@ -267,14 +268,14 @@ class SklearnLearner:
             except (TypeError, ValueError):
                 pass  # many that hand weights on find out late that the inner one takes none
         with _as_model_error(self.estimator, "samples"):
-            found = fitted()
+            unweighted = fitted()
         if weights is not None and not self._warned:
             self._warned = True
             warn(
                 f"{type(self.estimator).__name__} takes no sample_weight: it is fitted without the "
                 "memory's weights; pass run(..., weighted=False), or use an estimator that does"
             )
-        return found
+        return unweighted
 
     def _probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """``(n, k)`` float64, with the floor, a column for each of ``classes_``."""
@@ -283,8 +284,8 @@ class SklearnLearner:
         known = np.zeros((len(inputs), len(classes)))
         if len(inputs):
             with _as_model_error(self._fitted, "inputs"):
-                found = _scores(self._fitted, inputs)
-            known[:, _columns_of(self._fitted.classes_, classes)] = found
+                scores = _scores(self._fitted, inputs)
+            known[:, _columns_of(self._fitted.classes_, classes)] = scores
         return (1 - self.floor) * known + self.floor / len(classes)
 
     def _logscores(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -295,8 +296,8 @@ class SklearnLearner:
         # A class that was never learned: nothing but the floor speaks for it.
         chosen = np.where(columns < 0, self.floor / len(classes), chosen)
         with np.errstate(divide="ignore"):  # a floor of 0 means it
-            found: np.ndarray = np.log(chosen).astype(np.float32)
-        return found
+            logscores: np.ndarray = np.log(chosen).astype(np.float32)
+        return logscores
 
 
 def _import_sklearn() -> Any:
@@ -351,27 +352,27 @@ def _given(classes: int | Sequence[Any] | None) -> np.ndarray | None:
                 f"classes is {classes}; expected at least 2, or None for those found"
             )
         return np.arange(int(classes))
-    found = np.asarray(classes)
-    if found.ndim != 1 or found.dtype.kind not in "biuUS" or len(np.unique(found)) != len(found):
+    named = np.asarray(classes)
+    if named.ndim != 1 or named.dtype.kind not in "biuUS" or len(np.unique(named)) != len(named):
         raise SettingError(
             f"classes is {classes!r}; expected a number, a list of different labels, or None"
         )
-    return found.astype(np.int64) if found.dtype.kind == "b" else found
+    return named.astype(np.int64) if named.dtype.kind == "b" else named
 
 
 def _extended(
     classes: np.ndarray | None, labels: np.ndarray, column: str, given: Any
 ) -> np.ndarray:
     """The classes known after labels were seen: those before keep their columns."""
-    found = np.unique(labels)
-    counted = found.dtype.kind in "iu" and found[0] >= 0 and found[-1] <= _COUNTED
+    present = np.unique(labels)
+    counted = present.dtype.kind in "iu" and present[0] >= 0 and present[-1] <= _COUNTED
     if classes is None:
-        return np.arange(int(found[-1]) + 1) if counted else found
-    if (classes.dtype.kind in "US") != (found.dtype.kind in "US"):
+        return np.arange(int(present[-1]) + 1) if counted else present
+    if (classes.dtype.kind in "US") != (present.dtype.kind in "US"):
         raise SchemaError(
-            f"column {column!r} holds {found.dtype}, the classes so far are {classes.dtype}"
+            f"column {column!r} holds {present.dtype}, the classes so far are {classes.dtype}"
         )
-    new = found[_columns_of(found, classes) < 0]
+    new = present[_columns_of(present, classes) < 0]
     if not len(new):
         return classes
     if given is not None:
@@ -380,7 +381,7 @@ def _extended(
             "classes given; build the learner with more, or with none to have them found"
         )
     if counted and np.array_equal(classes, np.arange(len(classes))):
-        return np.arange(int(found[-1]) + 1)
+        return np.arange(int(present[-1]) + 1)
     return np.concatenate([classes, new])
 
 
@@ -395,25 +396,25 @@ def _columns_of(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def _scores(fitted: Any, inputs: np.ndarray) -> np.ndarray:
     """``(n, k)`` probabilities of the classes of a fitted classifier."""
     size = len(fitted.classes_)
-    found = None
+    scores = None
     if hasattr(fitted, "predict_proba"):
-        found = np.asarray(fitted.predict_proba(inputs), np.float64)
+        scores = np.asarray(fitted.predict_proba(inputs), np.float64)
     elif hasattr(fitted, "decision_function"):
         margins = np.asarray(fitted.decision_function(inputs), np.float64)
         if margins.ndim == 1:
             margins = np.stack([np.zeros(len(margins)), margins], axis=1)
         if margins.shape[1] == size:
             margins = np.exp(margins - margins.max(axis=1, keepdims=True))
-            found = margins / margins.sum(axis=1, keepdims=True)
-    if found is None:
+            scores = margins / margins.sum(axis=1, keepdims=True)
+    if scores is None:
         return (np.asarray(fitted.predict(inputs))[:, None] == fitted.classes_).astype(np.float64)
-    if found.shape != (len(inputs), size):
-        raise ValueError(f"predictions have the shape {found.shape} for {size} classes")
-    totals = found.sum(axis=1, keepdims=True)
-    sound = np.isfinite(found).all(axis=1, keepdims=True) & (totals > 0)
+    if scores.shape != (len(inputs), size):
+        raise ValueError(f"predictions have the shape {scores.shape} for {size} classes")
+    totals = scores.sum(axis=1, keepdims=True)
+    sound = np.isfinite(scores).all(axis=1, keepdims=True) & (totals > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Nothing is known of an input where an estimator gives no number for it.
-        return np.where(sound, found / totals, 1 / size)
+        return np.where(sound, scores / totals, 1 / size)
 
 
 @contextmanager
@@ -424,7 +425,7 @@ def _as_model_error(estimator: Any, what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise ModelError(f"{type(estimator).__name__} refuses the {what}: {reason}") from error
 
 
@@ -470,8 +471,8 @@ def _stored(estimator: Any) -> dict[str, np.ndarray]:
     state = {}
     for count, node in enumerate(nodes):
         if "__id__" in node:
-            own = node["__id__"]
-            node["__id__"] = numbers.setdefault(own, count) if own in shared else count
+            identity = node["__id__"]
+            node["__id__"] = numbers.setdefault(identity, count) if identity in shared else count
         if node.get("file") in files:
             content = files[node["file"]]
             ending = node["file"].rpartition(".")[2]
@@ -519,7 +520,7 @@ def _loaded(state: Mapping[str, np.ndarray]) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise ModelError(
             f"the state cannot be read ({reason}); it was made by another version of "
             "scikit-learn, or is damaged"
@@ -566,7 +567,7 @@ def _trusted(kind: str) -> bool:
     if module.partition(".")[0] not in _CLASSES:
         return False
     try:
-        found = getattr(importlib.import_module(module), name)
+        named = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         return False
-    return isinstance(found, type) or kind.startswith(_FUNCTIONS)
+    return isinstance(named, type) or kind.startswith(_FUNCTIONS)

@@ -100,8 +100,8 @@ class Encoder:
         table = self._table(columns)
         if not len(table):
             return np.empty((0, self._width), np.float32)
-        found = self._transformer.transform(table)
-        cut: np.ndarray = np.clip(np.asarray(found, np.float64), -_FARTHEST, _FARTHEST)
+        encoded = self._transformer.transform(table)
+        cut: np.ndarray = np.clip(np.asarray(encoded, np.float64), -_FARTHEST, _FARTHEST)
         return cut.astype(np.float32)
 
     def _table(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:

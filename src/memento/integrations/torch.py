@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from memento.learner import known_labels, labels_of, numbers_of
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
 
-if TYPE_CHECKING:
+with contextlib.suppress(ImportError):  # said when a learner is made
     import torch
 
 __all__ = ["MemoryDataset", "TorchLearner"]
@@ -172,7 +172,6 @@ class TorchLearner:
             DomainError: Inputs that are not finite, labels out of range, negative weights.
             ModelError: The model does not give one logit per class, or the loss is never finite.
         """
-        torch = import_torch("TorchLearner")
         samples = Samples.borrow(samples)
         weights = _checked_weights(weights, samples.size)
         rows, labels = self._labels(samples)
@@ -237,7 +236,6 @@ class TorchLearner:
             ModelError: Nothing was fitted yet.
             SchemaError, DomainError: As for ``fit``.
         """
-        torch = import_torch("TorchLearner")
         if self._network is None:
             raise ModelError("the learner predicts nothing before its first fit; call fit first")
         samples = Samples.borrow(samples)
@@ -277,8 +275,8 @@ class TorchLearner:
         yhat = np.empty(len(inputs))
         columns: dict[str, np.ndarray] = {"yhat": yhat}
         with _threads(self.threads):
-            for start, found, hidden in self._forward(inputs):
-                yhat[start : start + len(found)] = found[:, 0].double().numpy() * scale + center
+            for start, outputs, hidden in self._forward(inputs):
+                yhat[start : start + len(outputs)] = outputs[:, 0].double().numpy() * scale + center
                 self._embed(columns, start, len(inputs), hidden)
         if rows is not None and labels is not None:
             error = np.full(len(yhat), np.nan)
@@ -290,11 +288,10 @@ class TorchLearner:
 
     def _forward(self, inputs: np.ndarray) -> Iterator[tuple[int, Any, Any]]:
         """First row and outputs of each piece, and what its last linear layer saw if wanted."""
-        torch = import_torch("TorchLearner")
         network, seen = self._network, [None]
         assert network is not None
         linear = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
-        hook = contextlib.nullcontext()
+        hook: Any = contextlib.nullcontext()
         if self.embedding:
             if not linear:
                 raise ModelError(
@@ -338,7 +335,7 @@ class TorchLearner:
 
     def _losses(self, outputs: Any, labels: Any) -> Any:
         """``(n,)`` loss of each row."""
-        functional = import_torch("TorchLearner").nn.functional
+        functional = torch.nn.functional
         if self.classes is not None:
             return functional.cross_entropy(outputs, labels, reduction="none")
         loss = functional.mse_loss if self.loss == "squared" else functional.l1_loss
@@ -368,12 +365,11 @@ class TorchLearner:
         Raises:
             ModelError: The state belongs to another network; the message names what differs.
         """
-        torch = import_torch("TorchLearner")
         if not state:
             self._network, self._fitted = None, {}
             return
-        own = ("shift",) if self.classes is None else ("marginal", "temperature", "floor")
-        names = ("mean", "std", *own)
+        further = ("shift",) if self.classes is None else ("marginal", "temperature", "floor")
+        names = ("mean", "std", *further)
         absent = [name for name in names if name not in state]
         if absent:
             raise ModelError(
@@ -395,9 +391,9 @@ class TorchLearner:
         for name, mine in network.state_dict().items():
             theirs = tensors.get(name)
             if theirs is None or theirs.shape != mine.shape:
-                found = "nothing" if theirs is None else f"shape {tuple(theirs.shape)}"
+                stated = "nothing" if theirs is None else f"shape {tuple(theirs.shape)}"
                 raise ModelError(
-                    f"the state has {found} for the network's {name}, expected shape "
+                    f"the state has {stated} for the network's {name}, expected shape "
                     f"{tuple(mine.shape)}; build the learner with the same model"
                 )
         try:
@@ -459,18 +455,17 @@ class TorchLearner:
 
     def _build(self, shape: tuple[int, ...]) -> torch.nn.Module:
         """A new network, tried on one row of zeros."""
-        torch = import_torch("TorchLearner")
         network = (self.model or _perceptron)(math.prod(shape), self._outputs)
         network.eval()
         try:
             with torch.no_grad():
-                found = tuple(network(torch.zeros((1, *shape))).shape)
+                shape_of_outputs = tuple(network(torch.zeros((1, *shape))).shape)
         except Exception as error:
             raise ModelError(f"the model refuses inputs of shape {(1, *shape)}: {error}") from error
-        if found != (1, self._outputs):
+        if shape_of_outputs != (1, self._outputs):
             what = "one number" if self.classes is None else "one logit for each class"
             raise ModelError(
-                f"the model gives outputs of shape {found} for one row; expected "
+                f"the model gives outputs of shape {shape_of_outputs} for one row; expected "
                 f"{(1, self._outputs)}: {what}"
             )
         return network
@@ -481,7 +476,6 @@ class TorchLearner:
         Returns:
             The held-out logits of the best epoch.
         """
-        torch = import_torch("TorchLearner")
         shuffle = torch.Generator().manual_seed(self.seed)
         optimiser = torch.optim.Adam(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
@@ -539,7 +533,6 @@ class TorchLearner:
             average.lerp_(fresh.to(average.dtype), 1 - old)
 
     def _standard_pieces(self, inputs: np.ndarray) -> Iterator[torch.Tensor]:
-        torch = import_torch("TorchLearner")
         for start in range(0, max(1, len(inputs)), _ROWS):  # no rows have columns, too
             piece = inputs[start : start + _ROWS]
             moments = self._fitted["mean"], self._fitted["std"]
@@ -554,7 +547,6 @@ class TorchLearner:
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
     """So many threads inside the block, as before after it."""
-    torch = import_torch("TorchLearner")
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -605,7 +597,6 @@ def _moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _forward(network: Any, pieces: Any) -> Iterator[tuple[int, Any]]:
     """First row and logits of each piece."""
-    torch = import_torch("TorchLearner")
     network.eval()
     start = 0
     with torch.inference_mode():
@@ -616,13 +607,12 @@ def _forward(network: Any, pieces: Any) -> Iterator[tuple[int, Any]]:
 
 def _mixture(logits: Any, temperature: float, floor: float, marginal: Any) -> np.ndarray:
     """ln((1 - floor) softmax(logits / temperature) + floor marginal), without under-flow."""
-    torch = import_torch("TorchLearner")
     if floor == 0:
         logs: np.ndarray = (logits / temperature).numpy()
         logs = logs - logs.max(axis=1, keepdims=True)
         return logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
-    logs = torch.log_softmax(logits / temperature, dim=1)
-    mixed = torch.logaddexp(logs + math.log1p(-floor), (floor * marginal).log().to(logs.dtype))
+    given = torch.log_softmax(logits / temperature, dim=1)
+    mixed = torch.logaddexp(given + math.log1p(-floor), (floor * marginal).log().to(given.dtype))
     return np.asarray(mixed)
 
 
@@ -636,19 +626,18 @@ def _calibrated(
     temperature moves the first percentile of the log score by five hundredths of a nat, and is
     what chance alone would add to or take from a network that is well calibrated already.
     """
-    torch = import_torch("TorchLearner")
     logits, prior = logits.double(), torch.from_numpy(marginal)
     of_label = prior[labels]
 
     def losses(temperatures: Any) -> list[tuple[float, float, float]]:
-        found = []
+        candidates = []
         for temperature in map(float, temperatures):
             logs = torch.log_softmax(logits / temperature, dim=1).gather(1, labels[:, None])[:, 0]
             for floor in _FLOORS:
                 mixed = torch.logaddexp(logs + math.log1p(-floor), (floor * of_label).log())
                 loss = -(mixed * weights).sum() / weights.sum()
-                found.append((float(loss), temperature, floor))
-        return found
+                candidates.append((float(loss), temperature, floor))
+        return candidates
 
     plain = losses([1.0])[0]
     best = min(losses(np.geomspace(0.5, 4.0, 13)))

@@ -21,6 +21,7 @@ def import_torch(purpose: str) -> Any:
 
 
 try:
+    import torch
     from torch.utils.data import Dataset as _Dataset
     from torch.utils.data._utils.collate import default_collate_fn_map as _collators
 except ImportError:  # said when a dataset is made
@@ -130,7 +131,6 @@ _collators.update({_TupleItem: _collated, _DictItem: _collated})
 
 def _tensor_of(column: np.ndarray) -> Any:
     """A copy, as torch has no read-only tensors; an array of numpy where torch lacks the type."""
-    torch = import_torch("MemoryDataset")
     column = column.astype(column.dtype.newbyteorder("="))
     try:
         return torch.from_numpy(column)
@@ -139,5 +139,4 @@ def _tensor_of(column: np.ndarray) -> Any:
 
 
 def _stacked(values: Sequence[Any]) -> Any:
-    torch = import_torch("MemoryDataset")
     return torch.stack(list(values)) if isinstance(values[0], torch.Tensor) else np.stack(values)

@@ -41,14 +41,14 @@ def scalars(step: Step) -> dict[str, float]:
         >>> found["held"], found["retrained"], "scores/p01" in found
         (200.0, 1.0, True)
     """
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     if not step.restored:
-        found |= {"offered": step.offered, "kept": step.kept, "held": step.held}
-        found["retrained"] = step.trained
+        numbers |= {"offered": step.offered, "kept": step.kept, "held": step.held}
+        numbers["retrained"] = step.trained
         for name in ("value", "threshold", "noise", "p_value"):
-            found[f"decision/{name}"] = getattr(step.decision, name)
-    found |= {f"scores/{name}": value for name, value in step.scores.items()}
-    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+            numbers[f"decision/{name}"] = getattr(step.decision, name)
+    numbers |= {f"scores/{name}": value for name, value in step.scores.items()}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 class _Tracker(ABC):
@@ -92,9 +92,10 @@ class TensorBoardTracker(_Tracker):
         if (folder is None) == (writer is None):
             raise SettingError("give a folder for event files, or a writer, and not both")
         if folder is not None:
-            made = _tensorboard()
+            with needs("tensorboard", "tracking", "logging for TensorBoard"):
+                from tensorboard.summary import Writer
             with storage_errors("log steps", Path(folder)):
-                writer = made(str(folder))
+                writer = Writer(str(folder))
         self._writer = writer
 
     def __call__(self, step: Step) -> None:
@@ -140,9 +141,13 @@ class MLflowTracker(_Tracker):
         if not run or set(run) & set("'\"`"):
             raise SettingError(f"run {run!r}; give a name without quotation marks")
         if folder is not None:
-            made = _mlflow()
+            # Before the import, which reads them.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            with needs("mlflow-skinny", "tracking", "logging to MLflow"):
+                from mlflow import MlflowClient
             with storage_errors("log steps", Path(folder)):
-                client = made(tracking_uri=Path(folder).absolute().as_uri())
+                client = MlflowClient(tracking_uri=Path(folder).absolute().as_uri())
         self._client = client
         known = client.get_experiment_by_name(experiment)
         place = client.create_experiment(experiment) if known is None else known.experiment_id
@@ -161,18 +166,3 @@ class MLflowTracker(_Tracker):
     def close(self, failed: bool = False) -> None:
         """End the run, as finished or as failed."""
         self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
-
-
-def _tensorboard() -> Any:
-    with needs("tensorboard", "tracking", "logging for TensorBoard"):
-        from tensorboard.summary import Writer
-    return Writer
-
-
-def _mlflow() -> Any:
-    # Before the import, which reads them.
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    with needs("mlflow-skinny", "tracking", "logging to MLflow"):
-        from mlflow import MlflowClient
-    return MlflowClient

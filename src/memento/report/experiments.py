@@ -70,15 +70,15 @@ class Results:
         """
         words = ("memento run", group, name, f"--results {self.root}")
         command = " ".join(word for word in words if word)
-        found = self.standing.get(group, {}).get(name)
-        if found is None:
+        standing = self.standing.get(group, {}).get(name)
+        if standing is None:
             return f"not run; {command}"
-        if found.state == "failed":
+        if standing.state == "failed":
             log = Place(self.root, group, name).log
-            return f"failed: {found.reason}; see {log}, then {command}"
-        if found.state == "running":
-            return f"running: {_progress(found)}".rstrip(": ")
-        return f"{found.state}{': ' if found.reason else ''}{found.reason}; {command}"
+            return f"failed: {standing.reason}; see {log}, then {command}"
+        if standing.state == "running":
+            return f"running: {_progress(standing)}".rstrip(": ")
+        return f"{standing.state}{': ' if standing.reason else ''}{standing.reason}; {command}"
 
 
 def of_results(root: str | Path) -> Report:
@@ -104,28 +104,28 @@ def of_results(root: str | Path) -> Report:
 
 def _standing(root: Path) -> dict[str, dict[str, Status]]:
     """Where each experiment stands: by group and name, as they were last asked for."""
-    found: dict[str, dict[str, Status]] = {}
+    standing: dict[str, dict[str, Status]] = {}
     for path in sorted(root.glob("*/*/experiment.json")):
         group, name = path.parent.parent.name, path.parent.name
         place = Place(root, group, name)
         try:
             asked = read_json(place.experiment) or {}
-            found.setdefault(group, {})[name] = status(place, str(asked.get("digest", "")))
+            standing.setdefault(group, {})[name] = status(place, str(asked.get("digest", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(
                 f"{place.result} or {place.state} is damaged ({error!r}); remove "
                 f"{place.folder} and run it again: {_again(group, name)}"
             ) from error
-    return found
+    return standing
 
 
 def _again(group: str, name: str) -> str:
     return f"memento run {group} {name} --force"
 
 
-def _progress(found: Status) -> str:
-    done, total, note = found.progress or (0, 0, "")
-    return f"{done:g} of {total:g} {note}".strip() if total else found.where
+def _progress(standing: Status) -> str:
+    done, total, note = standing.progress or (0, 0, "")
+    return f"{done:g} of {total:g} {note}".strip() if total else standing.where
 
 
 def _status(results: Results) -> Section:
@@ -135,13 +135,13 @@ def _status(results: Results) -> Section:
     counts: dict[str, list[str | int]] = {"group": list(standing)}
     for state in states:
         counts[state] = [
-            sum(found.state == state for found in group.values()) for group in standing.values()
+            sum(status.state == state for status in group.values()) for group in standing.values()
         ]
     open_ones = [
-        (f"{group}/{name}", found.state, results.remedy(group, name))
+        (f"{group}/{name}", status.state, results.remedy(group, name))
         for group, members in standing.items()
-        for name, found in members.items()
-        if found.state in ("failed", "running", "missing")
+        for name, status in members.items()
+        if status.state in ("failed", "running", "missing")
     ]
     parts: list[str | Listing] = [
         Listing("experiments", "Experiments that were begun, by state.", counts)

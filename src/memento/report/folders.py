@@ -17,11 +17,11 @@ __all__ = ["kind_of", "kinds", "open_report"]
 
 def kinds() -> Mapping[str, Kind]:
     """All kinds by name: those that distributions add, and results of `memento run`."""
-    found: dict[str, Kind] = {}
+    added: dict[str, Kind] = {}
     for reports in installed():
-        found = {**reports.kinds, **found}
+        added = {**reports.kinds, **added}
     return {
-        **found,
+        **added,
         "backtest": Kind("memento backtest --out", claims, of_backtest),
         "results": Kind("memento run", _holds_results, of_results),
     }
@@ -49,8 +49,8 @@ def kind_of(folder: str | Path) -> str:
                 return name
         up = folder.resolve()
         if (folder / "experiment.json").is_file():
-            whole = up.parent.parent
-            raise ForeignError(f"{folder} is one experiment; give the folder of all: {whole}")
+            results = up.parent.parent
+            raise ForeignError(f"{folder} is one experiment; give the folder of all: {results}")
         if any(folder.glob("*/experiment.json")):
             raise ForeignError(f"{folder} is one group of experiments; give {up.parent}")
         empty = next(folder.iterdir(), None) is None

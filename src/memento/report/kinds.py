@@ -59,7 +59,7 @@ def installed() -> list[Reports]:
     Raises:
         SettingError: An entry point cannot be loaded, or names something else.
     """
-    found = []
+    additions = []
     for name, point in plugins.installed(plugins.REPORTS).items():
         made = plugins.load(point)
         if not isinstance(made, Reports):
@@ -67,5 +67,5 @@ def installed() -> list[Reports]:
                 f"{plugins.REPORTS} {name!r} is {point.value!r}, a {type(made).__name__}; expected "
                 "a memento.report.kinds.Reports"
             )
-        found.append(made)
-    return found
+        additions.append(made)
+    return additions

@@ -73,9 +73,9 @@ def ordering(table: Mapping[str, Any], days: Days | None = None) -> dict[str, np
         key = str(series[i]), str(table["score"][i])
         setting = table[settings][i]
         setting = float(setting) if settings == "x" else str(setting)
-        found = float(table["value"][i]), float(table["error"][i])
-        if not math.isnan(found[0]):
-            values.setdefault(key, {}).setdefault(str(table["origin"][i]), {})[setting] = found
+        measured = float(table["value"][i]), float(table["error"][i])
+        if not math.isnan(measured[0]):
+            values.setdefault(key, {}).setdefault(str(table["origin"][i]), {})[setting] = measured
         if days is not None and str(table["origin"][i]) == "ours":
             whose = str(table["arm"][i]), str(table["predictor"][i]), key[1]
             courses.setdefault(key, {})[setting] = days.get(whose, {})
@@ -121,8 +121,8 @@ def _compared(
         turned += change * (theirs[a][0] - theirs[b][0]) < 0 and abs(change) > 2 * noise
     text = [f"{s:g}" if isinstance(s, float) else s for s in (best, wanted)]
     probability = chance(correlation, len(common))
-    found = (len(common), correlation, probability, text[0], agrees, short, error)
-    return (*found, len(pairs), turned, text[1])
+    numbers = (len(common), correlation, probability, text[0], agrees, short, error)
+    return (*numbers, len(pairs), turned, text[1])
 
 
 def _difference(

@@ -167,10 +167,10 @@ class Report:
         Raises:
             SettingError: There is none.
         """
-        for one in self.sections:
-            if one.name == name:
-                return one
-        known = ", ".join(one.name for one in self.sections)
+        for section in self.sections:
+            if section.name == name:
+                return section
+        known = ", ".join(section.name for section in self.sections)
         what = self.missing.get(name, f"there are {known}")
         raise SettingError(f"{self.folder} has no section {name!r}; {what}")
 

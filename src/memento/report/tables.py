@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from memento.errors import DamagedError, MementoError, SchemaError, SettingError, StorageError
+from memento.errors import (
+    DamagedError,
+    MementoError,
+    SchemaError,
+    SettingError,
+    StorageError,
+    reason_of,
+)
 from memento.runner.results import read_table
 
 __all__ = ["Columns", "Published", "columns_of", "flags", "read", "read_document", "table_of"]
@@ -31,7 +38,7 @@ def read(path: Path, remedy: str) -> dict[str, np.ndarray]:
         DamagedError: It is missing, cannot be read, or holds no columns.
     """
     try:
-        found = read_table(path)
+        columns = read_table(path)
     except StorageError as error:
         raise DamagedError(
             f"{path} cannot be read ({error.__cause__ or error}); {remedy}"
@@ -39,11 +46,10 @@ def read(path: Path, remedy: str) -> dict[str, np.ndarray]:
     except MementoError:
         raise
     except Exception as error:  # whatever a damaged file makes readers stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{path} is damaged ({reason}); {remedy}") from error
-    if not found:
+        raise DamagedError(f"{path} is damaged ({reason_of(error)}); {remedy}") from error
+    if not columns:
         raise DamagedError(f"{path} has no columns; {remedy}")
-    return found
+    return columns
 
 
 def read_document(path: Path, remedy: str) -> dict[str, Any]:
@@ -53,12 +59,12 @@ def read_document(path: Path, remedy: str) -> dict[str, Any]:
         DamagedError: It is missing or no JSON object.
     """
     try:
-        found = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise DamagedError(f"{path} holds no JSON object; {remedy}")
-    return found
+    return document
 
 
 def columns_of(table: Columns, *names: str) -> dict[str, Any]:

@@ -88,11 +88,11 @@ def simulate(
     with ui.stoppable(), ui.progress_of("simulate", width=32) as progress:
         paths = case.simulate(chosen, numbers, to, network, seed=seed, jobs=jobs, progress=progress)
     rows = []
-    for one, start in zip(chosen, range(0, len(paths), len(numbers)), strict=True):
+    for chosen_setting, start in zip(chosen, range(0, len(paths), len(numbers)), strict=True):
         abouts = [Run.describe(path) for path in paths[start : start + len(numbers)]]
         rows.append(
             {
-                "setting": one.name,
+                "setting": chosen_setting.name,
                 "runs": len(abouts),
                 "packets": float(np.mean([about["packets"] for about in abouts])),
                 "ns3": abouts[0].get("ns3"),
@@ -110,16 +110,16 @@ def _workloads(sizes: Sequence[str], recorded: Sequence[str]) -> dict[str, Workl
     from memento_datacenter.workloads import Workload, published
 
     given = [("--sizes", text) for text in sizes] + [("--recorded", text) for text in recorded]
-    found: dict[str, Workload] = {}
+    workloads: dict[str, Workload] = {}
     for label, (option, text) in enumerate(given, len(published()) + 1):
         name, equals, file = text.partition("=")
         if not equals or not file:
             raise SettingError(f"{option} {text!r}; give NAME=FILE")
-        if name in published() or name in found:
+        if name in published() or name in workloads:
             raise SettingError(f"{option} {text!r}: there is a workload {name!r} already")
         read = Workload.read if option == "--sizes" else Workload.read_messages
-        found[name] = read(file, label=label, name=name)
-    return found
+        workloads[name] = read(file, label=label, name=name)
+    return workloads
 
 
 # ---------------------------------------------------------------------------------------- replay
@@ -242,10 +242,10 @@ def _write(out: Path, table: Samples, made: Mapping[str, Samples]) -> list[Path]
                 files.append(out / f"{name}.csv")
                 tables.write(files[-1], columns)
         for scenario in dict.fromkeys(table["scenario"].tolist()):
-            own = table.take(np.flatnonzero(table["scenario"] == scenario))
+            iterations = table.take(np.flatnonzero(table["scenario"] == scenario))
             delays = scenario == "congestion"
-            course = scores.courses(own, "error_p99" if delays else "balanced_accuracy")
-            rises = scores.courses(own, "rci")
+            course = scores.courses(iterations, "error_p99" if delays else "balanced_accuracy")
+            rises = scores.courses(iterations, "rci")
             files.append(out / f"{scenario}.png")
             figures.shift(
                 files[-1],
@@ -265,8 +265,8 @@ def _show_summary(summary: Samples, held: Samples) -> None:
     cells: dict[str, dict[str, dict[str, str]]] = {}
     for row in ui.rows(summary):
         half = "" if row["low"] is None else f" ± {(row['high'] - row['low']) / 2:.3g}"
-        own = cells.setdefault(row["scenario"], {}).setdefault(row["memory"], {})
-        own[row["score"]] = f"{row['value']:.3g}{half}"
+        scores_of = cells.setdefault(row["scenario"], {}).setdefault(row["memory"], {})
+        scores_of[row["score"]] = f"{row['value']:.3g}{half}"
     for row in ui.rows(held):
         cells[row["scenario"]][row["memory"]][row["workload"]] = f"{row['value']:,.0f}"
     for scenario, rows in cells.items():
@@ -329,7 +329,7 @@ def tune(
     from memento_datacenter.simulate import SETTINGS
     from memento_datacenter.tuning import Search
 
-    found: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     searches = []
     for name in task or list(TASKS):
         search = Search(
@@ -348,14 +348,14 @@ def tune(
     for search in searches:
         with ui.stoppable(), ui.progress_of(search.task, width=32) as progress:
             tuned = search.run(source, out, trials, progress=progress)
-        found[search.task] = {
+        outcomes[search.task] = {
             "trials": len(tuned.trials),
             "best": tuned.best.number,
             "loss": tuned.best.loss,
             **tuned.best.searched,
         }
-    ui.show_rows([{"task": task, **row} for task, row in found.items()])
-    ui.answer(as_json, found)
+    ui.show_rows([{"task": task, **row} for task, row in outcomes.items()])
+    ui.answer(as_json, outcomes)
 
 
 def _range(option: str, text: str) -> tuple[int, int]:

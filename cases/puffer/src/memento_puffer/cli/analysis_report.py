@@ -38,7 +38,7 @@ _PAGE = "report.html"
 
 
 def write_report(
-    out: Path, found: Mapping[str, Samples], reference: str | None, rng: np.random.Generator
+    out: Path, gathered: Mapping[str, Samples], reference: str | None, rng: np.random.Generator
 ) -> Samples:
     """Write everything about some days to a folder.
 
@@ -61,13 +61,13 @@ def write_report(
         MissingExtraError: There is nothing to draw with.
     """
     from memento.report import figures, page
-    from memento_puffer.report.figures import trade_off
+    from memento_puffer.report.figures import BETTER, levels_of, trade_off
 
-    streams, daily = found["streams"], found["daily"]
+    streams, daily = gathered["streams"], gathered["daily"]
     deployment = aggregates.deployment(daily)
     schemes = deployment["scheme"].tolist()
     if not schemes:
-        days = sorted(map(str, np.unique(found["counts"]["day"])))
+        days = sorted(map(str, np.unique(gathered["counts"]["day"])))
         raise SchemaError(
             f"nobody streamed on {', '.join(days) or 'these days'}: no chunk was sent and "
             "acknowledged, so there is nothing to analyse; give days with streams"
@@ -76,7 +76,7 @@ def write_report(
         reference = schemes[0]
     elif reference not in schemes:
         raise SettingError(f"--reference {reference!r}; there are {', '.join(schemes)}")
-    made: dict[str, Samples] = {**found, "deployment": deployment}
+    made: dict[str, Samples] = {**gathered, "deployment": deployment}
     official = _if_any(lambda: aggregates.official(streams, rng=rng))
     slow = _if_any(lambda: aggregates.official(streams, rng=rng, slow=True))
     pairs = _if_any(lambda: aggregates.paired(streams, reference, rng=rng))
@@ -94,12 +94,7 @@ def write_report(
         for name, table in made.items():
             tables.write(place / _table_file(name), table)
         if "official" in made:
-            columns = {"scheme": made["official"]["scheme"]}
-            for end in ("", "_low", "_high"):
-                column = f"stall{end}" if end else "stall_ratio"
-                columns[f"stalled{end}"] = 100 * made["official"][column]
-                columns[f"ssim{end}"] = made["official"][f"ssim{end}"]
-            trade_off(place / "trade_off.png", columns, level=0.95)
+            trade_off(place / "trade_off.png", levels_of(made["official"]), level=0.95)
             parts += [
                 page.Picture(
                     place / "trade_off.png", "Quality against stalls, Puffer's intervals."
@@ -109,11 +104,10 @@ def write_report(
         if "official_slow" in made:
             parts.append(_as_table(made["official_slow"], "Of these, the streams over slow paths."))
         if "paired" in made:
-            better = {"stalled": "less", "ssim": "more", "delta_ssim": "less"}
-            figures.forest(place / "paired.png", made["paired"], better=better)
+            figures.forest(place / "paired.png", made["paired"], better=BETTER)
             parts.append(page.Picture(place / "paired.png", "The same viewers under two schemes."))
-        parts += _over_days(place, found, schemes, reference, rng)
-        parts.append(_as_table(_summed(found["counts"]), "What was met in the files."))
+        parts += _over_days(place, gathered, schemes, reference, rng)
+        parts.append(_as_table(_summed(gathered["counts"]), "What was met in the files."))
         page.write_page(place / _PAGE, "What viewers got", parts)
     return _shown(deployment, made.get("official"))
 
@@ -160,7 +154,7 @@ def _course_file(variable: str, metric: str) -> str:
 
 def _over_days(
     out: Path,
-    found: Mapping[str, Samples],
+    gathered: Mapping[str, Samples],
     schemes: list[str],
     reference: str,
     rng: np.random.Generator,
@@ -168,7 +162,7 @@ def _over_days(
     """Pictures of the course over days, and of differences on each of them."""
     from memento.report import figures, page
 
-    daily = found["daily"]
+    daily = gathered["daily"]
     if len(np.unique(daily["day"])) < _SERIES:
         return []
     parts: list[Table | Picture] = []

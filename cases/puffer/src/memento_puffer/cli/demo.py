@@ -168,8 +168,8 @@ def _parts(
             "of the log score on its own chunks.",
         ),
         *(
-            Table((f"against {name}", "tail", "median", "mean"), _rows(found, name), _CAPTION)
-            for name, found in tables.items()
+            Table((f"against {name}", "tail", "median", "mean"), _rows(summary, name), _CAPTION)
+            for name, summary in tables.items()
         ),
         Table(
             ("arm", "trainings", "on days", "coverage increase", "its noise (95 %)"),
@@ -237,10 +237,10 @@ def _compared(step: Step) -> bool:
 
 def _middle(values: Iterable[float]) -> str:
     """Median and range."""
-    found = sorted(values)
-    if not found:
+    ordered = sorted(values)
+    if not ordered:
         return ""
-    return f"{statistics.median(found):.3f} ({found[0]:.3f}-{found[-1]:.3f})"
+    return f"{statistics.median(ordered):.3f} ({ordered[0]:.3f}-{ordered[-1]:.3f})"
 
 
 def _ranges(steps: Sequence[Step]) -> str:
@@ -274,12 +274,12 @@ def _write(
     names = [str(step.evaluated_on) for step in static]
     changes, trained = {}, {}
     for name, result in results.items():
-        own = result.steps[0][: len(static)]
+        steps = result.steps[0][: len(static)]
         changes[name] = {
-            score: [a.scores[score] - b.scores[score] for a, b in zip(own, static, strict=True)]
+            score: [a.scores[score] - b.scores[score] for a, b in zip(steps, static, strict=True)]
             for score in ("p01", "median")
         }
-        trained[name] = [step.trained for step in own]
+        trained[name] = [step.trained for step in steps]
     compared = [n for n in results if n not in ("static", "random")]
     all_days = [step.name for step in results["static"].steps[0]]
     with storage_errors("write the results", out):
@@ -333,20 +333,12 @@ def _threshold(results: Mapping[str, ArmResult], compared: Sequence[str]) -> flo
 
 def _draw_outcome(out: Path, outcome: Outcome) -> None:
     from memento.report.figures import forest
-    from memento_puffer.report.figures import trade_off
+    from memento_puffer.report.figures import BETTER, levels_of, trade_off
 
-    levels = outcome.levels()
-    columns = {"scheme": levels["scheme"]}
-    for end in ("", "_low", "_high"):
-        columns[f"stalled{end}"] = 100 * levels[f"stall{end}" if end else "stall_ratio"]
-        columns[f"ssim{end}"] = levels[f"ssim{end}"]
-    trade_off(out / "control.png", columns, level=0.95, title="Fugu with each predictor")
-    forest(
-        out / "paired.png",
-        outcome.differences("random"),
-        title="the same viewers under both",
-        better={"stalled": "less", "ssim": "more", "delta_ssim": "less"},
-    )
+    title = "Fugu with each predictor"
+    trade_off(out / "control.png", levels_of(outcome.levels()), level=0.95, title=title)
+    title = "the same viewers under both"
+    forest(out / "paired.png", outcome.differences("random"), title=title, better=BETTER)
 
 
 def _steps(results: Mapping[str, ArmResult]) -> dict[str, list[Any]]:
@@ -358,13 +350,15 @@ def _steps(results: Mapping[str, ArmResult]) -> dict[str, list[Any]]:
         for name, result in results.items()
         for horizon, steps in enumerate(result.steps)
     ]
-    columns = list(dict.fromkeys(c for _, _, found in tables for c in found))
+    columns = list(dict.fromkeys(c for _, _, steps_of in tables for c in steps_of))
     rows: dict[str, list[Any]] = {name: [] for name in ("arm", "horizon", *columns)}
-    for name, horizon, found in tables:
-        rows["arm"] += [name] * found.size
-        rows["horizon"] += [horizon] * found.size
+    for name, horizon, steps_of in tables:
+        rows["arm"] += [name] * steps_of.size
+        rows["horizon"] += [horizon] * steps_of.size
         for column in columns:
-            rows[column] += found[column].tolist() if column in found else [""] * found.size
+            rows[column] += (
+                steps_of[column].tolist() if column in steps_of else [""] * steps_of.size
+            )
     return rows
 
 

@@ -139,13 +139,13 @@ def _chosen(
     from memento_puffer.studies.replay_settings import arm, fixed
 
     asked = [named(name) for name in arms or ()]
-    found = {}
+    chosen = {}
     for name in dict.fromkeys([*(asked or _ARMS), *([DAILY] if daily else [])]):
         known = fixed(name)
         if name in asked:  # days of training are those of the other arms; all else is meant
             known = {key: known[key] for key in ("interval", "trigger") if key in known}
-        found[name] = replace(arm(name, {**given, **known}, **fields), training=training)
-    return found
+        chosen[name] = replace(arm(name, {**given, **known}, **fields), training=training)
+    return chosen
 
 
 def _replayed(
@@ -159,18 +159,18 @@ def _replayed(
     from memento_puffer.studies.days import extra_columns
     from memento_puffer.studies.replay import Replay
 
-    needing = [n for n, one in chosen.items() if "stalled" in extra_columns(one.policy)]
+    needing = [n for n, arm in chosen.items() if "stalled" in extra_columns(arm.policy)]
     stalls = _with_stalls(stored, needing[0]) if needing else {}
     plain = {name: day.features for name, day in stored.items()}
     tables: dict[str, dict[str, Samples]] = {}
     with ui.Progress() as bar:
-        for name, one in chosen.items():
+        for name, arm in chosen.items():
             task = bar.add_task(name, total=len(stored))
 
             def tell(done: int, total: int, day: str, name: str = name, task: Any = task) -> None:
                 bar.update(task, description=f"{name}: {day}"[:22], completed=done)
 
-            made = Replay(out / name, one, stalls if name in needing else plain, network, models)
+            made = Replay(out / name, arm, stalls if name in needing else plain, network, models)
             made.run(tell)
             tables[name] = made.tables()
             bar.update(task, description=name, completed=len(stored))
@@ -187,7 +187,7 @@ def _compare(
     """Write and show what came out; with a capacity as JSON, too."""
     from memento_puffer.studies.improvements import improvements
 
-    scores = {name: found["scores"] for name, found in tables.items()}
+    scores = {name: arm["scores"] for name, arm in tables.items()}
     compared = {name: improvements(scores, name) for name in references}
     _write(out, tables, compared)
     for name, table in compared.items():
@@ -223,22 +223,22 @@ def _with_stalls(stored: Mapping[str, StoredDay], arm: str) -> dict[str, Callabl
     """
     from memento_puffer.studies.days import with_stalls
 
-    def analysed(one: StoredDay, day: Day) -> Features:
-        return with_stalls(one.features(), day)
+    def analysed(stored_day: StoredDay, day: Day) -> Features:
+        return with_stalls(stored_day.features(), day)
 
-    found: dict[str, Callable[[], Features]] = {}
-    for name, one in stored.items():
-        if one.day is not None:
-            found[name] = partial(analysed, one, one.day)
+    features_of: dict[str, Callable[[], Features]] = {}
+    for name, stored_day in stored.items():
+        if stored_day.day is not None:
+            features_of[name] = partial(analysed, stored_day, stored_day.day)
             continue
-        if "stalled" not in one.features().streams.columns:
+        if "stalled" not in stored_day.features().streams.columns:
             raise SchemaError(
                 f"the arm {arm!r} needs to know which streams stalled, and the features of {name} "
                 "do not; give the days themselves with --from, not their features, or leave the "
                 "arm out"
             )
-        found[name] = one.features
-    return found
+        features_of[name] = stored_day.features
+    return features_of
 
 
 def _published(folder: Path, horizon: int, days: Sequence[str]) -> Published:
@@ -288,9 +288,9 @@ def _static(
     with storage_errors("make the folder", place):
         place.mkdir(parents=True, exist_ok=True)
     if snapshot.exists(place):
-        found = snapshot.read(place, _STATIC)
-        if found.documents["identity"] == identity:
-            return Network.of_arrays(found.arrays), first
+        saved = snapshot.read(place, _STATIC)
+        if saved.documents["identity"] == identity:
+            return Network.of_arrays(saved.arrays), first
     network = first_network(first(), horizon, settings)
     snapshot.write(place, _STATIC, network.arrays(), {"identity": identity})
     return network, first
@@ -312,22 +312,22 @@ def _write(
     parts = [t.with_columns(against=np.full(t.size, n, "U16")) for n, t in compared.items()]
     tables_on_disk.write(place / "improvement.csv", Samples.concat(parts))
     for what in next(iter(tables.values())):
-        found = [
+        made = [
             _all_columns(tables, what, name).with_columns(arm=np.full(table[what].size, name))
             for name, table in tables.items()
             if table[what].size
         ]
-        if found:
+        if made:
             name = "improvement_by_day" if what == "improvement" else what
-            tables_on_disk.write(place / f"{name}.csv", Samples.concat(found))
+            tables_on_disk.write(place / f"{name}.csv", Samples.concat(made))
 
 
 def _all_columns(tables: Mapping[str, Mapping[str, Samples]], what: str, name: str) -> Samples:
     """A table with the columns of all arms; where it lacks one, with NaN."""
-    own = tables[name][what]
-    wanted = dict.fromkeys(c for table in tables.values() if table[what].size for c in table[what])
-    absent = {c: np.full(own.size, math.nan) for c in wanted if c not in own}
-    return own.with_columns(absent).select(wanted)
+    table = tables[name][what]
+    wanted = dict.fromkeys(c for arm in tables.values() if arm[what].size for c in arm[what])
+    absent = {c: np.full(table.size, math.nan) for c in wanted if c not in table}
+    return table.with_columns(absent).select(wanted)
 
 
 def _gain(row: Mapping[str, Any], name: str) -> str:
@@ -341,7 +341,7 @@ def _note_untrained(
     chosen: Mapping[str, ReplaySettings], tables: Mapping[str, Mapping[str, Samples]]
 ) -> None:
     """Say of which arms nothing can be seen, and why."""
-    for name, one in chosen.items():
+    for name, arm in chosen.items():
         days = tables[name]["steps"].size
         trained = np.flatnonzero(tables[name]["steps"]["trained"])
         if not len(trained):
@@ -350,9 +350,9 @@ def _note_untrained(
             what = "was trained on the last day only, which leaves none to judge it on"
         else:
             continue
-        why = f"with --interval {one.interval} the first training is on day {one.interval}, and "
-        if one.freeze_after is not None and one.freeze_after < min(one.interval, days):
-            why += f"--freeze-after {one.freeze_after} comes before; give a larger one"
+        why = f"with --interval {arm.interval} the first training is on day {arm.interval}, and "
+        if arm.freeze_after is not None and arm.freeze_after < min(arm.interval, days):
+            why += f"--freeze-after {arm.freeze_after} comes before; give a larger one"
         else:
             why += f"{days} are replayed; give more days or a smaller --interval"
         ui.say(f"memento: {name} {what}: {why}", err=True)

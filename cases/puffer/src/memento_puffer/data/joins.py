@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from memento.errors import DamagedError, SchemaError, SettingError, StorageError
+from memento.errors import DamagedError, SchemaError, SettingError, StorageError, reason_of
 from memento_puffer.data.layout import EVENTS
-from memento_puffer.data.schema import Day, first_line, polars, range_of
+from memento_puffer.data.schema import Day, polars, range_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -305,7 +305,7 @@ def viewers_of(day: Day) -> pl.DataFrame | None:
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DamagedError(f"{path}: {first_line(error)}; simulate the day again") from error
+        raise DamagedError(f"{path}: {reason_of(error)}; simulate the day again") from error
     if missing := [name for name in ("session_id", "viewer") if name not in table.columns]:
         raise SchemaError(f"{path}: no column {missing[0]!r} among {table.columns}")
     return table

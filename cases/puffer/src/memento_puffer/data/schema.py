@@ -33,6 +33,7 @@ from memento.errors import (
     SettingError,
     StorageError,
     needs,
+    reason_of,
 )
 from memento.files import atomic_write, replacing, storage_errors
 from memento_puffer.data.layout import TABLES, TIME, Table
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Day",
     "Experiment",
-    "first_line",
     "made_folder",
     "polars",
     "range_of",
@@ -451,7 +451,7 @@ def _write_table(path: Path, frame: pl.LazyFrame) -> None:
                     check_extension=False,
                 )
     except pl.exceptions.PolarsError as error:
-        raise SchemaError(f"{path.name}: {first_line(error)}; see TABLES for types") from error
+        raise SchemaError(f"{path.name}: {reason_of(error)}; see TABLES for types") from error
 
 
 def _kind_of(file_name: str) -> tuple[str | None, str | None]:
@@ -542,13 +542,8 @@ def _reading_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StorageError(f"{path}: no such file; check the path") from error
     except (pl.exceptions.PolarsError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DamagedError(f"{path}: {first_line(error)}; fetch the file again") from error
+        raise DamagedError(f"{path}: {reason_of(error)}; fetch the file again") from error
     except OSError as error:
         if error.errno is None:  # of the decompression, not of the system
-            raise DamagedError(f"{path}: {first_line(error)}; fetch the file again") from error
+            raise DamagedError(f"{path}: {reason_of(error)}; fetch the file again") from error
         raise StorageError(f"{path}: cannot be read ({error.strerror}); check it") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -80,7 +80,7 @@ def places(topic: str, arms: Arms = PAPERS) -> dict[str, tuple[str, float]]:
         >>> places("table-bandwidth", {"a": {"arm": "memento", "bandwidth": 0.5, "batch_size": 64}})
         {'a': ('memento', 0.5)}
     """
-    found = {}
+    positions = {}
     usual = arms.get("memento", {}).get("batch_size")
     for name, settings in arms.items():
         arm = FORMER.get(settings["arm"], str(settings["arm"]))
@@ -93,12 +93,12 @@ def places(topic: str, arms: Arms = PAPERS) -> dict[str, tuple[str, float]]:
             wanted = "metric" if topic == "table-other-metrics" else "memento"
             if kind == wanted and value is not None:
                 value = value / usual if topic == "table-batch-size" and usual else value
-                found[name] = (arm if kind == "metric" else kind, float(value))
+                positions[name] = (arm if kind == "metric" else kind, float(value))
         elif topic == "table-jtt" and "jtt" not in ARMS[arm].settings:
-            found[name] = (arm, float(settings.get("jtt", 1.0)))
+            positions[name] = (arm, float(settings.get("jtt", 1.0)))
         elif topic == "table-decisions" and settings.get("trigger") in _RULES:
-            found[name] = (_RULES[settings["trigger"]], float(settings["threshold"]))
-    return found
+            positions[name] = (_RULES[settings["trigger"]], float(settings["threshold"]))
+    return positions
 
 
 def _place(at: Places, arm: str, predictor: str) -> tuple[str, float] | None:
@@ -172,9 +172,9 @@ def sweep(
     """
     rows = []
     ours = _ours(improvement, against)
-    for origin, found in (("ours", ours), ("paper", _theirs(topic, against))):
+    for origin, improvements in (("ours", ours), ("paper", _theirs(topic, against))):
         known = places(topic, arms if origin == "ours" else PAPERS)
-        for (arm, predictor), values in found.items():
+        for (arm, predictor), values in improvements.items():
             at = _place(known, arm, predictor)
             if at is None or predictor == "matched" or (origin == "ours" and not values["days"]):
                 continue
@@ -205,10 +205,10 @@ def dots(
     rows = []
     ours = _ours(improvement, against)
     ours = {key: row for key, row in ours.items() if row["days"] and key[0] != against}
-    for origin, found in (("ours", ours), ("paper", _theirs(topic, against))):
+    for origin, improvements in (("ours", ours), ("paper", _theirs(topic, against))):
         at = places(topic, arms if origin == "ours" else PAPERS)
-        for arm, predictor in sorted(found, key=lambda key: _order(at, *key)):
-            values = found[arm, predictor]
+        for arm, predictor in sorted(improvements, key=lambda key: _order(at, *key)):
+            values = improvements[arm, predictor]
             label = arm if predictor == "own" else f"{arm}, {predictor}"
             for score in SCORES:
                 error = values.get(f"{score}_error", math.nan)
@@ -229,24 +229,24 @@ def _ours(improvement: Columns, against: str) -> dict[tuple[str, str], dict[str,
     names = ("against", "arm", "predictor", "days", *_MEASURED)
     columns = columns_of(improvement, *names)
     periods = improvement["period"] if "period" in improvement else ["all"] * len(columns["arm"])
-    found = {}
+    improvements = {}
     for i, period in enumerate(periods):
         if str(period) == "all" and str(columns["against"][i]) == against:
             key = str(columns["arm"][i]), str(columns["predictor"][i])
-            found[key] = {name: columns[name][i] for name in ("days", *_MEASURED)}
-    return found
+            improvements[key] = {name: columns[name][i] for name in ("days", *_MEASURED)}
+    return improvements
 
 
 def _theirs(topic: str, against: str) -> dict[tuple[str, str], dict[str, float]]:
     if topic not in published.topics():  # nothing that this could stand beside
         return {}
     table = published(topic, against=against)
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    improvements: dict[tuple[str, str], dict[str, float]] = {}
     columns = (table[name].tolist() for name in ("subject", "part", "quantity", "value"))
     for arm, predictor, quantity, value in zip(*columns, strict=True):
         if quantity in SCORES:
-            found.setdefault((arm, predictor), {})[quantity] = value
-    return found
+            improvements.setdefault((arm, predictor), {})[quantity] = value
+    return improvements
 
 
 # ------------------------------------------------------------------------- other tables of replays
@@ -269,11 +269,11 @@ def inserts(table: Columns, arms: Arms = PAPERS) -> dict[str, np.ndarray]:
     known = places("table-batch-size", arms)
     for arm in dict.fromkeys(map(str, columns["arm"])):
         at = known.get(arm)
-        own = np.flatnonzero(np.asarray(columns["arm"]).astype(str) == arm)
-        days, mean = (np.asarray(columns[n], np.float64)[own] for n in ("days", "mean"))
+        of_arm = np.flatnonzero(np.asarray(columns["arm"]).astype(str) == arm)
+        days, mean = (np.asarray(columns[n], np.float64)[of_arm] for n in ("days", "mean"))
         if at is None or not days.sum():
             continue
-        spread = np.nan_to_num(np.asarray(columns["std"], np.float64)[own])
+        spread = np.nan_to_num(np.asarray(columns["std"], np.float64)[of_arm])
         middle = float(np.nansum(days * np.nan_to_num(mean)) / days.sum())
         # Within the periods, and between their means.
         squares = (days - 1) * spread**2 + days * (np.nan_to_num(mean) - middle) ** 2
@@ -313,15 +313,15 @@ def trainings(decisions: Columns, arms: Arms = PAPERS) -> dict[str, np.ndarray]:
     )
     rows = []
     for arm in sorted(dict.fromkeys(names.tolist()), key=lambda a: _order(at, a, "")):
-        own = names == arm
-        count = int(trained[own].sum())
+        of_arm = names == arm
+        count = int(trained[of_arm].sum())
         theirs = value.get((arm,), math.nan)
         rows.append(
             {
                 "arm": arm,
-                "days": int(own.sum()),
+                "days": int(of_arm.sum()),
                 "trainings": count,
-                "each": own.sum() / count if count else math.nan,
+                "each": of_arm.sum() / count if count else math.nan,
                 "paper trainings": theirs,
                 "paper trainings_low": low.get((arm,), math.nan),
                 "paper trainings_high": high.get((arm,), math.nan),
@@ -344,12 +344,12 @@ def daily(levels: Columns) -> dict[tuple[str, str, str], dict[str, float]]:
     columns = columns_of(levels, "arm", "predictor", "day", "metric", "value")
     period = levels["period"] if "period" in levels else [""] * len(columns["arm"])
     names = {"q0.01": "tail", "q0.5": "median", "mean": "mean"}
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    courses: dict[tuple[str, str, str], dict[str, float]] = {}
     for when, arm, predictor, day, metric, value in zip(period, *columns.values(), strict=True):
         if str(metric) in names:
             key = str(arm), str(predictor), names[str(metric)]
-            found.setdefault(key, {})[f"{when} {day}"] = float(value)
-    return found
+            courses.setdefault(key, {})[f"{when} {day}"] = float(value)
+    return courses
 
 
 def losses(levels: Columns, predictors: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
@@ -400,16 +400,17 @@ def selected(table: Columns, groups: int = 25) -> dict[str, np.ndarray]:
     policies = np.asarray(columns["policy"]).astype(str)
     rows = []
     for policy in dict.fromkeys(policies.tolist()):
-        own = np.flatnonzero(policies == policy)
-        own = own[np.argsort(np.asarray(columns["density"], np.float64)[own], kind="stable")]
-        parts = np.array_split(own, max(1, min(groups, len(own))))
+        batches = np.flatnonzero(policies == policy)
+        density = np.asarray(columns["density"], np.float64)[batches]
+        batches = batches[np.argsort(density, kind="stable")]
+        parts = np.array_split(batches, max(1, min(groups, len(batches))))
         reached = 0
         for part in parts:
             means = {n: float(np.asarray(columns[n], np.float64)[part].mean()) for n in names}
             rows.append(
                 {
                     "policy": policy,
-                    "rank": (reached + len(part) / 2) / len(own),
+                    "rank": (reached + len(part) / 2) / len(batches),
                     **means,
                     "change": means["loss_after"] - means["loss_before"],
                 }
@@ -452,16 +453,16 @@ def records(
     rows = []
     for variant in sorted(set(variants.tolist())):
         for horizon in sorted(set(columns["horizon"][variants == variant].tolist())):
-            own = (variants == variant) & (columns["horizon"] == horizon)
-            increase = columns["coverage_increase"][own & inside].astype(np.float64)
+            mine = (variants == variant) & (columns["horizon"] == horizon)
+            increase = columns["coverage_increase"][mine & inside].astype(np.float64)
             quantiles = np.quantile(increase, [0.1, 0.5, 0.9, 1.0]) if len(increase) else [
                 math.nan] * 4  # fmt: skip
-            at = np.flatnonzero(own & inside) if (own & inside).any() else np.flatnonzero(own)
+            at = np.flatnonzero(mine & inside) if (mine & inside).any() else np.flatnonzero(mine)
             total = float(columns["total_coverage"][at[np.argmax(day[at])]])
-            values = (int((own & counted & columns["retrained"].astype(bool)).sum()),
+            values = (int((mine & counted & columns["retrained"].astype(bool)).sum()),
                       *map(float, quantiles), total)  # fmt: skip
             row: dict[str, Any] = {"variant": variant, "horizon": int(horizon)}
-            row["days"] = int((own & counted).sum())
+            row["days"] = int((mine & counted).sum())
             row |= dict(zip(wanted, values, strict=True))
             for name in wanted:
                 row[f"paper {name}"] = theirs.get((variant, f"horizon {horizon}", name), math.nan)
@@ -489,12 +490,12 @@ def record_days(days: Columns, since: str, horizon: int = 0) -> dict[str, np.nda
     chosen = (columns["horizon"] == horizon) & columns["retrained"].astype(bool) & (after >= 0)
     rows = []
     for variant in sorted(set(columns["variant"].astype(str).tolist())):
-        own = np.sort(after[chosen & (columns["variant"].astype(str) == variant)]).tolist()
+        ours = np.sort(after[chosen & (columns["variant"].astype(str) == variant)]).tolist()
         theirs = published("record", subject=variant, quantity="trained_after")["value"].tolist()
-        for i in range(max(len(own), len(theirs))):
+        for i in range(max(len(ours), len(theirs))):
             row: dict[str, Any] = {"variant": variant, "training": i + 1}
-            for name, found in (("days", own), ("paper days", theirs)):
-                row[name] = found[i] if i < len(found) else math.nan
+            for name, trained_after in (("days", ours), ("paper days", theirs)):
+                row[name] = trained_after[i] if i < len(trained_after) else math.nan
             rows.append(row)
     kinds = {"variant": str, "training": np.int64}
     return table_of(rows, ("variant", "training", "days", "paper days"), kinds)
@@ -530,10 +531,10 @@ def wide(topic: str, *, against: str = "") -> dict[str, np.ndarray]:
         for name in (quantity, f"{quantity}_low", f"{quantity}_high")
         if any(name in row for row in rows.values())
     ]
-    found: dict[str, np.ndarray] = {
+    columns: dict[str, np.ndarray] = {
         "paper subject": np.array([subject for subject, _ in rows], str),
         "paper part": np.array([part for _, part in rows], str),
     }
     for name in names:
-        found[f"paper {name}"] = np.array([row.get(name, math.nan) for row in rows.values()])
-    return found
+        columns[f"paper {name}"] = np.array([row.get(name, math.nan) for row in rows.values()])
+    return columns

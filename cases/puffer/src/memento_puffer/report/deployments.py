@@ -40,7 +40,7 @@ def deployment_section(
     new_metric = np.datetime64(NEW_METRIC) if record else None
     draw = functools.partial(coverage_and_trainings, title=title, new_metric=new_metric)
     first, last = RECORD_PERIOD if record else (None, None)
-    found = records(table, first, last, since=DEPLOYED if record else None)
+    summary = records(table, first, last, since=DEPLOYED if record else None)
     about = (
         "Figures 6(b) and 13 of the paper: the coverage increase since the last training, the "
         "threshold from which on a training is due, and the trainings; a variant with temperature "
@@ -52,7 +52,7 @@ def deployment_section(
     parts: list[str | Chart | Listing] = [
         about,
         Chart(name, caption, table, draw),
-        Listing(f"{name}-summary", "Trainings and coverage increases.", found),
+        Listing(f"{name}-summary", "Trainings and coverage increases.", summary),
     ]
     if record:
         caption = f"Trainings of the first horizon, in days since {DEPLOYED}."

@@ -35,8 +35,8 @@ def replays(results: Results) -> None:
     group = "puffer-replay"
     first = len(results.sections)
     there = results.standing.get(group, {})
-    names = [found for name in there if (found := _TOPIC.fullmatch(name)) is not None]
-    prefixes = sorted({found["prefix"] for found in names if found["topic"] in SECTIONS}) or [""]
+    names = [match for name in there if (match := _TOPIC.fullmatch(name)) is not None]
+    prefixes = sorted({match["prefix"] for match in names if match["topic"] in SECTIONS}) or [""]
     for prefix in prefixes:
         for topic in SECTIONS:
             name = f"{prefix}{topic}"
@@ -77,10 +77,10 @@ def _arms(results: Results, group: str, name: str) -> dict[str, dict[str, Any]]:
     # Needs are the replays of the first period, in the order of the arms, and those of the others.
     pairs = zip(table.get("parameters", {}).get("arms", ()), table.get("needs", ()), strict=False)
     asked = {arm: results.asked(group, need).get("parameters") for arm, need in pairs}
-    found = {arm: parameters for arm, parameters in asked.items() if parameters}
+    parameters_of = {arm: parameters for arm, parameters in asked.items() if parameters}
     if table.get("version", 1) >= _RENAMED:
-        return found
-    return {renamed(arm): {**p, "arm": renamed(p["arm"])} for arm, p in found.items()}
+        return parameters_of
+    return {renamed(arm): {**p, "arm": renamed(p["arm"])} for arm, p in parameters_of.items()}
 
 
 def _named(
@@ -98,17 +98,17 @@ _RENAMED = 2
 
 def _orders(sections: Sequence[Section]) -> Section | None:
     """How far settings stand in the paper's order, of all tables below each other."""
-    found = [
+    orders = [
         (section.name, listing.table)
         for section in sections
         for listing in section.listings
         if listing.name == f"{section.name}-ordering"
     ]
-    if not found:
+    if not orders:
         return None
-    table = {"table": np.repeat([n for n, _ in found], [len(t["score"]) for _, t in found])}
-    for column in found[0][1]:
-        table[column] = np.concatenate([np.asarray(t[column]) for _, t in found])
+    table = {"table": np.repeat([n for n, _ in orders], [len(t["score"]) for _, t in orders])}
+    for column in orders[0][1]:
+        table[column] = np.concatenate([np.asarray(t[column]) for _, t in orders])
     about = (
         "Levels of simulated days cannot be compared with those of real ones; the order of "
         "settings can. One line for each series and score that the paper reports on."

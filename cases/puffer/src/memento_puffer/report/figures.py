@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from memento.report import drawing
-from memento.report.tables import Columns
+import numpy as np
 
-__all__ = ["composition", "coverage", "scores", "trade_off"]
+from memento.report import drawing
+from memento.report.tables import Columns, columns_of
+
+__all__ = ["BETTER", "composition", "coverage", "levels_of", "scores", "trade_off"]
+
+BETTER = {"stalled": "less", "ssim": "more", "delta_ssim": "less"}
+"""Which way differences between schemes are better."""
 
 
 def scores(
@@ -113,6 +119,29 @@ def composition(
         title="share of each class", yscale="log", xlabel="class of transmission time (0.5 s each)"
     )
     drawing.save(figure, path)
+
+
+def levels_of(schemes: Columns) -> dict[str, np.ndarray]:
+    """Quality and stalls of schemes, as `trade_off` draws them.
+
+    Args:
+        schemes: ``scheme``, ``stall_ratio`` with ``stall_low`` and ``stall_high``; and where known
+            ``ssim`` (dB) with ``_low`` and ``_high``.
+
+    Returns:
+        ``scheme``; ``stalled`` (%) and ``ssim`` (dB, NaN where not known) with ``_low``, ``_high``.
+
+    Raises:
+        SchemaError: A column is missing.
+    """
+    columns = columns_of(schemes, "scheme", "stall_ratio", "stall_low", "stall_high")
+    levels = {"scheme": np.asarray(columns["scheme"]).astype(str)}
+    for end, column in (("", "stall_ratio"), ("_low", "stall_low"), ("_high", "stall_high")):
+        levels[f"stalled{end}"] = 100 * np.asarray(columns[column], np.float64)
+    unknown = np.full(len(levels["scheme"]), math.nan)
+    for column in ("ssim", "ssim_low", "ssim_high"):
+        levels[column] = np.asarray(schemes.get(column, unknown), np.float64)
+    return levels
 
 
 def trade_off(path: Path, table: Columns, *, level: float = 0.9, title: str = "") -> None:

@@ -110,9 +110,9 @@ def _improvements(
     references = [r for r in _REFERENCES if r in known] + sorted(known - set(_REFERENCES))
     parts: list[str | Chart | Listing] = []
     for against in references:
-        found = beside(topic, improvement, against, arms)
-        keep = ~((found["arm"] == against) & (found["predictor"] == "own"))
-        shown = {column: values[keep] for column, values in found.items()}
+        compared = beside(topic, improvement, against, arms)
+        keep = ~((compared["arm"] == against) & (compared["predictor"] == "own"))
+        shown = {column: values[keep] for column, values in compared.items()}
         if not parts:
             parts += _charts(name, topic, improvement, levels, against, arms)
         for column in [c for c in shown if c.startswith("paper")]:
@@ -140,12 +140,12 @@ def _charts(
     parts: list[str | Chart | Listing] = []
     tables = []
     if topic in SWEEPS:
-        found = sweep(topic, improvement, against, arms)
-        if len(found["x"]):
+        swept = sweep(topic, improvement, against, arms)
+        if len(swept["x"]):
             draw = functools.partial(sweeps.sweep, xlabel=SWEEPS[topic], ylabel=ylabel)
-            caption = f"Improvement over {_named(against)}. {_origins(found)}"
-            parts.append(Chart(name, caption, found, draw))
-            tables.append(found)
+            caption = f"Improvement over {_named(against)}. {_origins(swept)}"
+            parts.append(Chart(name, caption, swept, draw))
+            tables.append(swept)
     others = dots(topic, improvement, against, arms)
     if topic not in SWEEPS or topic == "table-decisions":
         draw = functools.partial(figures.arms, xlabel=f"{_NATS}, above {against}")
@@ -168,7 +168,7 @@ def _origins(table: Columns) -> str:
 
 
 def _courses(name: str, levels: Columns) -> list[str | Chart | Listing]:
-    found = losses(levels, _PREDICTORS)
+    courses = losses(levels, _PREDICTORS)
     # Each arm carries its own record of the static model, all alike: one of them is enough.
     paper = published("figure-loss-over-time")
     draw = functools.partial(
@@ -181,22 +181,22 @@ def _courses(name: str, levels: Columns) -> list[str | Chart | Listing]:
     )
     listed = {f"paper {n}": paper[n] for n in ("subject", "part", "low", "high")}
     return [
-        Chart(name, caption, found, draw),
+        Chart(name, caption, courses, draw),
         Listing(f"{name}-published", "The paper's levels in nats, read off its plots.", listed),
     ]
 
 
 def _insert_times(name: str, table: Columns, arms: Arms) -> list[str | Chart | Listing]:
-    found = inserts(table, arms)
-    if not len(found["x"]):
+    times = inserts(table, arms)
+    if not len(times["x"]):
         return []
     caption = (
         "Seconds of an insert, mean and standard deviation over days. The paper's are of a memory "
         "of a million samples."
     )
     return [
-        Chart(f"{name}-insert", caption, found, sweeps.insert_times),
-        Listing(f"{name}-insert", caption, found),
+        Chart(f"{name}-insert", caption, times, sweeps.insert_times),
+        Listing(f"{name}-insert", caption, times),
     ]
 
 
@@ -235,27 +235,27 @@ def selection_section(tables: Mapping[str, Columns]) -> Section:
     title, about = SECTIONS[name]
     parts: list[str | Chart | Listing] = [about]
     for period, table in tables.items():
-        found = selected(table)
+        groups = selected(table)
         caption = (
             f"{period}: left, mean loss and density of batches by the rank of their density; "
             "middle, the share of each that a policy keeps; right, by how much the loss changes "
             "when a model is trained on what was kept. Nothing is published in numbers."
         )
-        parts.append(Chart(f"{name}-{period}", caption, found, sweeps.selection))
-        parts.append(_kept(f"{name}-{period}", period, found))
+        parts.append(Chart(f"{name}-{period}", caption, groups, sweeps.selection))
+        parts.append(_kept(f"{name}-{period}", period, groups))
     return Section(name, title, parts)
 
 
-def _kept(name: str, period: str, found: Columns) -> Listing:
+def _kept(name: str, period: str, groups: Columns) -> Listing:
     """By policy: the rarest and the densest tenth of batches."""
     rows: dict[str, list[Any]] = {"policy": []}
-    for policy in dict.fromkeys(found["policy"].tolist()):
-        own = found["policy"] == policy
+    for policy in dict.fromkeys(groups["policy"].tolist()):
+        of_policy = groups["policy"] == policy
         rows["policy"].append(policy)
-        for words, part in (("rarest", found["rank"] <= 0.1), ("densest", found["rank"] >= 0.9)):
-            at = own & part
+        for words, part in (("rarest", groups["rank"] <= 0.1), ("densest", groups["rank"] >= 0.9)):
+            at = of_policy & part
             for column in ("kept", "change"):
-                values = found[column][at]
+                values = groups[column][at]
                 mean = float(values.mean()) if len(values) else math.nan
                 rows.setdefault(f"{words}: {column}", []).append(mean)
     caption = f"{period}: share kept and change of the loss of the rarest and densest tenth."
@@ -299,8 +299,8 @@ def of_replay(folder: str | Path) -> Report:
     former = _is_former(folder)
 
     def table(name: str) -> Columns:
-        found = read(place / name, remedy)
-        return with_names_of_today(found) if former else found
+        columns = read(place / name, remedy)
+        return with_names_of_today(columns) if former else columns
 
     steps = table("steps.csv")
     columns_of(steps, "arm", "name", "trained")

@@ -17,7 +17,7 @@ from memento.report.tables import Columns, columns_of, flags, read, read_documen
 from memento_puffer.published import PRIMARY
 from memento_puffer.report import sweeps
 from memento_puffer.report.comparison import wide
-from memento_puffer.report.figures import trade_off
+from memento_puffer.report.figures import BETTER, levels_of, trade_off
 from memento_puffer.report.published import CONDITIONS, NOTE, published
 
 __all__ = ["analysis_section", "demo_section", "of_analysis", "of_demo"]
@@ -29,7 +29,6 @@ _STUDIES = {
     "puffer-first-chunk": "First chunks: SSIM (dB) and startup delay (s), 2019.",
     "puffer-bitrate": "Mean bitrate (Mbit/s), weighted by time watched: range of schemes, 2019.",
 }
-_BETTER = {"stalled": "less", "ssim": "more", "delta_ssim": "less"}
 
 
 def analysis_section(
@@ -45,7 +44,7 @@ def analysis_section(
             ``published``, ``found``, ``low``, ``high``, ``within``, ``source``.
         title: Of the section.
     """
-    own = _levels(schemes)
+    ours = levels_of(schemes)
     theirs = _primary()
     parts: list[str | Chart | Listing] = [
         "Figures 17 and 18 of the paper, in the style of Puffer's own: quality against the share "
@@ -53,16 +52,16 @@ def analysis_section(
         "experiment of 2019 with real viewers (Yan et al., NSDI 2020)."
     ]
     both = {
-        "origin": np.array(["ours"] * len(own["scheme"]) + ["paper"] * len(theirs["scheme"])),
-        **{n: np.concatenate([own[n], theirs[n]]) for n in own},
+        "origin": np.array(["ours"] * len(ours["scheme"]) + ["paper"] * len(theirs["scheme"])),
+        **{n: np.concatenate([ours[n], theirs[n]]) for n in ours},
     }
     caption = (
         "Left, this folder's schemes with Puffer's 95 % intervals; right, hollow and grey, what "
         "was published. Levels depend on the viewers' paths; compare the places of schemes."
     )
-    if not np.isnan(own["ssim"]).all():
+    if not np.isnan(ours["ssim"]).all():
         parts.append(Chart(name, caption, both, sweeps.quality))
-    parts.append(Listing(f"{name}-schemes", "Streams that Puffer counts.", _beside(own, schemes)))
+    parts.append(Listing(f"{name}-schemes", "Streams that Puffer counts.", _beside(ours, schemes)))
     parts.append(
         Listing(
             f"{name}-puffer",
@@ -77,47 +76,31 @@ def analysis_section(
     return Section(name, title or "What viewers got", parts)
 
 
-def _levels(schemes: Columns) -> dict[str, np.ndarray]:
-    """Stalls in % and SSIM in dB with their intervals."""
-    columns = columns_of(schemes, "scheme", "stall_ratio", "stall_low", "stall_high")
-    names = np.asarray(columns["scheme"]).astype(str)
-    found: dict[str, np.ndarray] = {"scheme": names}
-    for end, column in (("", "stall_ratio"), ("_low", "stall_low"), ("_high", "stall_high")):
-        found[f"stalled{end}"] = 100 * np.asarray(columns[column], np.float64)
-    for end in ("", "_low", "_high"):
-        column = f"ssim{end}"
-        known = column in schemes
-        found[column] = (
-            np.asarray(schemes[column], np.float64) if known else np.full(len(names), math.nan)
-        )
-    return found
-
-
 def _primary() -> dict[str, np.ndarray]:
     table = published("puffer", part="")
     subjects = list(dict.fromkeys(table["subject"].tolist()))
-    found: dict[str, np.ndarray] = {"scheme": np.array(subjects, str)}
+    levels: dict[str, np.ndarray] = {"scheme": np.array(subjects, str)}
     for quantity in ("stalled", "ssim"):
-        own = table["quantity"] == quantity
+        rows = table["quantity"] == quantity
         for end, column in (("", "value"), ("_low", "low"), ("_high", "high")):
-            found[f"{quantity}{end}"] = table[column][own]
-    return found
+            levels[f"{quantity}{end}"] = table[column][rows]
+    return levels
 
 
-def _beside(own: Mapping[str, np.ndarray], schemes: Columns) -> dict[str, Any]:
+def _beside(ours: Mapping[str, np.ndarray], schemes: Columns) -> dict[str, Any]:
     """Our schemes with the same controller's numbers of 2019."""
     theirs = _primary()
     place = {name: i for i, name in enumerate(theirs["scheme"].tolist())}
-    at = [place.get(PRIMARY.get(name, ""), -1) for name in own["scheme"].tolist()]
-    found: dict[str, Any] = {"scheme": own["scheme"]}
+    at = [place.get(PRIMARY.get(name, ""), -1) for name in ours["scheme"].tolist()]
+    both: dict[str, Any] = {"scheme": ours["scheme"]}
     if "streams" in schemes:
-        found["streams"] = np.asarray(schemes["streams"])
-    found |= {name: values for name, values in own.items() if name != "scheme"}
-    found["paper scheme"] = np.array([theirs["scheme"][i] if i >= 0 else "" for i in at], str)
+        both["streams"] = np.asarray(schemes["streams"])
+    both |= {name: values for name, values in ours.items() if name != "scheme"}
+    both["paper scheme"] = np.array([theirs["scheme"][i] if i >= 0 else "" for i in at], str)
     for name, values in theirs.items():
         if name != "scheme":
-            found[f"paper {name}"] = np.array([values[i] if i >= 0 else math.nan for i in at])
-    return found
+            both[f"paper {name}"] = np.array([values[i] if i >= 0 else math.nan for i in at])
+    return both
 
 
 def _calibration(name: str, table: Columns) -> Listing:
@@ -189,7 +172,7 @@ def _differences(name: str, table: Columns, title: str = "The same viewers") -> 
     listed |= {f"value_{end}": columns[end] for end in ("low", "high")}
     caption = "Differences between schemes over the same viewers, with 95 % intervals over viewers."
     parts: list[str | Chart | Listing] = [
-        Chart(name, caption, columns, functools.partial(figures.forest, better=_BETTER)),
+        Chart(name, caption, columns, functools.partial(figures.forest, better=BETTER)),
         Listing(name, caption, listed),
     ]
     return Section(name, title, parts)
@@ -229,7 +212,7 @@ def demo_section(scores: Columns, control: Columns) -> Section:
         listed[f"{name}_error"] = columns[f"{short}_error"]
     for name in _SHORT.values():
         listed[f"paper {name}"] = [theirs.get((arm, name), math.nan) for arm in arms]
-    level = _levels(control)
+    level = levels_of(control)
     parts: list[str | Chart | Listing] = [
         "Viewers stream over changing paths; memories select from the same telemetry, and each "
         "predictor is retrained when due. In the end each chooses the bitrates for the same "
