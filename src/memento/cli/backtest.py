@@ -92,6 +92,8 @@ def backtest(
         out (DIR): Keeps results; what was stopped goes on. With a page.
         built_in (--example): A small stream that is made, in under a minute.
     """
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
     label, group, cluster = columns.label, columns.group, columns.cluster
     if built_in == bool(files):
         raise SettingError("give FILES, or --example")
@@ -113,7 +115,8 @@ def backtest(
     make = factory(model, label, classes, numbers=regression)
     place = None if out is None else local_path(out, "--out")
     further_on = "the same command goes on from here" if out else "with --out it would go on"
-    with ui.stoppable(further_on), ui.Progress() as bar:
+    # Models of small memories gain nothing from threads of BLAS, which would wait for each other.
+    with ui.stoppable(further_on), threadpool_limits(1, "blas"), ui.Progress() as bar:
 
         def told(part: str) -> Callable[[int, int, str], None]:
             return lambda done, of, _: bar.report(done, of, part)

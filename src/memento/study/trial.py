@@ -148,7 +148,9 @@ def try_stream(
     triggers = {_DAILY: Every(1), _NEVER: Never(), **triggers}
     numbers = list(range(seeds)) if budget == math.inf else [0]
     with tempfile.TemporaryDirectory(prefix="memento-trial-") as scratch:
-        root = Path(scratch) if folder is None else folder
+        # Further seeds go on from what was found; where there are none, nothing need be kept.
+        kept = Path(scratch) if budget < math.inf else None
+        root = kept if folder is None else folder
 
         def compared(
             part: str, stream: Sequence[Unit], over: Sequence[int], **arms: Any
@@ -159,7 +161,7 @@ def try_stream(
                 capacity=capacity,
                 seeds=over,
                 group=group,
-                folder=root / part,
+                folder=None if root is None else root / part,
                 learner=learner,
                 workers=workers,
                 progress=None if progress is None else progress(part),
