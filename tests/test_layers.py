@@ -90,6 +90,7 @@ HEAVY = {
     "vl_convert": ["report/page.py"],
     "jinja2": ["report/page.py"],
     "sklearn": ["integrations/sklearn.py", "integrations/tabular.py"],
+    "threadpoolctl": ["cli/backtest.py"],
     "skops": ["integrations/sklearn.py"],
     "scipy": [],
     "optuna": ["memento_datacenter/tuning.py"],
