@@ -10,7 +10,7 @@ import pytest
 
 from deployment import stranger
 from memento.cli.deploy import _read
-from memento.deployment import Deployment, from_toml
+from memento.deployment import Deployment, Publication, from_toml
 from memento.errors import (
     ForeignError,
     LockedError,
@@ -424,6 +424,28 @@ class Killed(BaseException):
     """As if the process had gone."""
 
 
+def test_a_day_that_led_back_does_so_though_the_job_was_killed(made, monkeypatch):
+    config = stranger.CONFIG.replace('"every"', '{ kind = "every", units = 3 }')
+    deployment, days = made(config=config.replace("= 60", "= 120") + "rollback_after = 1\n")
+    for day in range(1, 6):
+        labelled(days, day, wrong=day == 4)
+    switch = Publication.switch
+
+    def stop(self, action, *arguments, **others):
+        if action == "rollback":
+            raise Killed
+        switch(self, action, *arguments, **others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Publication, "switch", stop)
+        with pytest.raises(Killed):
+            run(deployment)
+    assert deployment.serving("main") == stranger.name(4)
+    assert run(deployment) == []
+    last = deployment.publication("main").history()[-1]
+    assert (last.action, last.version, last.day) == ("rollback", stranger.name(1), stranger.name(5))
+
+
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_a_day_that_counts_serves_though_the_job_was_killed(made, monkeypatch, by_hand):
     deployment, days = made()
@@ -436,7 +458,7 @@ def test_a_day_that_counts_serves_though_the_job_was_killed(made, monkeypatch, b
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("memento.deployment.publication.Publication.switch", stop)
+        patched.setattr(Publication, "switch", stop)
         with pytest.raises(Killed):
             run(deployment)
     assert states(deployment)["03"] == "done"

@@ -6,7 +6,6 @@ name from a module that the user can read.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from memento.errors import MementoError, ModelError, StorageError, needs
+from memento import plugins
+from memento.errors import MementoError, ModelError, SettingError, StorageError, needs
 from memento.files import digest
 
 __all__ = ["Predictor", "load_model", "named"]
@@ -207,25 +207,11 @@ _FLOATS = ("tensor(float)", "tensor(double)")
 
 def _function(spec: str, contents: Sequence[str]) -> Predictor:
     """A function of a user's module as a predictor."""
-    module_name, _, function_name = spec.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does; an installed command does not
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs the user's module
-        raise ModelError(
-            f"--model {spec}: importing {module_name!r} failed: {_first_line(error)}; run from the "
-            "folder it lies in, or install it"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        known = sorted(
-            name for name, thing in vars(module).items() if callable(thing) and name[0] != "_"
-        )
-        raise ModelError(
-            f"--model {spec}: {module_name!r} has no function {function_name!r}; it has {known}"
-        )
+        function = plugins.named(spec, f"--model {spec}")
+    except SettingError as error:
+        raise ModelError(str(error)) from error
+    module = sys.modules[spec.partition(":")[0]]
     source = getattr(module, "__file__", None)
     code = Path(source).read_bytes() if source else b""
     version = _version(spec, module)

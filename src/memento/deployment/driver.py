@@ -244,7 +244,8 @@ class Driver(ABC, Generic[S]):
         with storage_errors("make a deployment", folder):
             folder.mkdir(parents=True, exist_ok=True)
             with Lock(folder / "lock"):
-                names = sorted({path.name for path in folder.iterdir()} - {"lock", "base"})
+                ours = {"lock"} if prepare is None else {"lock", "base"}
+                names = sorted({path.name for path in folder.iterdir()} - ours)
                 strangers = [name for name in names if not name.startswith(f".{_SETTINGS}.")]
                 if strangers:
                     what = "a deployment" if _SETTINGS in names else repr(strangers[0])
