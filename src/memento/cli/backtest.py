@@ -166,8 +166,8 @@ def _show(trial: Trial, document: Mapping[str, Any]) -> None:
     ]
     ui.print_table(("memory", *known, "trainings"), rows)
     figures = [
-        [name, f"{one.trainings:.1f}", f"{one.cost:+.4f}", f"{one.false_alarms:.1f}"]
-        for name, one in trial.triggers.items()
+        [name, f"{facts.trainings:.1f}", f"{facts.cost:+.4f}", f"{facts.false_alarms:.1f}"]
+        for name, facts in trial.triggers.items()
     ]
     ui.print_table(("trigger", "trainings", "cost", "false alarms"), figures)
     ui.say(trial.verdict)
@@ -179,18 +179,18 @@ def _show(trial: Trial, document: Mapping[str, Any]) -> None:
 def _seconds(budget: str | None) -> float:
     if budget is None:
         return math.inf
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", budget.strip())
-    if not found or float(found[1]) <= 0:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", budget.strip())
+    if not match or float(match[1]) <= 0:
         raise SettingError(f"--budget {budget!r}; give a time such as 90s, 10m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _capacity(text: str, total: int) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text.strip())
-    number = float(found[1]) if found else 0.0
-    share = bool(found and found[2])
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text.strip())
+    number = float(match[1]) if match else 0.0
+    share = bool(match and match[2])
     samples = int(number * total / 100) if share else int(number)
-    if not found or samples < 1 or (share and number > 100) or (not share and number != samples):
+    if not match or samples < 1 or (share and number > 100) or (not share and number != samples):
         raise SettingError(
             f"--capacity {text!r} of a stream of {total:,} samples; give a whole number of samples "
             "such as 1000, or a share such as 5%"
@@ -207,7 +207,7 @@ def _words(option: str, text: str) -> list[str]:
 
 def _policies(text: str, label: str, *, numbers: bool) -> dict[str, Policy]:
     words = _POLICIES[numbers] if text == "auto" else _words("--policies", text)
-    found: dict[str, Policy] = {}
+    chosen: dict[str, Policy] = {}
     for word in words:
         kind = word
         if ":" in word:
@@ -216,48 +216,48 @@ def _policies(text: str, label: str, *, numbers: bool) -> dict[str, Policy]:
             if not isinstance(made, type) or not issubclass(made, Policy) or not kind:
                 raise SettingError(f"--policies {word} is {made!r}; expected a Policy with a kind")
         if word not in _OWN:  # these are always there
-            found[kind] = usual_policy(kind, label, numbers=numbers)
-    return found
+            chosen[kind] = usual_policy(kind, label, numbers=numbers)
+    return chosen
 
 
 def _triggers(text: str, cluster: str | None) -> dict[str, Trigger]:
     words = _TRIGGERS if text == "auto" else _words("--triggers", text)
-    found: dict[str, Trigger] = {}
+    chosen: dict[str, Trigger] = {}
     for word in words:
         every = re.fullmatch(r"every-(\d+)", word)
         if word in ("never", "daily"):  # these are always there
             continue
         if every:
-            found[word] = trigger("every", units=int(every[1]))
+            chosen[word] = trigger("every", units=int(every[1]))
         elif word == OnArrivals.kind:
-            found[word] = OnArrivals(cluster=cluster)
+            chosen[word] = OnArrivals(cluster=cluster)
         else:
-            found[word] = trigger(word)
-    return found
+            chosen[word] = trigger(word)
+    return chosen
 
 
 def _tables(patterns: Sequence[str]) -> list[tuple[str, Samples]]:
     files = tables.expand(patterns)
-    found = [(file, tables.read(file)) for file in files]
+    read = [(file, tables.read(file)) for file in files]
     stems = [re.sub(r"\.(parquet|pq|[ct]sv|arrow|feather|ipc|npz)(\.gz)?$", "", f.name, flags=re.I)
              for f in files]  # fmt: skip
     names = stems if len(set(stems)) == len(stems) else [str(file) for file in files]
-    return [(name, table) for name, (_, table) in zip(names, found, strict=True)]
+    return [(name, table) for name, (_, table) in zip(names, read, strict=True)]
 
 
-def _parts(found: Sequence[tuple[str, Samples]], unit: str | None) -> list[tuple[str, Samples]]:
+def _parts(files: Sequence[tuple[str, Samples]], unit: str | None) -> list[tuple[str, Samples]]:
     """The tables of units: of the files, or by a column."""
     if unit is None:
-        if len(found) == 1:
+        if len(files) == 1:
             raise SettingError(
                 f"one file is one unit; name the column that tells units apart with --unit, of "
-                f"{', '.join(found[0][1])}"
+                f"{', '.join(files[0][1])}"
             )
-        return list(found)
-    for name, table in found:
+        return list(files)
+    for name, table in files:
         if unit not in table:
             raise SchemaError(f"{name} has no column {unit!r} (--unit); it has {', '.join(table)}")
-    table = Samples.concat([part for _, part in found])
+    table = Samples.concat([part for _, part in files])
     column = table[unit]
     if missing.lacking(column).any():
         raise SchemaError(f"column {unit!r} (--unit) has missing values; leave these rows out")
@@ -296,9 +296,9 @@ def _inputs(table: Samples, taken: set[str | None], patterns: Sequence[str]) -> 
     others = [name for name in table if name not in taken and name != "id"]
     if not patterns:
         return others
-    found = [n for n in others if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
-    if not found:
+    matching = [n for n in others if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
+    if not matching:
         raise SettingError(
             f"--inputs {' '.join(patterns)} matches none of {', '.join(others) or 'no columns'}"
         )
-    return found
+    return matching

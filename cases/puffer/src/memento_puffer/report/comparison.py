@@ -8,7 +8,7 @@ ours and what is the paper's stands in columns of their own, or in rows whose co
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,7 @@ def sweep(
         ``value``, ``error`` (standard error over days; NaN of the paper's), ``arm``,
         ``predictor``; only series of which we have two numbers or more.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     ours = _ours(improvement, against)
     for origin, improvements in (("ours", ours), ("paper", _theirs(topic, against))):
         known = places(topic, arms if origin == "ours" else PAPERS)
@@ -178,19 +178,28 @@ def sweep(
             at = _place(known, arm, predictor)
             if at is None or predictor == "matched" or (origin == "ours" and not values["days"]):
                 continue
-            for score in SCORES:
-                error = values.get(f"{score}_error", math.nan)
-                rows.append((*at, origin, score, values[score], error, arm, predictor))
-    numbers: dict[str, set[float]] = {}
-    for series, x, origin, *_ in rows:
-        if origin == "ours":
-            numbers.setdefault(series, set()).add(x)
+            place = {"series": at[0], "x": at[1]}
+            rows += _by_score(values, **place, origin=origin, arm=arm, predictor=predictor)
+    settings: dict[str, set[float]] = {}
+    for row in rows:
+        if row["origin"] == "ours":
+            settings.setdefault(row["series"], set()).add(row["x"])
     # A predictor that only the default has (the oracle of its ensemble) is no sweep.
-    rows = [row for row in rows if len(numbers.get(row[0], ())) > 1]
-    rows.sort(key=lambda row: (row[2], row[0], SCORES.index(row[3]), row[1]))
+    rows = [row for row in rows if len(settings.get(row["series"], ())) > 1]
+    rows.sort(key=lambda r: (r["origin"], r["series"], SCORES.index(r["score"]), r["x"]))
     names = ("series", "x", "origin", "score", "value", "error", "arm", "predictor")
-    kinds = dict.fromkeys(("series", "origin", "score", "arm", "predictor"), str)
-    return table_of([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
+    return table_of(rows, names, _TEXTS)
+
+
+_TEXTS = dict.fromkeys(("series", "label", "origin", "score", "arm", "predictor"), str)
+
+
+def _by_score(values: Mapping[str, Any], **row: Any) -> list[dict[str, Any]]:
+    """A row for each score, with its standard error where that is known."""
+    return [
+        {**row, "score": s, "value": values[s], "error": values.get(f"{s}_error", math.nan)}
+        for s in SCORES
+    ]
 
 
 def dots(
@@ -202,20 +211,18 @@ def dots(
         ``label`` (arm, with the predictor where it is not the arm's own), ``origin``, ``score``,
         ``value``, ``error``, ``arm``, ``predictor``; of the paper's also settings that we have not.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     ours = _ours(improvement, against)
     ours = {key: row for key, row in ours.items() if row["days"] and key[0] != against}
     for origin, improvements in (("ours", ours), ("paper", _theirs(topic, against))):
         at = places(topic, arms if origin == "ours" else PAPERS)
         for arm, predictor in sorted(improvements, key=lambda key: _order(at, *key)):
-            values = improvements[arm, predictor]
             label = arm if predictor == "own" else f"{arm}, {predictor}"
-            for score in SCORES:
-                error = values.get(f"{score}_error", math.nan)
-                rows.append((label, origin, score, values[score], error, arm, predictor))
-    names = ("label", "origin", "score", "value", "error", "arm", "predictor")
-    kinds = dict.fromkeys(("label", "origin", "score", "arm", "predictor"), str)
-    return table_of([dict(zip(names, row, strict=True)) for row in rows], names, kinds)
+            values = improvements[arm, predictor]
+            rows += _by_score(values, label=label, origin=origin, arm=arm, predictor=predictor)
+    return table_of(
+        rows, ("label", "origin", "score", "value", "error", "arm", "predictor"), _TEXTS
+    )
 
 
 def _order(at: Places, arm: str, predictor: str) -> tuple[Any, ...]:
@@ -335,20 +342,25 @@ def trainings(decisions: Columns, arms: Arms = PAPERS) -> dict[str, np.ndarray]:
     return table_of(rows, header, {"arm": str, "days": np.int64, "trainings": np.int64})
 
 
+def _scored(levels: Columns) -> Iterator[tuple[str, str, str, str, str, float]]:
+    """Period, arm, predictor, day, metric and value of each row."""
+    columns = columns_of(levels, "arm", "predictor", "day", "metric", "value")
+    periods = levels["period"] if "period" in levels else [""] * len(columns["arm"])
+    for period, arm, predictor, day, metric, value in zip(periods, *columns.values(), strict=True):
+        yield str(period), str(arm), str(predictor), str(day), str(metric), float(value)
+
+
 def daily(levels: Columns) -> dict[tuple[str, str, str], dict[str, float]]:
     """Tail, median and mean log score by arm, predictor and score, then by period and day.
 
     Args:
         levels: ``arm``, ``predictor``, ``day``, ``metric``, ``value``; ``period`` if there is one.
     """
-    columns = columns_of(levels, "arm", "predictor", "day", "metric", "value")
-    period = levels["period"] if "period" in levels else [""] * len(columns["arm"])
     names = {"q0.01": "tail", "q0.5": "median", "mean": "mean"}
     courses: dict[tuple[str, str, str], dict[str, float]] = {}
-    for when, arm, predictor, day, metric, value in zip(period, *columns.values(), strict=True):
-        if str(metric) in names:
-            key = str(arm), str(predictor), names[str(metric)]
-            courses.setdefault(key, {})[f"{when} {day}"] = float(value)
+    for period, arm, predictor, day, metric, value in _scored(levels):
+        if metric in names:
+            courses.setdefault((arm, predictor, names[metric]), {})[f"{period} {day}"] = value
     return courses
 
 
@@ -362,20 +374,12 @@ def losses(levels: Columns, predictors: Mapping[str, Sequence[str]]) -> dict[str
     Returns:
         ``period``, ``day``, ``label``, ``value`` (nats), in the order of the table.
     """
-    columns = columns_of(levels, "arm", "predictor", "day", "metric", "value")
-    period = levels["period"] if "period" in levels else [""] * len(columns["arm"])
     rows = []
-    for i, (arm, predictor, day, metric) in enumerate(
-        zip(*(columns[n] for n in ("arm", "predictor", "day", "metric")), strict=True)
-    ):
-        wanted = ("own", *predictors.get(str(arm), ()))
-        if str(metric) != "q0.01" or str(predictor) not in wanted:
-            continue
-        label = str(arm) if str(predictor) == "own" else f"{arm}, {predictor}"
-        if str(predictor) in ("static", "published"):
-            label = str(predictor)
-        value = -float(columns["value"][i])
-        rows.append({"period": str(period[i]), "day": str(day), "label": label, "value": value})
+    for period, arm, predictor, day, metric, value in _scored(levels):
+        if metric == "q0.01" and predictor in ("own", *predictors.get(arm, ())):
+            label = arm if predictor == "own" else f"{arm}, {predictor}"
+            label = predictor if predictor in ("static", "published") else label
+            rows.append({"period": period, "day": day, "label": label, "value": -value})
     names = ("period", "day", "label", "value")
     return table_of(rows, names, dict.fromkeys(names[:3], str))
 
