@@ -267,6 +267,8 @@ def compared(
     """All arms beside controls; and some with a temperature, unless numbers are predicted."""
     make = maker(model, stream)
     every = policies(numbers=stream.classes == 0)
+    if unknown := set(arms) - set(policies(numbers=False)):
+        raise SystemExit(f"unknown arms: {', '.join(unknown)}; there are {', '.join(every)}")
     chosen = {arm: every[arm] for arm in every if arm in ("random", *(arms or every))}
 
     def tell(done: int, of: int, arm: str) -> None:

@@ -157,12 +157,14 @@ class ModelError(MementoError):
 
 
 class MissingExtraError(MementoError, ImportError):
-    """An optional dependency is not installed; the message says what brings it."""
+    """An optional dependency is not installed, or broken; the message says what brings it."""
 
-    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+    def __init__(
+        self, package: str, extra: str | None, purpose: str, state: str = "is not installed"
+    ) -> None:
         wanted = package if extra is None else f'"memento-replay[{extra}]"'
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: pip install {wanted}"
+            f"{purpose} needs the package {package!r}, which {state}: pip install {wanted}"
         )
 
 
@@ -177,8 +179,11 @@ def needs(package: str, extra: str | None, purpose: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(package, extra, purpose) from error
+    except ImportError as error:
+        broken = f"cannot be imported ({reason_of(error)}); install it anew"
+        raise MissingExtraError(package, extra, purpose, broken) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -296,7 +296,8 @@ class Memory(Guarded):
             other: With an equal policy; it is not changed.
 
         Raises:
-            SettingError: The policies differ, or cannot merge (`DensityReservoir` can).
+            SettingError: The policies differ, or cannot merge (`DensityReservoir` and
+                `LossReservoir` can).
             SchemaError: The columns do not fit.
 
         Example:

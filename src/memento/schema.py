@@ -79,7 +79,11 @@ class Schema:
             if was is not None:
                 whole[name] = was
             late = name not in fresh or name not in held or name in self.hidden
-            if late and not (self.ids in fresh and given.ndim == 1):
+            if (
+                late
+                and name not in policy.tolerates
+                and not (self.ids in fresh and given.ndim == 1)
+            ):
                 lacking = (missing.lacking(part).any() for part in (old[name], new[name]))
                 hidden |= {name} if any(lacking) else set()
         changed = {n: a for n, a in old.items() if n not in held or a is not held[n]}

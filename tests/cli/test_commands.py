@@ -46,6 +46,13 @@ class Draw(Base):
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Bare:
+    """Nothing is said of its fields."""
+
+    size: int = 2
+
+
 def sample(
     folder: Path,
     draw: Draw,
@@ -117,6 +124,24 @@ def test_a_function_without_descriptions_is_as_with_typer_alone():
     app.command()(plain)
     assert CliRunner().invoke(app, ["a", "--no-flag"]).exit_code == 0
     assert with_options(plain).__doc__ == "Do."
+
+
+def test_options_said_by_typer_alone_are_left_as_they_are():
+    """As functions of other distributions may be written."""
+
+    def other(bare: Bare, seed: int = typer.Option(0, help="Seed.")) -> None:
+        """Do.
+
+        Args:
+            seed: Of what is drawn.
+        """
+        called.append((bare.size, seed))
+
+    app = Commands()
+    app.command()(other)
+    called.clear()
+    assert CliRunner().invoke(app, ["--seed", "3", "--size", "4"]).exit_code == 0
+    assert called == [(4, 3)]
 
 
 def test_types_of_columns_are_all_named():

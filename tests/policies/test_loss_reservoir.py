@@ -62,6 +62,21 @@ def test_samples_without_a_loss_weigh_one():
     assert found[1] < 1 < found[3]
 
 
+@pytest.mark.filterwarnings("ignore:.*does without it")
+@pytest.mark.parametrize("without", [0, 2])
+def test_an_insert_without_losses_does_not_hide_those_of_others(without):
+    """Through a memory; of a hundred samples held about 35 of 100 are difficult, at random 2."""
+    memory = Memory(100, LossReservoir(uniform=0.0), seed=0)
+    for day in range(6):
+        hard = np.arange(1000) % 50 == 0
+        columns = {"hard": hard, "day": np.full(1000, day), "loss": np.where(hard, 3.0, 0.05)}
+        if day == without:
+            del columns["loss"]
+        memory.insert(columns)
+    later = memory.samples["day"] > without
+    assert memory.samples["hard"][later].mean() > 0.15
+
+
 def stream(rng: np.random.Generator, size: int = 300) -> dict[str, np.ndarray]:
     hard = rng.random(size) < 0.1
     return {"loss": np.where(hard, rng.exponential(3.0, size), 0.05), "hard": hard.astype(float)}
@@ -106,14 +121,14 @@ def test_merging_gives_the_memory_of_the_joint_stream(half_life):
     """Exactly, as keys are hashed and both parts of an insert have the same mean loss."""
     policy = LossReservoir(identify_by="id", half_life=half_life)
     rng = np.random.default_rng(3)
-    losses = rng.exponential(1.0, 200)
-    parts = []
-    for start in (0, 200):
-        memory = Memory(50, policy, seed=start)
-        memory.insert(loss=losses, id=np.arange(start, start + 200))
-        parts.append(memory)
+    days = [rng.exponential(1.0, 200) for _ in range(3)]
+    parts = [Memory(50, policy, seed=seed) for seed in (0, 1)]
     joint = Memory(50, policy, seed=9)
-    joint.insert(loss=np.tile(losses, 2), id=np.arange(400))
+    for number, losses in enumerate(days):
+        ids = 400 * number + np.arange(400)
+        for memory, half in zip(parts, (ids[:200], ids[200:]), strict=True):
+            memory.insert(loss=losses, id=half)
+        joint.insert(loss=np.tile(losses, 2), id=ids)
     merged = parts[0]
     merged.merge(parts[1])
     order, expected_order = (np.argsort(m.samples["id"]) for m in (merged, joint))

@@ -104,13 +104,13 @@ def _options_of(kind: type) -> list[inspect.Parameter]:
         option = inspect.Parameter(
             field.name, _NAMED, default=default, annotation=hints[field.name]
         )
-        parameters.append(_with_help(option, *help_of[field.name]))
+        parameters.append(_with_help(option, *help_of.get(field.name, ("", ""))))
     return parameters
 
 
 def _with_help(parameter: inspect.Parameter, bracket: str, text: str) -> inspect.Parameter:
-    """A parameter with what its docstring says; as it is where that says nothing."""
-    if not text:
+    """A parameter with what its docstring says; as it is where that says nothing, or Typer does."""
+    if not text or isinstance(parameter.default, ParameterInfo):
         return parameter
     hint, default = parameter.annotation, parameter.default
     hint, *marks = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)

@@ -344,7 +344,8 @@ def merge(
 ) -> None:
     """Take in what the memory OTHER holds, of a stream that shares no sample with that of DIR.
 
-    OTHER is not changed. Both need one policy, which has to be able to merge: density-reservoir.
+    OTHER is not changed. Both need one policy, which has to be able to merge: density-reservoir
+    or loss-reservoir.
 
     Args:
         other (OTHER): Folder of another memory.

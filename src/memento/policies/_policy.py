@@ -114,6 +114,11 @@ class Policy(ABC):
         distances = [c for d in getattr(self, "distances", ()) for c in d.columns]
         return tuple(dict.fromkeys([*distances, *(name for name in named if name)]))
 
+    @property
+    def tolerates(self) -> tuple[str, ...]:
+        """Columns that it reads, and in which it takes gaps for what they are."""
+        return ()
+
     def check(self, fresh: Samples) -> None:  # noqa: B027 - most policies accept anything
         """Raise if new samples lack what this policy needs.
 

@@ -74,6 +74,10 @@ class LossReservoir(WeightedReservoir):
     half_life: Annotated[float, number(above=0, words="inserts, above 0")] | None = None
     identify_by: Column | None = None
 
+    @property
+    def tolerates(self) -> tuple[str, ...]:
+        return (self.loss,)
+
     def check(self, fresh: Samples) -> None:
         super().check(fresh)
         if self.loss not in fresh:

@@ -98,12 +98,14 @@ def write_page(
     with needs("jinja2", "figures", "writing a page"):
         import jinja2
     source = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(source)
+    template = jinja2.Environment(
+        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    ).from_string(source)
     text = template.render(
         title=title,
         generator=generator,
         headings=[part for part in parts if contents and isinstance(part, Heading)],
-        parts=[(type(part).__name__, part) for part in parts],
+        parts=[("str" if isinstance(part, str) else type(part).__name__, part) for part in parts],
     )
     with storage_errors("write the report", path):
         atomic_write(path, text.encode())

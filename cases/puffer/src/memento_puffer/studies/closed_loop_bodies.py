@@ -131,6 +131,13 @@ class _Softened(Calibrated):
     def adapt(self, samples: Samples) -> bool:
         return False
 
+    def state(self) -> Mapping[str, np.ndarray]:
+        state: Mapping[str, np.ndarray] = self.learner.state()
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.learner.restore(state)
+
 
 def _serving(learner: TtpLearner | Calibrated) -> Network:
     """What predicts as a learner does."""
