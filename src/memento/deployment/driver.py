@@ -29,7 +29,7 @@ import numpy as np
 
 from memento import snapshot
 from memento.deployment.git import mirror_all
-from memento.deployment.publication import Publication, Version
+from memento.deployment.publication import Publication, Switch, Version
 from memento.errors import DamagedError, ForeignError, SettingError
 from memento.files import Lock, local_path, read_json, storage_errors, write_json
 
@@ -103,6 +103,7 @@ class VariantJob(ABC, Generic[D, R]):
     base: Sequence[Any]
     margins: Sequence[float]
     rollback_after: int
+    _known: tuple[str | None, Sequence[Any]] = field(default=(None, ()), init=False)
 
     @abstractmethod
     def is_due(self, day: D) -> bool:
@@ -147,14 +148,16 @@ class VariantJob(ABC, Generic[D, R]):
         """
         where, publication = f"{name}, {self.name}", self.publication
         serving, attention = publication.current(), []
-        models = self.base if serving is None else list(serving.read())
+        if serving is not None and serving.name != self._known[0]:
+            self._known = serving.name, list(serving.read())
+        version, models = (None, self.base) if serving is None else self._known
         older: Sequence[Any] = [None] * len(self.base)
         try:
             before = publication.previous() if self.margins else None
             older = older if before is None else list(before.read())
         except DamagedError as error:  # it does not serve, so that the day can do without
             attention.append(f"{where}: what served before cannot be compared with: {error}")
-        version, done = None if serving is None else serving.name, []
+        done: list[Done] = []
         for number, (model, former) in enumerate(zip(models, older, strict=True)):
             tell(number)
             done.append(self.step(number, day, version, model, former))
@@ -170,15 +173,10 @@ class VariantJob(ABC, Generic[D, R]):
                 attention.append(f"{where}: not all tasks have a model yet")
         regressed, target = self._regressed(done), None
         if regressed and published is None and self._lasts(done[0].served):
-            before = publication.previous()
-            # The first: before the job was stopped.
-            back = [s.version for s in history if (s.action, s.day) == ("rollback", name)]
-            target = next(iter([*back, *([] if before is None else [before.name])]), None)
-            attention.append(
-                f"{where}: {REGRESSED}, and none is left to go back to"
-                if target is None
-                else f"{where}: rolled back to {target}: {REGRESSED}"
-            )
+            target = self._target(history, name)
+            told = f"{REGRESSED}, and none is left to go back to"
+            back = f"rolled back to {target}: {REGRESSED}"
+            attention.append(f"{where}: {told if target is None else back}")
         outcome = Outcome(tuple(done), published, regressed, target, tuple(attention))
         commit = functools.partial(self.commit, outcome)
         if whole is None:
@@ -189,12 +187,16 @@ class VariantJob(ABC, Generic[D, R]):
             publication.rollback(REGRESSED, to=target, day=name)
         return outcome
 
+    def _target(self, history: Sequence[Switch], day: str) -> str | None:
+        """The version to go back to; where the job was stopped after that, the same again."""
+        back = [s.version for s in history if (s.action, s.day) == ("rollback", day)]
+        previous = self.publication.previous()
+        return back[0] if back else None if previous is None else previous.name
+
     def _regressed(self, done: Sequence[Done]) -> bool:
         """Whether what serves is worse than what served before, in the mean of all tasks."""
         lost = [one.lost for one in done if one.lost is not None]
-        if len(lost) < len(done) or not self.margins:
-            return False
-        return bool((np.mean(lost, axis=0) > self.margins).any())
+        return len(lost) == len(done) and bool((np.mean(lost, axis=0) > self.margins).any())
 
     def _lasts(self, served: str | None) -> bool:
         """Whether it has been for as many days as a rollback takes, today included."""
@@ -214,6 +216,7 @@ class Driver(ABC, Generic[S]):
         settings: As stored.
         kind: Name of the format.
         init: The command that makes one.
+        instead: What to do where there is one already.
         known: Class of the settings, with ``document``, ``of_document``, ``variants``, and
             ``publish``: ``git``, ``git_folder``, ``git_remote``.
 
@@ -224,6 +227,7 @@ class Driver(ABC, Generic[S]):
 
     kind: ClassVar[str]
     init: ClassVar[str]
+    instead: ClassVar[str] = "choose a new folder"
     known: ClassVar[Any]
 
     def __init__(self, folder: str | Path) -> None:
@@ -249,7 +253,7 @@ class Driver(ABC, Generic[S]):
                 strangers = [name for name in names if not name.startswith(f".{_SETTINGS}.")]
                 if strangers:
                     what = "a deployment" if _SETTINGS in names else repr(strangers[0])
-                    raise ForeignError(f"{folder} holds {what} already; choose a new folder")
+                    raise ForeignError(f"{folder} holds {what} already; {cls.instead}")
                 if prepare is not None:
                     prepare(folder)
                 cls._write_settings(folder, settings)

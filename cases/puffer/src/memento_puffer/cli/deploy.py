@@ -21,6 +21,7 @@ import typer
 from memento.cli import ui
 from memento.cli.commands import Commands
 from memento.cli.options import AsJson
+from memento.days import day_of
 from memento.errors import LockedError, MementoError, SettingError
 from memento.files import storage_errors
 from memento.settings import read
@@ -110,19 +111,18 @@ def run(
         skip (DAY): Leave out the data of this day. Repeatable.
         today (DAY): What counts as today (UTC); for running through the past.
     """
-    from memento.days import day_of
     from memento_puffer.deployment.days import DayFolders
     from memento_puffer.deployment.deploy import Deployment
 
-    now = dt.datetime.now(dt.UTC).date() if today is None else day_of(today, "--today")
+    now = _day(today, "--today") or dt.datetime.now(dt.UTC).date()
     deployment = Deployment(state)
     source = DayFolders(days, deployment.settings.cc)
     with _busy(), ui.progress_of("", 1.0, quiet=True) as tell:
         outcome = deployment.run(
             source,
             today=now,
-            until=None if until is None else day_of(until, "--until"),
-            start=None if start is None else day_of(start, "--start"),
+            until=_day(until, "--until"),
+            start=_day(start, "--start"),
             skip=[day_of(day, "--skip") for day in skip or ()],
             progress=lambda text, share: tell(share, now=text),
             catch=True,
@@ -235,17 +235,12 @@ def record(
         until (DAY): Up to this day.
         figure (PNG): Draw coverage and trainings.
     """
-    from memento.days import day_of
     from memento_puffer.deployment import record as case
     from memento_puffer.deployment.deploy import Deployment
 
     published = not source.is_dir()
     whole = case.read_record(source) if published else Deployment(source).table()
-    table = case.between(
-        whole,
-        None if first is None else day_of(first, "--from"),
-        None if until is None else day_of(until, "--until"),
-    )
+    table = case.between(whole, _day(first, "--from"), _day(until, "--until"))
     if not whole.size:
         raise SettingError(f"{source} holds no day with data yet")
     if not table.size:
@@ -265,8 +260,7 @@ def record(
                 title="the published deployment" if published else source.name,
                 new_metric=np.datetime64(case.NEW_METRIC) if published else None,
             )
-    found = case.summary(table)
-    rows = ui.rows(found)
+    rows = ui.rows(case.summary(table))
     if as_json:
         ui.print_json({"published": published, "rows": rows})
         return
@@ -285,6 +279,10 @@ def _settings(config: Path | None, capacity: int | None) -> DeploymentSettings:
             raise SettingError(f"--capacity and {config} both give a capacity; keep one of them")
         document["capacity"] = capacity
     return DeploymentSettings.of_document(document, "settings" if config is None else str(config))
+
+
+def _day(text: str | None, option: str) -> dt.date | None:
+    return None if text is None else day_of(text, option)
 
 
 @contextlib.contextmanager

@@ -111,10 +111,9 @@ class _Variant(VariantJob[_Plan, VariantOutcome]):
     ) -> tuple[Ttp | None, dict[str, Any], str]:
         networks = [network.astype(np.float64) for network in models if network is not None]
         fresh = [h for h, one in enumerate(done) if one.candidate is not None]
-        day = done[0].record["day"]
         return (
             Ttp(tuple(networks)) if len(networks) == HORIZONS else None,
-            {"variant": self.name, "day": day, "trained": fresh},
+            {"variant": self.name, "day": done[0].record["day"], "trained": fresh},
             f"trained horizons {', '.join(map(str, fresh))}",
         )
 
@@ -155,6 +154,7 @@ class Deployment(Driver[DeploymentSettings]):
 
     kind = "memento-puffer-deployment"
     init = "memento puffer deploy init"
+    instead = "choose a new folder, or change settings with: memento puffer deploy configure"
     known = DeploymentSettings
 
     def __init__(self, folder: str | Path) -> None:
@@ -366,15 +366,15 @@ class Deployment(Driver[DeploymentSettings]):
         variants = {}
         for name, outcome in outcomes.items():
             rows = [one.record for one in outcome.done]
-            places = [f"{plan.day}, {name}, horizon {row['horizon']}" for row in rows]
+            where = f"{plan.day}, {name}, horizon"
             attention += [
-                f"{place}: the gate refused a network: {row['refused']}"
-                for place, row in zip(places, rows, strict=True)
+                f"{where} {row['horizon']}: the gate refused a network: {row['refused']}"
+                for row in rows
                 if row["refused"] is not None
             ]
             attention += [
-                f"{place}: no sample in the data"
-                for place, row in zip(places, rows, strict=True)
+                f"{where} {row['horizon']}: no sample in the data"
+                for row in rows
                 if not row["offered"]
             ]
             variants[name] = {
