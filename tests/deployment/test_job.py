@@ -11,12 +11,15 @@ import pytest
 from deployment import stranger
 from memento.cli.deploy import _read
 from memento.deployment import Deployment, Publication, from_toml
+from memento.deployment.job import _VariantJob
+from memento.deployment.models import Models
 from memento.errors import (
     ForeignError,
     LockedError,
     MissingExtraError,
     ModelError,
     SettingError,
+    SpaceError,
     StorageError,
 )
 from memento.files import Lock
@@ -283,6 +286,49 @@ def test_a_deployment_of_before_there_was_a_history(made):
     assert os.readlink(publication.link) == "2026-01-01"
 
 
+def earlier_state(deployment, **fields):
+    """The folder of a variant as an earlier Memento wrote it."""
+    from memento import snapshot
+
+    folder, kind = deployment.folder / "variants" / "main", "memento-deployment-variant"
+    found = snapshot.read(folder, kind)
+    state = {**found.documents["state"], **fields}
+    snapshot.write(folder, kind, found.arrays, {**found.documents, "state": state})
+
+
+@pytest.mark.parametrize(
+    ("kept", "serving"),
+    [
+        ([("publish", 3)], 3),
+        ([("publish", 3)], None),
+        ([], 1),
+        ([("rollback", 1)], 1),
+    ],
+)
+def test_what_served_still_does_where_an_earlier_memento_wrote_no_history(made, kept, serving):
+    deployment, days = made()
+    for day in (1, 2, 3):
+        stranger.write_day(days, day)
+    run(deployment)
+    earlier_state(deployment, serving=serving and stranger.name(serving))
+    publication = deployment.publication("main")
+    switches = [
+        {"action": action, "version": stranger.name(day), "replaces": None, "day": None,
+         "reason": ""}
+        for action, day in kept
+    ]  # fmt: skip
+    (publication.root / "history.json").write_text(json.dumps(switches))
+    assert run(deployment) == []
+    names = [stranger.name(day) for day in (1, 2, 3)]
+    assert publication.names() == names
+    assert deployment.serving("main") == stranger.name(serving or 3)
+    history = publication.history()
+    assert [switch.replaces for switch in history] == [None, *(s.version for s in history[:-1])]
+    assert deployment.rollback("main", to=names[1])[0].name == names[1]
+    assert run(deployment) == []
+    assert deployment.serving("main") == names[1]
+
+
 def test_what_killed_runs_left_is_cleared_away(made):
     deployment, days = made()
     stranger.write_day(days, 1)
@@ -313,6 +359,7 @@ def test_init_refuses_and_leaves_nothing(made, tmp_path, monkeypatch):
     (tmp_path / "other" / "file").touch()
     with pytest.raises(ForeignError, match="holds 'file' already"):
         Deployment.create(tmp_path / "other", deployment.settings)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
     with pytest.raises(StorageError, match="memento deploy init"):
         Deployment(tmp_path / "nothing")
     for model, error, text in (
@@ -346,6 +393,13 @@ def labelled(days, day, *, wrong=False):
     (days / f"{stranger.name(day)}.csv").write_text("\n".join(lines))
 
 
+def test_a_version_that_is_better_never_gives_way(made):
+    config = stranger.CONFIG.replace("= 0.02", "= -0.5\nrollback_after = 1")
+    deployment, _ = made(config=config)
+    models = Models(deployment.settings)
+    assert _VariantJob(deployment, "main", models, _read).margins == (0.0,)
+
+
 @pytest.mark.parametrize("rollback_after", [0, 1, 2])
 def test_what_turns_out_worse_gives_way_to_what_served_before(made, rollback_after):
     trigger = '{ kind = "every", units = 3 }'
@@ -357,7 +411,8 @@ def test_what_turns_out_worse_gives_way_to_what_served_before(made, rollback_aft
     labelled(days, 4, wrong=True)  # trained on the wrong labels, and better on this day
     labelled(days, 5)
     labelled(days, 6)
-    records = {record.day[-2:]: record for record in run(deployment)}
+    warnings = []
+    records = {record.day[-2:]: record for record in run(deployment, warn=warnings.append)}
     assert records["04"].published
     history = deployment.publication("main").history()
     back = [(s.day, s.version, s.reason) for s in history if s.action == "rollback"]
@@ -372,17 +427,51 @@ def test_what_turns_out_worse_gives_way_to_what_served_before(made, rollback_aft
     assert record.figures["score_before"] > record.figures["score_mean"]
     assert (record.rolled_back, record.served) == (stranger.name(1), stranger.name(4))
     assert "rolled back to 2026-01-01" in record.reason
+    assert warnings == [f"{record.day}, main: rolled back to 2026-01-01: {reason}"]
     labelled(days, 8)
     assert run(deployment)[-1].served == stranger.name(1)
+
+
+def test_a_day_without_labels_does_not_break_a_row_of_bad_ones(made):
+    config = stranger.CONFIG.replace('"every"', '{ kind = "every", units = 4 }')
+    config = config.replace("= 60", "= 120") + "rollback_after = 2\n"
+    deployment, days = made(config=config)
+    for day in range(1, 9):
+        labelled(days, day, wrong=day == 5)
+    path = days / f"{stranger.name(7)}.csv"
+    head, *lines = path.read_text().split("\n")
+    path.write_text("\n".join([head, *(line.rpartition(",")[0] + "," for line in lines)]))
+    records = {record.day[-2:]: record for record in run(deployment)}
+    assert records["05"].published
+    assert records["07"].state == "done"
+    assert (records["06"].rolled_back, records["08"].rolled_back) == (None, stranger.name(1))
+
+
+def test_what_counts_is_told_though_a_later_variant_stops_the_run(made, monkeypatch):
+    config = stranger.CONFIG + '\n[variants.second]\ncapacity = 50\npolicy = "fifo"\n'
+    deployment, days = made(config=config)
+    stranger.write_day(days, 1)
+    advance = _VariantJob.advance
+
+    def full(self, *arguments):
+        if self.name == "second":
+            raise SpaceError("no room")
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(_VariantJob, "advance", full)
+    told = []
+    with pytest.raises(SpaceError):
+        told.extend(name for name, _ in deployment.run(_read))
+    assert told == ["main"]
 
 
 TWO = stranger.CONFIG.replace('label = "y"', 'label = ["y", "late_y"]')
 
 
-def two_labels(days, day, *, late=True):
+def two_labels(days, day, *, late=True, wrong=False):
     x = np.random.default_rng(day).normal(size=(120, 3))
     lines = ["f0,f1,f2,y,late_y"]
-    lines += [f"{a},{b},{c},{int(a > 0)},{int(b > 0) if late else ''}" for a, b, c in x]
+    lines += [f"{a},{b},{c},{int((a > 0) != wrong)},{int(b > 0) if late else ''}" for a, b, c in x]
     (days / f"{stranger.name(day)}.csv").write_text("\n".join(lines))
 
 
@@ -418,6 +507,33 @@ def test_of_several_labels_a_day_counts_for_all_or_none(made):
     (record,) = run(deployment)
     assert record.state == "failed"
     assert {p.name: p.read_bytes() for p in deployment.folder.rglob("*.npy")} == before
+
+
+@pytest.mark.parametrize("rollback_after", [0, 1])
+def test_no_way_back_to_a_version_without_the_model_of_a_label(made, rollback_after):
+    deployment, days = made(config=TWO + f"rollback_after = {rollback_after}\n")
+    two_labels(days, 1, late=False)
+    two_labels(days, 2)
+    run(deployment)
+    with pytest.raises(ModelError, match="'2026-01-01' has no model of late_y, and '2026-01-02'"):
+        deployment.rollback("main")
+    assert deployment.serving("main") == stranger.name(2)
+    two_labels(days, 3)
+    warnings = []
+    (record,) = run(deployment, warn=warnings.append)
+    assert record.state == "done"
+    assert ["no model of late_y" in text for text in warnings] == [True] * rollback_after
+    assert deployment.rollback("main")[0].name == stranger.name(2)
+
+
+def test_what_of_several_labels_can_be_scored_leads_back(made):
+    config = TWO.replace('"every"', '{ kind = "every", units = 3 }').replace("= 60", "= 120")
+    deployment, days = made(config=config + "rollback_after = 1\n")
+    for day in range(1, 6):
+        two_labels(days, day, late=day != 5, wrong=day == 4)
+    record = run(deployment)[-1]
+    assert "late_y.score_before" not in record.figures
+    assert record.rolled_back == stranger.name(1)
 
 
 class Killed(BaseException):

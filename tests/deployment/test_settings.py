@@ -74,6 +74,7 @@ def test_distances_have_the_short_names_of_the_command_line(tmp_path):
         ('["f*"]', '["f*"]\nlabel = "x"', "label is 'x', which names the inputs"),
         ('["f*"]', '["f*"]\nlabel = ["y", "y"]', r"label is \['y', 'y'\]; expected the name"),
         ('["f*"]', '["f*"]\nlabel = ["a/b"]', "or a list of such names"),
+        ('["f*"]', '["f*"]\nlabel = [["a"]]', "or a list of such names"),
         ("2000", "2000\n[gate]\nrollback_after = -1", "rollback_after is -1; expected"),
         ('["f*"]', '["f*"]\nlate = "no"', "late is 'no'; expected one of 'state', 'insert'"),
         ("my_model:make", "my_model.py", "expected MODULE:FUNCTION"),

@@ -679,6 +679,32 @@ def test_failure_03_rollback_when_scores_regress(make, monkeypatch):
     assert publication.history()[-1].day == str(day(2))
 
 
+def test_a_day_that_led_back_is_no_last_word_though_the_job_was_killed(make, monkeypatch):
+    """Where a person goes elsewhere before the day is repeated, that serves."""
+    deployment = make(variants={"default": Variant(puffer_policy(batch_size=16), threshold=1.0)})
+    run(deployment, [0])
+    publication = deployment.publication("default")
+    good = publication.current()
+    weights = [tuple(6 * array for array in n.weights) for n in good.read()]
+    worse = Ttp(tuple(Network(w, n.moments) for w, n in zip(weights, good.read(), strict=True)))
+    gate = Gate(loss=0.2, tail=1.0, rollback_after=1)
+    deployment.configure(settings(gate=gate, variants=deployment.settings.variants))
+    publication.publish(worse, "slipped-through")
+
+    def stop(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Deployment, "_record", stop)
+        with pytest.raises(Killed):
+            run(deployment, [1])
+    assert deployment.serving("default") == good.name
+    deployment.rollback("default", "of our own", to="slipped-through")
+    (outcome,) = run(deployment, [1])
+    assert outcome.days[0]["variants"]["default"]["rolled_back"] == good.name
+    assert deployment.serving("default") == "slipped-through"
+
+
 def test_failure_03_a_network_that_cannot_be_published_is_refused_before(make, monkeypatch):
     """Nothing is held out of a day of one stream, so there is nothing to notice it by."""
     deployment = make()

@@ -175,7 +175,7 @@ def test_a_network_that_predicts_nonsense_is_not_published(models):
     assert not models.link.is_symlink()
 
 
-read_manifest = module._read_manifest
+read_manifest = module.read_manifest
 
 
 class Killed(BaseException):

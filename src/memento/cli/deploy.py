@@ -62,7 +62,8 @@ def run(state: Path, day: str | None = None, as_json: AsJson = False) -> None:
     done: list[dict[str, Any]] = []
     deployment = Deployment(state)
     with ui.progress_of("", quiet=True) as tell:
-        for variant, record in deployment.run(_read, until=day, tell=lambda text: tell(now=text)):
+        days = deployment.run(_read, until=day, tell=lambda text: tell(now=text), warn=ui.warn)
+        for variant, record in days:
             done.append({"variant": variant, **_row(record)})
             if not as_json:
                 ui.say(f"{record.day} {variant}: {record.state}: {record.reason}")

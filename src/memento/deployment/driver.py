@@ -29,8 +29,8 @@ import numpy as np
 
 from memento import snapshot
 from memento.deployment.git import mirror_all
-from memento.deployment.publication import Publication, Switch, Version
-from memento.errors import DamagedError, ForeignError, SettingError
+from memento.deployment.publication import Publication, Version
+from memento.errors import DamagedError, ForeignError, ModelError, SettingError
 from memento.files import Lock, local_path, read_json, storage_errors, write_json
 
 __all__ = ["REGRESSED", "Done", "Driver", "Outcome", "VariantJob"]
@@ -153,9 +153,8 @@ class VariantJob(ABC, Generic[D, R]):
         version, models = (None, self.base) if serving is None else self._known
         older: Sequence[Any] = [None] * len(self.base)
         try:
-            before = publication.previous() if self.margins else None
-            older = older if before is None else list(before.read())
-        except DamagedError as error:  # it does not serve, so that the day can do without
+            older = self._before() or older
+        except (DamagedError, ModelError) as error:  # the day can do without
             attention.append(f"{where}: what served before cannot be compared with: {error}")
         done: list[Done] = []
         for number, (model, former) in enumerate(zip(models, older, strict=True)):
@@ -168,35 +167,41 @@ class VariantJob(ABC, Generic[D, R]):
             pairs = zip(done, models, strict=True)
             fresh = [m if one.candidate is None else one.candidate for one, m in pairs]
             whole, facts, reason = self.joined(fresh, done)
-            published = None if whole is None else name
             if whole is None:
                 attention.append(f"{where}: not all tasks have a model yet")
+            else:
+                published = name
+        # Before the job was stopped; a person may have gone elsewhere since.
+        back = [s.version for s in history if (s.action, s.day) == ("rollback", name)]
         regressed, target = self._regressed(done), None
         if regressed and published is None and self._lasts(done[0].served):
-            target = self._target(history, name)
-            told = f"{REGRESSED}, and none is left to go back to"
-            back = f"rolled back to {target}: {REGRESSED}"
-            attention.append(f"{where}: {told if target is None else back}")
+            previous = publication.previous()
+            target = back[0] if back else getattr(previous, "name", None)
+            told = f"rolled back to {target}: {REGRESSED}"
+            none = f"{REGRESSED}, and none is left to go back to"
+            attention.append(f"{where}: {none if target is None else told}")
         outcome = Outcome(tuple(done), published, regressed, target, tuple(attention))
         commit = functools.partial(self.commit, outcome)
         if whole is None:
             commit()
         else:
             publication.publish(whole, name, day=name, facts=facts, reason=reason, commit=commit)
-        if target is not None:
+        if target is not None and not back:
             publication.rollback(REGRESSED, to=target, day=name)
         return outcome
 
-    def _target(self, history: Sequence[Switch], day: str) -> str | None:
-        """The version to go back to; where the job was stopped after that, the same again."""
-        back = [s.version for s in history if (s.action, s.day) == ("rollback", day)]
-        previous = self.publication.previous()
-        return back[0] if back else None if previous is None else previous.name
+    def _before(self) -> Sequence[Any]:
+        """The models of what served before; empty where there is none to compare with."""
+        before = self.publication.previous() if self.margins else None
+        if before is None:
+            return ()
+        self.publication.check_return(before)
+        return list(before.read())
 
     def _regressed(self, done: Sequence[Done]) -> bool:
-        """Whether what serves is worse than what served before, in the mean of all tasks."""
+        """Whether what serves is worse than what served before, in the mean of tasks."""
         lost = [one.lost for one in done if one.lost is not None]
-        return len(lost) == len(done) and bool((np.mean(lost, axis=0) > self.margins).any())
+        return bool(lost) and bool((np.mean(lost, axis=0) > self.margins).any())
 
     def _lasts(self, served: str | None) -> bool:
         """Whether it has been for as many days as a rollback takes, today included."""
@@ -245,15 +250,20 @@ class Driver(ABC, Generic[S]):
             LockedError: Somebody else is making it.
         """
         folder = local_path(folder, "STATE")
+        ours = {"lock"} if prepare is None else {"lock", "base"}
+
+        def check_free() -> None:
+            names = sorted({path.name for path in folder.iterdir()} - ours)
+            strangers = [name for name in names if not name.startswith(f".{_SETTINGS}.")]
+            if strangers:
+                what = "a deployment" if _SETTINGS in names else repr(strangers[0])
+                raise ForeignError(f"{folder} holds {what} already; {cls.instead}")
+
         with storage_errors("make a deployment", folder):
             folder.mkdir(parents=True, exist_ok=True)
+            check_free()  # no lock is left in a folder of others
             with Lock(folder / "lock"):
-                ours = {"lock"} if prepare is None else {"lock", "base"}
-                names = sorted({path.name for path in folder.iterdir()} - ours)
-                strangers = [name for name in names if not name.startswith(f".{_SETTINGS}.")]
-                if strangers:
-                    what = "a deployment" if _SETTINGS in names else repr(strangers[0])
-                    raise ForeignError(f"{folder} holds {what} already; {cls.instead}")
+                check_free()
                 if prepare is not None:
                     prepare(folder)
                 cls._write_settings(folder, settings)
@@ -296,7 +306,7 @@ class Driver(ABC, Generic[S]):
         Args:
             variant: Its name.
             reason: One sentence for the history.
-            to: The version; None: the one published before that which serves.
+            to: The version; None: what served before that which serves was published.
 
         Returns:
             What serves now; and what a person should look at, such as a git work tree that did not
@@ -306,6 +316,7 @@ class Driver(ABC, Generic[S]):
             SettingError: There is no such variant.
             StorageError: There is no such version; what served still does.
             DamagedError: The version's files were changed; what served still does.
+            ModelError: It lacks a task's model that what serves has; that still does.
             LockedError: The job is running.
         """
         with self._locked():
@@ -326,27 +337,21 @@ class Driver(ABC, Generic[S]):
         return mirror_all(published, to.git, to.git_folder, to.git_remote)
 
     def _drive(
-        self, days: Iterable[D], jobs: Sequence[VariantJob[D, R]], tell: Callable[..., None]
-    ) -> Iterator[tuple[D, dict[str, R]]]:
-        """Work on days in order, each with all variants; the next day is asked for after that.
+        self, day: D, jobs: Sequence[VariantJob[D, R]], tell: Callable[..., None]
+    ) -> Iterator[tuple[str, R]]:
+        """Work on a day with all variants.
 
         Args:
-            days: What each consists of.
+            day: What it consists of.
             jobs: Of the variants.
             tell: Called before each step with the day, the number of the variant and of the task.
 
         Yields:
-            A day, and what it came to for each variant for which it was due.
+            A variant for which the day was due, and what it came to, once it counts.
         """
-        for day in days:
-            yield (
-                day,
-                {
-                    job.name: job.advance(day, functools.partial(tell, day, number))
-                    for number, job in enumerate(jobs)
-                    if job.is_due(day)
-                },
-            )
+        for number, job in enumerate(jobs):
+            if job.is_due(day):
+                yield job.name, job.advance(day, functools.partial(tell, day, number))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

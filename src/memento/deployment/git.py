@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memento.deployment.publication import MANIFEST, Publication, Version, erase
+from memento.deployment.publication import MANIFEST, Publication, Version, erase, read_manifest
 from memento.errors import ForeignError, LockedError, SettingError, StorageError
 from memento.files import Lock, atomic_write, local_path, storage_errors
 
@@ -131,6 +132,8 @@ def check_git_folder(folder: Any) -> None:
 def _check_only_ours(target: Path, version: Version) -> None:
     """Raise if a folder holds anything but a version, or what a killed process left of one."""
     names = {*version.manifest["files"], MANIFEST}
+    with contextlib.suppress(StorageError):  # of another version, that need not have the same files
+        names |= set(read_manifest(target / MANIFEST, version.files)["files"])
     others = [
         path.name
         for path in (target.iterdir() if target.is_dir() else ())

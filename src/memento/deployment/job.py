@@ -28,7 +28,7 @@ from memento.deployment.driver import REGRESSED, Done, Driver, Outcome, VariantJ
 from memento.deployment.gate import judge
 from memento.deployment.model_files import LearnerFiles
 from memento.deployment.models import Models
-from memento.deployment.publication import Publication
+from memento.deployment.publication import Publication, Switch
 from memento.deployment.settings import DeploymentSettings, Variant
 from memento.deployment.state import DayRecord, TaskState, VariantState
 from memento.errors import InputError, LockedError, SettingError, SpaceError, StorageError
@@ -49,6 +49,7 @@ Reader = Callable[[Path, Sequence[str], Sequence[str], Sequence[str]], Samples]
 
 _ENDINGS = (".parquet", ".csv")
 _ModelState = Mapping[str, np.ndarray]
+_News = tuple[list[DayRecord], Sequence[str]]
 
 
 class Deployment(Driver[DeploymentSettings]):
@@ -96,6 +97,7 @@ class Deployment(Driver[DeploymentSettings]):
         *,
         until: str | None = None,
         tell: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> Iterator[tuple[str, DayRecord]]:
         """Do all days that are due.
 
@@ -103,6 +105,7 @@ class Deployment(Driver[DeploymentSettings]):
             reader: Reads the file of a day.
             until: Last day to do; None: the last that is there.
             tell: Called with what begins.
+            warn: Called with what a person should look at.
 
         Yields:
             Variant and record of each day that was looked at, once it counts. A day that fails
@@ -129,20 +132,33 @@ class Deployment(Driver[DeploymentSettings]):
                 if task == 0:
                     tell(f"{day.name} {jobs[variant].name}")
 
-            for _, found in self._drive(days, jobs, begin):
-                yield from ((name, record) for name in found for record in found[name])
+            for day in days:
+                for name, (records, attention) in self._drive(day, jobs, begin):
+                    for sentence in attention:
+                        warn(sentence)
+                    yield from ((name, record) for record in records)
 
     def _follow(self, variant: str, publication: Publication) -> None:
-        """Let serve what the days say, in case the job was killed before it was switched."""
+        """Let serve what the days say, in case the job was killed before it was switched.
+
+        An earlier Memento wrote no history: what it published goes in front of what there is.
+        """
         state, history = self.state(variant), publication.history()
         published = {switch.version for switch in history if switch.action == "publish"}
         rolled = {switch.day for switch in history if switch.action == "rollback"}
+        last = max(published, default=None)
+        earlier: list[Switch] = []
         for day, record in sorted(state.days.items()):
-            # There is no history of what an earlier Memento published; some of it is gone.
+            # Some of what was published is gone.
             if record.published and day not in published and (publication.root / day).is_dir():
-                publication.switch("publish", day, day=day, reason=record.reason)
+                if last is not None and day > last:
+                    publication.switch("publish", day, day=day, reason=record.reason)
+                else:
+                    earlier.append(Switch("publish", day, None, day, record.reason))
             if record.rolled_back is not None and day not in rolled:
                 publication.switch("rollback", record.rolled_back, day=day, reason=REGRESSED)
+        if earlier:
+            publication.precede(earlier, state.serving)
 
     def _files(self) -> dict[str, list[Path]]:
         """The files of each day; a day should have one."""
@@ -173,8 +189,8 @@ class _Day:
         return None
 
 
-class _VariantJob(VariantJob[_Day, list[DayRecord]]):
-    """The days of one variant during a run; each comes to what is new in its records."""
+class _VariantJob(VariantJob[_Day, _News]):
+    """The days of one variant during a run; each comes to new records, and what to look at."""
 
     def __init__(self, deployment: Deployment, name: str, models: Models, reader: Reader) -> None:
         settings = deployment.settings
@@ -182,7 +198,7 @@ class _VariantJob(VariantJob[_Day, list[DayRecord]]):
             name,
             deployment.publication(name),
             [None] * len(settings.labels),
-            (settings.gate.tolerance,) if settings.gate.rollback_after else (),
+            (max(0.0, settings.gate.tolerance),) if settings.gate.rollback_after else (),
             settings.gate.rollback_after,
         )
         self._deployment = deployment
@@ -210,8 +226,9 @@ class _VariantJob(VariantJob[_Day, list[DayRecord]]):
             return False
         return day.name > self._state.last or record.digest != day.digest
 
-    def advance(self, day: _Day, tell: Callable[[int], None]) -> list[DayRecord]:
-        """Work on a day, and let it count; returns what is new."""
+    def advance(self, day: _Day, tell: Callable[[int], None]) -> _News:
+        """See `VariantJob.advance`."""
+        attention: Sequence[str] = ()
         last = self._state.last
         self._after = last if day.name < last else None
         self._gap = self._missing_before(day)  # also where the day itself fails
@@ -223,7 +240,7 @@ class _VariantJob(VariantJob[_Day, list[DayRecord]]):
                 self._note(DayRecord(day.name, "late", reason=reason, served=self._version()))
             else:
                 self._samples = self._read(day)
-                self.take(day, day.name, tell)
+                attention = self.take(day, day.name, tell).attention
         except (SpaceError, LockedError, MemoryError):
             raise
         except Exception as error:  # of the file, or of the user's model
@@ -232,7 +249,7 @@ class _VariantJob(VariantJob[_Day, list[DayRecord]]):
             self._load()
             failed = DayRecord(day.name, "failed", reason=first_line(error), digest=day.digest)
             self._note(replace(failed, served=self._version(), held=self._state.held))
-        return self._news
+        return self._news, attention
 
     def step(self, number: int, day: _Day, version: str | None, model: Any, older: Any) -> Done:
         """See `_TaskJob.step`."""
@@ -250,16 +267,17 @@ class _VariantJob(VariantJob[_Day, list[DayRecord]]):
         return list(models), named, self._record(done).reason
 
     def past(self) -> Iterator[tuple[bool, str | None]]:
-        """Days on which samples came that could be judged."""
+        """Days on which what served could be compared with what served before."""
         for _, record in sorted(self._state.days.items(), reverse=True):
-            if record.counts and record.offered:
-                yield bool(record.figures.get("regressed")), record.served
+            if record.counts and "regressed" in record.figures:
+                yield bool(record.figures["regressed"]), record.served
 
     def commit(self, outcome: Outcome) -> None:
         """Store the memories with the record of the day."""
         record = self._record(outcome.done)
-        if outcome.regressed:
-            record = replace(record, figures={**record.figures, "regressed": 1.0})
+        if any(one.lost is not None for one in outcome.done):
+            figures = {**record.figures, "regressed": float(outcome.regressed)}
+            record = replace(record, figures=figures)
         if (version := outcome.rolled_back) is not None:
             reason = f"{record.reason}; rolled back to {version}: {REGRESSED}"
             record = replace(record, rolled_back=version, reason=reason)

@@ -64,6 +64,11 @@ class LearnerFiles:
     def check(self, model: Sequence[Mapping[str, np.ndarray]]) -> None:
         """What a model predicts was looked at by the gate."""
 
+    def lacking(self, identity: Any, other: Any) -> list[str]:
+        """Tasks of which another version has a model, and this one has none."""
+        found = zip(self._prefixes, identity, other, strict=False)  # a single one is a text
+        return [prefix[:-1] for prefix, own, theirs in found if theirs and not own]
+
 
 def _files_of(state: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """The files of a version: what skops made as skops reads it, all other arrays as .npz."""

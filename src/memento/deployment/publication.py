@@ -14,18 +14,18 @@ it got, which never changes.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from memento.arguments import one_of
-from memento.errors import DamagedError, ForeignError, SettingError, StorageError
+from memento.errors import DamagedError, ForeignError, ModelError, SettingError, StorageError
 from memento.files import (
     Lock,
     digest,
@@ -40,7 +40,7 @@ from memento.files import (
 )
 from memento.settings import build
 
-__all__ = ["MANIFEST", "ModelFiles", "Publication", "Switch", "Version", "erase"]
+__all__ = ["MANIFEST", "ModelFiles", "Publication", "Switch", "Version", "erase", "read_manifest"]
 
 MANIFEST = "manifest.json"
 _VERSION = 1
@@ -72,6 +72,9 @@ class ModelFiles(Protocol):
 
     def check(self, model: Any) -> None:
         """Raise ModelError at a model that must not be published, as it was read back."""
+
+    def lacking(self, identity: Any, other: Any) -> Sequence[str]:
+        """Names of the parts that another model has and this one has not, by their identities."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,8 @@ class Publication:
     Args:
         root: Folder of its own; made by the first publication.
         files: What a model consists of.
-        keep: How many of the versions published last stay, at least 1; what serves always does.
-            None: all.
+        keep: How many of the versions published last stay, at least 1; what serves always does,
+            and with more than 1 what it replaced. None: all.
         inside: Folder in ``root`` that holds the versions; "" for ``root`` itself.
 
     Raises:
@@ -213,7 +216,7 @@ class Publication:
         if not folder.is_dir():
             kept = ", ".join(sorted(self._kept())) or "none"
             raise StorageError(f"{self.root}: no version {name!r}; there are: {kept}")
-        return Version(name, folder, _read_manifest(folder / MANIFEST, self.files), self.files)
+        return Version(name, folder, read_manifest(folder / MANIFEST, self.files), self.files)
 
     def names(self) -> list[str]:
         """Names of all versions that are kept, in the order of their publication."""
@@ -225,10 +228,26 @@ class Publication:
         return [self.version(name) for name in self.names()]
 
     def previous(self) -> Version | None:
-        """What a rollback would go back to: the last kept version published before the current."""
-        history = self.history()
-        before = itertools.takewhile(lambda name: name != history[-1].version, self.names())
-        return None if not (names := list(before)) else self.version(names[-1])
+        """What a rollback would go back to: what served before the current version was published.
+
+        Where that is not kept, it is what served before that one was published, and so on.
+        """
+        name = _before(self.history(), self._kept())
+        return None if name is None else self.version(name)
+
+    def check_return(self, target: Version) -> None:
+        """Raise if a version cannot take over: memories hold predictions of all parts of a model.
+
+        Raises:
+            ModelError: It lacks a part that what serves has.
+        """
+        with contextlib.suppress(StorageError):  # what is damaged has to give way
+            serving = self.version(self.history()[-1].version)
+            if names := self.files.lacking(target.identity, serving.identity):
+                raise ModelError(
+                    f"{self.root}: version {target.name!r} has no model of {', '.join(names)}, and "
+                    f"{serving.name!r} has; name a version that was published since"
+                )
 
     def publish(
         self,
@@ -298,12 +317,13 @@ class Publication:
 
         Args:
             reason: One sentence for the history.
-            to: Its name; the last one published before the current if left out.
+            to: Its name; as `previous` if left out.
             day: For the history.
 
         Raises:
             StorageError: There is no such version, or none before; what served still does.
             DamagedError: That version's files differ from its manifest.
+            ModelError: It lacks a part of the model, see `check_return`.
             LockedError: Somebody is publishing.
         """
         with storage_errors("roll back", self.root):
@@ -317,6 +337,7 @@ class Publication:
                         f"{self.root}: no version before the current one is kept, so nothing is "
                         "changed; publish another first"
                     )
+                self.check_return(target)
                 target.read()
                 self.switch("rollback", target.name, day=day, reason=reason)
                 return target
@@ -344,11 +365,22 @@ class Publication:
     def switch(self, action: str, name: str, *, day: str | None = None, reason: str = "") -> None:
         """Let a version serve; nothing happens if it does already."""
         history = self.history()
-        if not history or history[-1].version != name:
-            replaces = history[-1].version if history else None
-            history.append(Switch(action, name, replaces, day, reason))
-            write_json(self.root / "history.json", [asdict(switch) for switch in history])
-        self._point(name)
+        if history and history[-1].version == name:
+            self._point(name)
+        else:
+            self._store([*history, Switch(action, name, None, day, reason)])
+
+    def precede(self, earlier: Sequence[Switch], serving: str | None = None) -> None:
+        """Put in front of the history what was not written down; what is known to serve still does.
+
+        Args:
+            earlier: Switches in order.
+            serving: What serves after all; None: what the history says.
+        """
+        history = [*earlier, *self.history()]
+        if serving in self._kept() and serving != history[-1].version:
+            history.append(Switch("rollback", serving, None, None, "it served before"))
+        self._store(history)
 
     def clean(self) -> None:
         """Clear away old versions and what killed writers left; let the link follow the history.
@@ -361,15 +393,21 @@ class Publication:
         history = self.history()
         if history:
             self._point(history[-1].version)
-        published = _published(history)
-        staying = set(published if self.keep is None else published[-self.keep :])
-        staying |= {switch.version for switch in history[-1:]}
-        for name in self._kept() - staying:
+        kept, newest = self._kept(), _published(history)[-(self.keep or 0) :]
+        before = None if self.keep == 1 else _before(history, kept)
+        staying = {*newest, *(switch.version for switch in history[-1:]), before}
+        for name in kept - staying:
             _remove(self._folder(name))
 
     def lock(self) -> Lock:
         """For a ``with`` block around writing; it goes away with the process that holds it."""
         return Lock(self.root / "lock")
+
+    def _store(self, history: Sequence[Switch]) -> None:
+        names = [None, *(switch.version for switch in history)]
+        switches = [replace(s, replaces=name) for s, name in zip(history, names, strict=False)]
+        write_json(self.root / "history.json", [asdict(switch) for switch in switches])
+        self._point(history[-1].version)
 
     def _folder(self, name: str) -> Path:
         return self.root / self._inside / name
@@ -399,8 +437,19 @@ def _published(history: Sequence[Switch]) -> list[str]:
     return [switch.version for switch in history if switch.action == "publish"]
 
 
-def _read_manifest(path: Path, files: ModelFiles) -> dict[str, Any]:
-    """What a version's manifest says, checked."""
+def _before(history: Sequence[Switch], kept: Collection[str]) -> str | None:
+    """What served before the current version was published, as far back as one is kept."""
+    name = history[-1].version if history else None
+    for switch in reversed(history):
+        if (switch.action, switch.version) == ("publish", name):
+            name = switch.replaces
+            if name in kept:
+                return name
+    return None
+
+
+def read_manifest(path: Path, files: ModelFiles) -> dict[str, Any]:
+    """What a version's manifest says, checked; DamagedError or ForeignError if it is none."""
     if not path.is_file():
         raise DamagedError(f"{path} is missing; {files.remedy}")
     manifest: dict[str, Any] = read_json(path)

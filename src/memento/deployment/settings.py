@@ -39,8 +39,8 @@ _LABELS = Expected(
         (isinstance(value, str) and bool(value))
         or (
             isinstance(value, list)
-            and 0 < len(set(value)) == len(value)
             and all(isinstance(name, str) and _NAME.fullmatch(name) for name in value)
+            and 0 < len(set(value)) == len(value)
         )
     ),
 )

@@ -15,11 +15,11 @@ from memento.errors import DamagedError
 from memento.memory import Memory
 from memento.snapshot import field_of
 
-__all__ = ["STATES", "DayRecord", "TaskState", "VariantState"]
+__all__ = ["DayRecord", "TaskState", "VariantState"]
 
-STATES = ("done", "missing", "late", "refused", "failed")
 _KIND = "memento-deployment-variant"
 _NUMBERS = arguments.optional(arguments.flag())
+_VERSION = arguments.optional(arguments.text("a version"))
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,12 @@ class VariantState:
     Attributes:
         tasks: By label.
         days: Records by day.
+        serving: What served, in a folder of before there was a history; None since.
     """
 
     tasks: dict[str, TaskState]
     days: dict[str, DayRecord] = field(default_factory=dict)
+    serving: str | None = None
 
     @property
     def last(self) -> str:
@@ -118,6 +120,7 @@ class VariantState:
             numbers = document["numbers"]  # type: ignore[index]
         except (KeyError, TypeError) as error:
             raise DamagedError(f"{where} is incomplete ({error!r}); restore a copy") from error
+        state.serving = field_of(document, "serving", _VERSION, where, absent=True)
         if not isinstance(numbers, Mapping):  # of before there were tasks
             numbers = {labels[0]: numbers}
         for label, task in state.tasks.items():

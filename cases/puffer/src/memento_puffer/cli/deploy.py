@@ -195,7 +195,7 @@ def rollback(
         state (STATE): Folder of the deployment.
         variant (VARIANT): Whose model.
         reason: For the history of publications.
-        to (VERSION): Default: the last one before the current.
+        to (VERSION): Default: what served before the current was published.
     """
     from memento_puffer.deployment.deploy import Deployment
 

@@ -117,6 +117,10 @@ class _Variant(VariantJob[_Plan, VariantOutcome]):
             f"trained horizons {', '.join(map(str, fresh))}",
         )
 
+    def _regressed(self, done: Sequence[Done]) -> bool:
+        """In the mean of all five, or it is not known."""
+        return all(one.lost is not None for one in done) and super()._regressed(done)
+
     def past(self) -> Iterator[tuple[bool, str | None]]:
         settings = self._deployment.settings
         documents = self._deployment.days(last=settings.gate.rollback_after + settings.late_days)
@@ -298,7 +302,8 @@ class Deployment(Driver[DeploymentSettings]):
 
             plans = self._plans(first, until, today, source, frozenset(skip), say)
             try:
-                for plan, outcomes in self._drive(plans, jobs, tell):
+                for plan in plans:
+                    outcomes = dict(self._drive(plan, jobs, tell))
                     done.append(self._record(plan, outcomes))
                     say(f"{plan.day}: done", 1.0)
             except Exception as error:

@@ -59,6 +59,9 @@ class _TtpFiles:
             if not is_sound(network):
                 raise ModelError(f"network {h} does not predict distributions; it is not published")
 
+    def lacking(self, identity: object, other: object) -> tuple[str, ...]:
+        return ()  # all five or none
+
 
 class Publication(publication.Publication):
     """The published versions of one variant, each a `Ttp`.
