@@ -246,7 +246,7 @@ class Publication:
             if names := self.files.lacking(target.identity, serving.identity):
                 raise ModelError(
                     f"{self.root}: version {target.name!r} has no model of {', '.join(names)}, and "
-                    f"{serving.name!r} has; name a version that was published since"
+                    f"{serving.name!r} has; only one published since then can serve instead"
                 )
 
     def publish(
