@@ -99,6 +99,7 @@ ARMS: Mapping[str, Arm] = {
     # The library's trigger instead of coverage.
     "random-arrivals": Arm(_RANDOM, waits="arrivals"),
     "memento-arrivals": Arm(_MEMENTO, waits="arrivals"),
+    "density-reservoir-arrivals": Arm(_DENSITY, waits="arrivals"),
     "memento-defaults": Arm(_library("memento"), waits="coverage"),
     "density-reservoir-defaults": Arm(_library("density-reservoir"), waits="coverage"),
     "fifo": Arm({"kind": "fifo"}),
