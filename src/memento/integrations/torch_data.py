@@ -38,7 +38,8 @@ class MemoryDataset(_Dataset):  # type: ignore[type-arg]
     Args:
         data: A memory, samples, or anything samples are made from.
         columns: Which columns make an item, a tuple in this order. If left out, an item is a dict
-            of all columns.
+            of all columns; but where there are both ``x`` and ``y_bin``, it is still the tuple of
+            these two, as programs of before expect.
 
     Raises:
         MissingExtraError: PyTorch is not installed.
@@ -57,6 +58,8 @@ class MemoryDataset(_Dataset):  # type: ignore[type-arg]
         samples = Samples.borrow(getattr(data, "samples", data))
         if not samples:
             raise SchemaError("there are no samples, and so no columns; insert some first")
+        if columns is None and "x" in samples and "y_bin" in samples:
+            columns = ("x", "y_bin")
         absent = [name for name in columns or () if name not in samples]
         if absent:
             raise SchemaError(f"no columns {absent} among {sorted(samples)}")
