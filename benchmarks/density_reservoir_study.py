@@ -20,8 +20,8 @@ from memento.integrations.torch import TorchLearner
 from memento.policies import Policy, Reservoir
 from memento.policies.density_reservoir import DensityReservoir
 from memento.samples import Samples
-from memento_puffer.predictor.transmission import CLASSES, samples_of
-from memento_puffer.streaming.traces import days
+from memento_puffer.predictor.transmission import CLASSES, class_of
+from memento_puffer.streaming.traces import Traces, days
 
 DISTANCES = [JensenShannon.of_labels("y_bin", CLASSES), JensenShannon.of_probabilities("yhat")]
 SPACE = {
@@ -59,6 +59,25 @@ def scores(stream: list[Samples], policy: Policy, capacity: int, seed: int) -> n
     return np.array(rows)
 
 
+def _samples_of(traces: Traces, size_MB: float = 0.25, history: int = 8) -> Samples:
+    """How long the next chunk takes to arrive, from the last eight; not of the first of a stream.
+
+    Inputs are, oldest first, the logarithms of the rates reported before the sends i - 8 to i - 1
+    (MB/s, at least 1e-4) and of the times until the following sends (s, at least 0.01); where a
+    stream is younger, its oldest chunk is repeated, as Puffer's server does. The label is the class
+    of the time that 0.25 MB take at the rate reported with send i.
+    """
+    lengths = np.diff(traces.offsets)
+    starts = np.repeat(traces.offsets[:-1], lengths)
+    rows = np.flatnonzero(np.arange(traces.size) > starts)
+    past = np.maximum(rows[:, None] - np.arange(history, 0, -1), starts[rows, None])
+    rate = np.maximum(traces.rate, 1e-4)
+    gap = np.maximum(np.diff(traces.seconds, append=0.0), 1e-2)
+    x = np.empty((len(rows), 2 * history), dtype=np.float32)
+    x[:, ::2], x[:, 1::2] = np.log(rate)[past], np.log(gap)[past]
+    return Samples(x=x, y_bin=class_of((size_MB / rate[rows]).astype(np.float32)))
+
+
 def _predicted(learner: TorchLearner, samples: Samples) -> np.ndarray:
     return np.asarray(learner.annotate(samples)["yhat"])
 
@@ -74,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rng, stream = np.random.default_rng(0), []
     for _, traces in days(arguments.traces, arguments.days):
-        samples = Samples(samples_of(traces)).select(["x", "y_bin"])
+        samples = _samples_of(traces)
         rows = np.sort(rng.permutation(samples.size)[: arguments.rows])
         stream.append(samples.take(rows))
     capacity = int(np.median([samples.size for samples in stream])) // 3

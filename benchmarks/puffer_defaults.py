@@ -1,6 +1,6 @@
 """The library's defaults in replays of simulated days without a shift, beside what selects nothing.
 
-    python benchmarks/puffer_defaults.py FOLDER [--days 15] [--viewers 40] [--seeds 0-4]
+    python benchmarks/puffer_defaults.py FOLDER [--days 15] [--viewers 40] [--seeds 0-4] [--arms A]
 
 For each seed another period is simulated; the first day trains the static model, the others are
 replayed by every arm, which trains every second day. Temperatures are applied to the random
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ from memento_puffer.studies.replay_settings import arm
 
 CAPACITY, BATCH = 15_000, 64
 ARMS = ("random", "memento", "memento-defaults", "density-reservoir", "density-reservoir-defaults",
-        "random-triple", "forgetting")  # fmt: skip
+        "random-triple", "forgetting", "random-calibrated", "memento-calibrated",
+        "density-reservoir-calibrated")  # fmt: skip
 TEMPERATURES = (1.25, 1.5, 2.0)
 MEASURES = ("p01", "median", "mean")
 
@@ -55,7 +56,9 @@ class Softer(Replay):
         return found
 
 
-def replayed(folder: Path, seed: int, days: int, viewers: int) -> dict[str, dict[str, Any]]:
+def replayed(
+    folder: Path, seed: int, days: int, viewers: int, arms: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Scores of every arm with one seed, by day."""
     dates = Period("", "2024-01-01", days, (), seed=100 + seed).dates
     simulation = simulation_of((), 100 + seed)
@@ -67,7 +70,7 @@ def replayed(folder: Path, seed: int, days: int, viewers: int) -> dict[str, dict
             features_of_simulated(simulation, number, viewers).write(places[name])
     base = first_network(Features.read(places[dates[0]]), 0)
     found = {}
-    for name in ARMS:
+    for name in arms:
         given = {"interval": 2, "coverage_batch": BATCH, "seed": seed, "capacity": CAPACITY}
         own = {} if name.endswith("-defaults") else {"batch_size": BATCH}
         kind = Softer if name == "random" else Replay
@@ -98,12 +101,18 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=15)
     parser.add_argument("--viewers", type=int, default=40)
     parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="with random")
     given = parser.parse_args()
+    if "random" not in given.arms:
+        parser.error("--arms needs random, which the others are compared with")
     first, _, last = given.seeds.partition("-")
     numbers = range(int(first), int(last or first) + 1)
-    seeds = [replayed(given.folder / f"seed-{n}", n, given.days, given.viewers) for n in numbers]
+    seeds = [
+        replayed(given.folder / f"seed-{n}", n, given.days, given.viewers, given.arms)
+        for n in numbers
+    ]
     print("| arm | tail | median | mean |\n| --- | --- | --- | --- |")
-    rows = [(name, name, "") for name in ARMS if name != "random"]
+    rows = [(name, name, "") for name in given.arms if name != "random"]
     rows += [(f"random, T = {t:g}", "random", f"T{t:g}_") for t in TEMPERATURES]
     for title, name, prefix in rows:
         cells = [differences(seeds, name, prefix, measure) for measure in MEASURES]

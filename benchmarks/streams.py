@@ -167,7 +167,7 @@ def prepared(path: Path) -> Stream:
 
 
 def with_noise(stream: Stream, share: float) -> Stream:
-    """The same with so many labels drawn anew; the first three units do not count anyhow."""
+    """The same with so many labels drawn anew, those that are judged by, too."""
     rng = np.random.default_rng(9)
     units = []
     for name, columns in stream.units:
@@ -267,8 +267,6 @@ def compared(
     """All arms beside controls; and some with a temperature, unless numbers are predicted."""
     make = maker(model, stream)
     every = policies(numbers=stream.classes == 0)
-    if unknown := set(arms) - set(policies(numbers=False)):
-        raise SystemExit(f"unknown arms: {', '.join(unknown)}; there are {', '.join(every)}")
     chosen = {arm: every[arm] for arm in every if arm in ("random", *(arms or every))}
 
     def tell(done: int, of: int, arm: str) -> None:
@@ -341,6 +339,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--calibrated", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
+    arms, known = given.arms.split(",") if given.arms else [], policies(numbers=False)
+    if unknown := set(arms) - set(known):
+        parser.error(f"unknown arms: {', '.join(unknown)}; there are {', '.join(known)}")
     found = streams(given.streams.split(","), given.data)
     if given.noise:
         found = {n: with_noise(s, given.noise) for n, s in found.items() if s.classes}
@@ -348,7 +349,6 @@ def main() -> None:
         results = {}
         for name, stream in found.items():
             place = given.folder / f"{model}-noise-{given.noise:g}" / name
-            arms = given.arms.split(",") if given.arms else []
             results[name] = compared(
                 *(name, stream, model, arms, given.seeds, place, given.workers, given.calibrated)
             )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memento import Samples
-from memento.arrivals import Arrivals, Clusters
+from memento.arrivals import DECIDED, Arrivals, Clusters
 from memento.errors import DamagedError, SchemaError, SettingError
 
 
@@ -121,6 +121,60 @@ def test_a_stop_changes_nothing(stop):
     assert set(arrays) == set(again)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, again[name])
+
+
+def decided(arrivals, count=1, **figures):
+    for _ in range(count):
+        arrivals.arrive(Samples(y=[1, 2, 3]), np.random.default_rng(0))
+        numbers = {"value": 1.0, "threshold": 200.0, "p_value": 0.5, "due": False}
+        arrivals.decided({**numbers, "figures": figures}, at=7.0 * arrivals.units)
+
+
+def test_decisions_are_written_down_and_bounded():
+    arrivals = Arrivals(witnesses=0.0)
+    arrivals.decided({"figures": {}})
+    assert not len(arrivals.decisions), "no unit has come"
+    decided(arrivals, 510, rise=0.25)
+    log = dict(zip(DECIDED, arrivals.decisions.T, strict=True))
+    assert log["unit"].tolist() == list(range(11, 511))
+    assert log["at"][-1] == 7 * 510
+    assert (log["rise"] == 0.25).all()
+    assert np.isnan(log["newness"]).all()
+    assert arrivals.decisions.nbytes <= 40_000
+    arrivals.decided({"due": True, "p_value": 0.01, "figures": {"z_newness": 3}})
+    *_, last = arrivals.decisions
+    assert len(arrivals.decisions) == 500, "in place of what was decided on this unit before"
+    assert dict(zip(DECIDED, last, strict=True))["at"] == 7 * 510, "when it came stays"
+    before = arrivals.copy()
+    arrivals.trained(nothing)
+    assert (arrivals.decisions[:, -1] == [0] * 499 + [1]).all()
+    assert not before.decisions[:, -1].any(), "a copy is another"
+
+
+def test_arrivals_of_before_decisions_were_written_down():
+    arrivals = Arrivals()
+    decided(arrivals, 2)
+    arrays, document = arrivals.dump()
+    found = Arrivals.restore(arrays, document)
+    np.testing.assert_array_equal(found.decisions, arrivals.decisions)
+    del arrays["decisions"]
+    old = Arrivals.restore(arrays, document)
+    assert old.decisions.shape == (0, len(DECIDED))
+    decided(old)
+    assert old.decisions[:, 0].tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros(10), np.zeros((1, 9)), np.ones((1, 10), int), np.ones((501, 10)), np.ones((2, 10)),
+     np.full((1, 10), 3.0), np.full((1, 10), np.nan), np.zeros((1, 10))],
+)  # fmt: skip
+def test_decisions_that_are_none(wrong):
+    arrivals = Arrivals()
+    decided(arrivals, 2)
+    arrays, document = arrivals.dump()
+    with pytest.raises(DamagedError, match="decisions are"):
+        Arrivals.restore({**arrays, "decisions": wrong}, document)
 
 
 def test_predictions_that_get_wider_start_anew():

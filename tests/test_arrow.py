@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from memento import Samples, arrow
 from memento.errors import ColumnTypeError
+
+pa = pytest.importorskip("pyarrow")
 
 TYPES = st.one_of(
     hnp.boolean_dtypes(),

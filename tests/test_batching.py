@@ -266,7 +266,7 @@ def test_samples_are_not_changed():
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_batch_size_below_one(size):
-    with pytest.raises(SettingError, match=rf"batch_size is {size}; it has to be at least 1"):
+    with pytest.raises(SettingError, match=rf"batch_size is {size}; expected a whole number"):
         make_batches(Samples(y=[1]), size, ["y"])
 
 
@@ -434,3 +434,23 @@ def test_batches_of_the_wrong_form():
         Batches.of([], {"a": 0})
     with pytest.raises(SchemaError, match=r"'a' has the shape \(1, 1, 1\); expected"):
         Batches.of(np.zeros((1, 1, 1)), {"a": 0})
+
+
+@pytest.mark.parametrize("samples", [{"y": [1]}, 3, [{"y": [1]}], "y"])
+def test_samples_that_are_none(samples):
+    with pytest.raises(SettingError, match=r"samples is .*expected Samples, or a list of Samples"):
+        make_batches(samples, 2, ["y"])
+
+
+@pytest.mark.parametrize("names", [3, [1], None, {"y": 1}])
+def test_columns_to_sort_by_that_are_no_names(names):
+    with pytest.raises(SettingError, match=r"sort_by is .*expected the name of a column"):
+        sort_order(Samples(y=[1]), names)
+    with pytest.raises(SettingError, match="sort_by"):
+        make_batches(Samples(y=[1]), 2, names)
+
+
+@pytest.mark.parametrize("size", ["2", None, 2.5, [2]])
+def test_batch_sizes_that_are_no_numbers(size):
+    with pytest.raises(SettingError, match=r"batch_size is .*expected a whole number"):
+        make_batches(Samples(y=[1]), size, ["y"])

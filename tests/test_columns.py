@@ -6,17 +6,18 @@ import datetime as dt
 import decimal
 
 import numpy as np
-import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memento import Samples
 from memento.columns import as_column
 from memento.errors import ColumnTypeError, InputError, MementoError, SchemaError
+
+pd = pytest.importorskip("pandas")
+pl = pytest.importorskip("polars")
+pa = pytest.importorskip("pyarrow")
+torch = pytest.importorskip("torch")
 
 BIG = 2**53 + 1
 ZONE = dt.timezone(dt.timedelta(hours=2))

@@ -20,6 +20,7 @@ from memento import (
     Samples,
     SampleSpace,
     batch_densities,
+    coverage_increase,
     make_batches,
 )
 from memento.density import cross_density
@@ -361,7 +362,7 @@ def test_removing_batches_leaves_the_field_of_the_rest(way, seed, count):
     policy, batches = singles(summaries, "fast" if way == "fast" else "exact")
     with pytest.MonkeyPatch.context() as patch:
         if way == "on demand":
-            patch.setattr("memento.density._MATRIX_PAIRS", 4)
+            patch.setattr("memento.field._MATRIX_PAIRS", 4)
         field = policy.field(batches)
         gone = rng.permutation(len(summaries))[:count]
         for batch in gone:
@@ -394,7 +395,7 @@ def test_many_pairs_under_any_distance(monkeypatch):
     samples = stream(100, 8)
     policy = space([LABELS, Minkowski("p")], precision="exact")
     whole = policy.field(policy.batches(samples))
-    monkeypatch.setattr("memento.density._MATRIX_PAIRS", 16)
+    monkeypatch.setattr("memento.field._MATRIX_PAIRS", 16)
     piecewise = policy.field(policy.batches(samples))
     for field in (whole, piecewise):
         field.remove(3)
@@ -494,3 +495,13 @@ def test_batches_of_a_space_follow_its_settings():
     np.testing.assert_array_equal(again.order, batches.order)
     np.testing.assert_array_equal(again.offsets, batches.offsets)
     assert len(make_batches(samples, 2, ["y"], remainder="drop")) == 2
+
+
+@pytest.mark.parametrize("policy", [None, "memento", Samples(y=[1])])
+def test_a_policy_without_distances_is_none_to_compare_by(policy):
+    for compare in (
+        lambda: batch_densities({"y": [0, 1]}, policy),
+        lambda: coverage_increase({"y": [0, 1]}, {"y": [0, 1]}, policy),
+    ):
+        with pytest.raises(SettingError, match=r"policy is .*expected one with distances"):
+            compare()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 
 import numpy as np
@@ -18,6 +19,7 @@ from memento import (
     Memory,
     Minkowski,
     Samples,
+    SlicedWasserstein,
     Wasserstein,
     make_batches,
 )
@@ -27,8 +29,9 @@ from memento.distances import (
     distance_from_settings,
     named_distances,
 )
-from memento.errors import DomainError, SchemaError, SettingError
+from memento.errors import DomainError, MissingExtraError, SchemaError, SettingError
 from memento.grids import simpson_weights, support_of
+from memento.widths import WIDTH_RULES
 
 GRID = np.array([-1.0, -0.4, 0.0, 0.1, 0.7, 1.5, 2.0])
 # On an uneven grid Simpson's rule may weigh a point negatively, and then nothing is a metric.
@@ -99,6 +102,43 @@ def test_values(rng_of, bandwidth, grid, sizes):
         naive.matrix(densities, densities, lambda p, q: naive.jensen_shannon(p, q, grid)),
         atol=1e-9,
     )
+
+
+def test_rules_for_the_width_are_those_of_their_package():
+    """KDEpy's, where no rule needs what stands in for it; it has all three."""
+    rules = pytest.importorskip("KDEpy.bw_selection")
+    rng = np.random.default_rng(0)
+    two = rng.normal(0, 0.2, (6, 200)) + rng.choice([-1.0, 1.0], (6, 200))
+    expected = {
+        "silverman": rules.silvermans_rule,
+        "scott": rules.scotts_rule,
+        "isj": rules.improved_sheather_jones,
+    }
+    widths = {name: rule(two) for name, rule in WIDTH_RULES.items()}
+    for name, rule in expected.items():
+        np.testing.assert_allclose(widths[name], [rule(row[:, None]) for row in two], rtol=1e-12)
+    assert (widths["isj"] < widths["scott"] / 2).all()  # two modes
+    assert (widths["scott"] < widths["silverman"]).all()
+
+
+@pytest.mark.parametrize("rule", ["scott", "isj"])
+def test_rules_for_the_width_of_few_and_equal_values(rule):
+    pytest.importorskip("KDEpy")
+    batches = [np.array([0.3]), np.array([0.1, 0.2]), np.full(50, 0.2), np.array([0.2] * 9 + [1.0])]
+    distance = JensenShannon.of_values("v", np.linspace(-1, 2, 64), rule)
+    summaries = distance.summarise(Batches.of(batches, {"v": 0}))
+    assert np.isfinite(summaries).all()
+    assert (summaries >= 0).all()
+    made = distance_from_settings(json.loads(json.dumps(distance.settings())))
+    assert made == distance
+
+
+def test_a_rule_of_a_package_that_is_absent(monkeypatch):
+    for name in ("KDEpy", "KDEpy.bw_selection"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"memento-replay\[kde\]"):
+        JensenShannon.of_values("v", bandwidth="isj")
+    JensenShannon.of_values("v", bandwidth="scott")
 
 
 def test_densities_are_estimated_in_pieces(monkeypatch):
@@ -255,6 +295,7 @@ EVERY = [
     Wasserstein.of_normals("v", "s"),
     Minkowski("p"),
     Minkowski("d", 1),
+    SlicedWasserstein.of_vectors("p", 8, 3),
 ]
 weights = st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(any)
 
@@ -483,14 +524,14 @@ def test_matrix_checks_both_sides():
     ("make", "message"),
     [
         (lambda: JensenShannon.of_labels("y", 0), "classes is 0; expected a whole number above 0"),
-        (lambda: JensenShannon.of_values("v", bandwidth="scott"), "bandwidth is 'scott'; expected"),
+        (lambda: JensenShannon.of_values("v", bandwidth="Scott"), "bandwidth is 'Scott'; expected"),
         (
             lambda: JensenShannon.of_values("v", bandwidth=0.0),
-            "bandwidth is 0.0; expected .silverman. or a pos",
+            "bandwidth is 0.0; expected .silverman., .scott., .isj. or a pos",
         ),
         (
             lambda: JensenShannon.of_values("v", bandwidth=NAN),
-            "bandwidth is nan; expected .silverman. or a pos",
+            "bandwidth is nan; expected .silverman., .scott., .isj. or a pos",
         ),
         (lambda: JensenShannon.of_values("v", mass=0.0), "mass is 0.0; expected a share"),
         (lambda: JensenShannon.of_values("v", mass=1.1), "mass is 1.1; expected a share"),

@@ -105,7 +105,10 @@ def test_a_lock_that_was_removed_meanwhile_is_made_again(tmp_path):
 ADDRESSES = ["s3://bucket/memory", "gs://b/m", "https://a.b/c", "hdfs://a/b", "file:///tmp/m"]
 
 
-@pytest.mark.parametrize("address", [*ADDRESSES, Path("s3://bucket/memory"), "", "a\0b", 5, None])
+NO_PATHS = ["", "a\0b", "\ud800", 5, None]
+
+
+@pytest.mark.parametrize("address", [*ADDRESSES, Path("s3://bucket/memory"), *NO_PATHS])
 def test_addresses_are_no_paths(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for use in (filled().save, Memory.load, Group.load, Group([filled()]).save, local_path):
@@ -119,7 +122,7 @@ def test_addresses_are_no_paths(address, tmp_path, monkeypatch):
     [
         "memory init s3://b/m --policy fifo --capacity 5",
         "memory status gs://b/m",
-        "memory insert m https://a.b/day.csv",
+        "memory export m https://a.b/day.csv",
         "memory export m s3://b/day.csv",
         "report s3://b/results",
         "puffer deploy status s3://b/state",

@@ -27,24 +27,29 @@ CASE_ROOTS = {
 # A room imports from the lines above its own, so rooms of one line do not meet.
 LAYERS = [
     ["errors"],
-    ["arguments", "casting", "plugins"],
+    ["addresses", "arguments", "casting", "plugins", "printing", "widths"],
     ["arrow", "grids", "kinds"],
     ["columns"],
     ["files", "guarded", "samples", "_kernels"],
-    ["batching", "days", "missing", "settings"],
+    ["batching", "days", "draws", "missing", "settings"],
     ["arrivals", "scores"],
-    ["distances"],
+    ["distances", "offered"],
+    ["landmarks", "sliced"],
+    ["discards"],
+    ["field"],
     ["density"],
+    ["attribution"],
     ["coverage", "newness", "policies", "snapshot"],
     ["schema"],
     ["contents", "saved"],
+    ["explain"],
     ["memory"],
-    ["group"],
+    ["group", "portrait"],
     ["learner", "retrain"],
     ["observe"],
     ["step"],
     ["loop", "training"],
-    ["study"],
+    ["scale", "study"],
     ["testing"],
     ["integrations"],
     ["deployment"],
@@ -56,7 +61,12 @@ APART = {
     "report": ["errors", "files", "plugins", "runner"],
 }
 # Beyond the ladder, one line each with its reason.
-EXCEPTIONS: dict[tuple[str, str], str] = {}
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("report.memory", "memory"): "a page of a memory opens it",
+    ("report.memory", "portrait"): "and shows what is computed there",
+    ("report.deployment", "portrait"): "for each memory of a daily job as well",
+    ("report.deployment", "deployment"): "the page of a daily job reads its record",
+}
 # What only those parts of a case see that are for people: its commands and its pages.
 FOR_PEOPLE = {"cli": ["cli", "runner", "report"], "report": ["report", "runner"]}
 CASES_SEE_OF_RUNNER = "runner.spec"
@@ -68,7 +78,10 @@ CASE_COMMANDS = ["memento_puffer/cli/*.py", "memento_datacenter/cli.py"]
 # Distribution -> files that may import it; "lazily" only inside a function.
 HEAVY = {
     "torch": [
-        *("integrations/torch.py", "integrations/torch_data.py"),
+        *(
+            f"integrations/{name}.py"
+            for name in ("torch", "torch_data", "torch_encoder", "torchrl", "avalanche")
+        ),
         "memento_puffer/predictor/ttp.py",
         "memento_datacenter/learner.py",
     ],
@@ -86,13 +99,19 @@ HEAVY = {
     "distributed": ["runner/executors/dask.py"],
     "dask_jobqueue": ["runner/executors/dask.py", "runner/executors/slurm.py"],
     "matplotlib": ["report/drawing.py", "report/figures.py"],
-    "altair": ["report/drawing.py", "report/page.py", "report/backtest.py"],
-    "vl_convert": ["report/page.py"],
+    "altair": ["report/live.py"],
+    "vl_convert": ["report/page.py", "report/sections.py"],
     "jinja2": ["report/page.py"],
-    "sklearn": ["integrations/sklearn.py", "integrations/tabular.py"],
+    "sklearn": [f"integrations/{name}.py" for name in ("imblearn", "river", "sklearn", "tabular")],
     "threadpoolctl": ["cli/backtest.py"],
     "skops": ["integrations/sklearn.py"],
-    "scipy": [],
+    "scipy": ["integrations/imblearn.py"],
+    "imblearn": ["integrations/imblearn.py"],
+    "river": ["integrations/river.py"],
+    "torchrl": ["integrations/torchrl.py"],
+    "tensordict": ["integrations/torchrl.py"],
+    "fsspec": [],
+    "KDEpy": ["widths.py"],
     "optuna": ["memento_datacenter/tuning.py"],
     "mlflow": ["integrations/tracking.py"],
     "tensorboard": ["integrations/tracking.py"],
@@ -110,10 +129,21 @@ HEAVY = {
 LAZILY = {
     "msgspec": ["settings.py"],
     "psutil": ["runner/results.py"],
-    "torch": ["cli/*.py", *CASE_COMMANDS],
+    "torch": ["cli/*.py", "scale/predictions.py", *CASE_COMMANDS],
     "pandas": ["samples.py"],
-    "pyarrow": ["cli/*.py", "arrow.py", *CASE_COMMANDS],
-    "onnxruntime": ["cli/models.py"],
+    "pyarrow": [
+        *(
+            "cli/*.py",
+            "arrow.py",
+            "integrations/arrow.py",
+            "integrations/sql.py",
+            "scale/blocks.py",
+            *CASE_COMMANDS,
+        )
+    ],
+    "fsspec": ["integrations/arrow.py"],
+    "distributed": ["scale/dask.py"],
+    "onnxruntime": ["scale/predictions.py"],
 }
 
 

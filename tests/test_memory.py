@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +20,9 @@ from memento import (
     Choice,
     DensityReservoir,
     Group,
+    JensenShannon,
     LossAwareReservoir,
+    LossReservoir,
     Memory,
     Policy,
     Report,
@@ -32,6 +37,7 @@ from memento.errors import (
     DomainError,
     ForeignError,
     LockedError,
+    RowError,
     SchemaError,
     SettingError,
     SpaceError,
@@ -303,6 +309,34 @@ def test_no_type_for_both(held, offered):
     assert state_of(memory) == before
 
 
+SIGNALLING = np.array([0x7F800001], np.uint32).view("f4")  # a NaN
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [np.array([2**30, -7], "i4"), np.array([4.944e4, np.nan], "f2")],
+        [SIGNALLING, np.array([0.5, -6.0])],
+        [np.array([-3.0, np.nan], "f4"), SIGNALLING, np.array([0, 0])],
+    ],
+    ids=["beyond float16", "signals", "in the record of what was offered"],
+)
+def test_numbers_join_without_a_warning(parts):
+    memory = Memory(None, Unbounded())
+    for part in parts:
+        memory.insert(x=part)
+    held = memory.samples["x"].tolist()
+    assert str(held) == str([float(value) for part in parts for value in part.tolist()])
+
+
+def test_whole_numbers_that_missing_ones_would_change():
+    memory = Memory(None, Unbounded())
+    memory.insert(x=np.array([2**53 + 1]))
+    with pytest.raises(ColumnTypeError, match=r"'x' holds whole numbers beyond 2\*\*53"):
+        memory.insert(x=[np.nan])
+    assert memory.samples["x"].tolist() == [2**53 + 1]
+
+
 @given(st.data())
 def test_numbers_are_held_as_they_were_offered(data):
     """Whatever types come in whatever order, over three inserts."""
@@ -488,6 +522,130 @@ def test_loading_gives_back_everything(tmp_path):
     loaded = Memory.load(tmp_path / "deep" / "er")
     assert state_of(loaded) == state_of(memory)
     assert (loaded.capacity, loaded.policy, loaded.model) == (100, Reservoir(), "digest")
+
+
+def wide(size, seed=0):
+    """Samples whose columns are large enough to be written over where they lie."""
+    rng = np.random.default_rng(seed)
+    return {"x": rng.normal(size=(size, 40)), "y": rng.integers(0, 3, size), "t": ["a"] * size}
+
+
+def on_disk(memory, name):
+    """Whether a column of a memory lies in a file."""
+    held = memory._contents.columns[name].buffer
+    while isinstance(held, np.ndarray) and not isinstance(held, np.memmap):
+        held = held.base
+    return isinstance(held, np.memmap)
+
+
+def test_a_mapped_memory_goes_on_as_a_loaded_one(tmp_path):
+    memory = Memory(2_000, DensityReservoir([JensenShannon.of_labels("y", 3)]), seed=3)
+    memory.insert(wide(1_500))
+    memory.mark_trained()
+    memory.save(tmp_path / "m")
+    mapped, loaded = Memory.load(tmp_path / "m", mapped=True), Memory.load(tmp_path / "m")
+    assert state_of(mapped) == state_of(loaded)
+    assert on_disk(mapped, "x")
+    assert not on_disk(loaded, "x")
+    there = sorted(path.name for path in tmp_path.rglob("*"))
+    before = mapped.samples
+    for seed in (1, 2, 3):  # beyond the capacity from the first on
+        reports = [each.insert(wide(1_000, seed)) for each in (mapped, loaded)]
+        assert reports[0] == reports[1]
+        assert state_of(mapped) == state_of(loaded)
+        assert on_disk(mapped, "x")
+    for each in (mapped, loaded):
+        each.annotate(t=["bb"] * 2_000)
+    np.testing.assert_array_equal(before["x"], wide(1_500)["x"])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == there
+    loaded.save(tmp_path / "n")
+    mapped.save(tmp_path / "m")
+    assert state_of(Memory.load(tmp_path / "m")) == state_of(Memory.load(tmp_path / "n"))
+    mapped.insert(wide(1_000, 4))
+    loaded.insert(wide(1_000, 4))
+    assert state_of(mapped) == state_of(loaded)
+
+
+def test_a_mapped_memory_outlives_its_folder(tmp_path):
+    memory = full()
+    memory.save(tmp_path)
+    mapped = Memory.load(tmp_path, mapped=True)
+    state = state_of(memory)
+    memory.insert(x=np.ones((100, 2)), y=np.arange(100))
+    memory.save(tmp_path)
+    assert state_of(mapped) == state
+    assert state_of(Memory.load(tmp_path, mapped=True)) == state_of(memory)
+    with pytest.raises(StorageError, match="was changed since this memory was loaded"):
+        mapped.save(tmp_path)
+
+
+def test_no_room_for_a_mapped_memory(tmp_path, monkeypatch):
+    memory = Memory(1_000, FIFO())
+    memory.insert(wide(1_000))
+    memory.save(tmp_path)
+    mapped = Memory.load(tmp_path, mapped=True)
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(SpaceError, match="make room at"):
+        mapped.insert(wide(10, 1))
+    assert state_of(mapped) == state_of(memory)
+
+
+def test_damage_in_a_mapped_memory(tmp_path):
+    full().save(tmp_path)
+    (file,) = tmp_path.glob("generation-*/*column*y.npy")
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(DamagedError, match="differs from the manifest"):
+        Memory.load(tmp_path, mapped=True)
+    with pytest.raises(SettingError, match="mapped is 1; expected"):
+        Memory.load(tmp_path, mapped=1)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux' counters")
+def test_a_mapped_memory_takes_no_memory(tmp_path):
+    rows = 40_000
+    memory = Memory(rows, FIFO())
+    memory.insert(x=np.zeros((rows, 200)), y=np.zeros(rows))  # 64 MB
+    memory.save(tmp_path)
+    script = f"""
+import sys
+import numpy as np
+from memento import FIFO, Memory
+def megabytes():
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("RssAnon")]
+    return int(line.split()[1]) / 1024
+fresh = dict(x=np.ones((100, 200)), y=np.ones(100))
+small = Memory(50_000, FIFO())  # compiles, and imports
+small.insert(x=np.zeros((500, 200)), y=np.zeros(500))
+small.insert(fresh)
+before = megabytes()
+memory = Memory.load({str(tmp_path)!r}, mapped=sys.argv[1] == "mapped")
+memory.insert(fresh)
+memory.insert(fresh)
+assert memory.samples["x"][-1, 0] == 1
+print(megabytes() - before)
+"""
+
+    def growth(how):
+        command = [sys.executable, "-c", script, how]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert growth("mapped") < 16
+    assert growth("loaded") > 48  # or the counter says nothing
+
+
+def test_a_setting_that_is_younger_than_the_folder_had_its_default():
+    policy = DensityReservoir([JensenShannon.of_labels("y", 3)], gamma=0.5)
+    memory = Memory(10, policy)
+    arrays, documents = memory.dump()
+    del documents["policy"]["tolerance"]
+    assert Memory.restore(arrays, documents, policy).policy == policy
+    other = DensityReservoir([JensenShannon.of_labels("y", 3)], gamma=0.5, tolerance=0.02)
+    with pytest.raises(ForeignError, match=r"in tolerance: saved 0\.01, given 0\.02"):
+        Memory.restore(arrays, documents, other)
 
 
 def test_an_empty_memory_can_be_saved(tmp_path):
@@ -737,7 +895,7 @@ def test_a_unit_that_was_refused_may_come_again():
 
 
 def test_units_are_remembered_for_long_but_not_for_ever(monkeypatch):
-    monkeypatch.setattr("memento.memory._UNITS", 3)
+    monkeypatch.setattr("memento.contents._UNITS", 3)
     memory = Memory(5, FIFO())
     for number in range(5):
         memory.insert_unit(str(number), {"y": [number]})
@@ -769,3 +927,73 @@ def test_what_came_in_lately_is_saved_with_the_memory(tmp_path):
     assert document == document_again
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, again[name])
+
+
+# ------------------------------------------------------------------------------- reading at random
+
+
+def test_some_of_what_is_held_is_drawn_without_replacement():
+    memory = Memory(None, Unbounded())
+    memory.insert(y=np.arange(50), x=np.arange(50) / 2)
+    before = state_of(memory)
+    found = memory.get(20, rng=np.random.default_rng(0))
+    assert found.size == 20
+    assert (np.diff(found["y"]) > 0).all()
+    np.testing.assert_array_equal(found["x"], found["y"] / 2)
+    assert found["y"].tolist() == memory.get(20, rng=0)["y"].tolist()
+    assert found["y"].tolist() != memory.get(20, rng=1)["y"].tolist()
+    for count in (None, 50, 51, 10**9):
+        assert memory.get(count)["y"].tolist() == list(range(50))
+    assert memory.get(0, rng=0).size == 0
+    assert state_of(memory) == before
+
+
+def test_each_sample_is_as_likely_to_be_drawn():
+    """4,000 times 5 of 20: binomial counts; |z| > 4.3 for one of 20 once in 3,000 runs."""
+    memory = Memory(None, Unbounded())
+    memory.insert(y=np.arange(20))
+    rng = np.random.default_rng(3)
+    counts = np.zeros(20)
+    for _ in range(4000):
+        counts[memory.get(5, rng=rng)["y"]] += 1
+    assert np.abs((counts - 1000) / np.sqrt(4000 * 0.25 * 0.75)).max() < 4.3
+
+
+def test_minibatches_follow_the_weights():
+    """20,000 draws: binomial counts; |z| > 4.3 for one of 40 once in 1,500 runs."""
+    memory = Memory(40, LossReservoir(), seed=0)
+    rng = np.random.default_rng(1)
+    memory.insert(y=np.arange(400), loss=rng.gamma(0.5, size=400))
+    shares = memory.weights / memory.weights.sum()
+    assert shares.max() > 2 * shares.min()
+    before = state_of(memory)
+    drawn = memory.sample(20_000, rng=rng)["y"]
+    counts = (drawn[:, None] == memory.samples["y"]).sum(axis=0)
+    z = (counts - 20_000 * shares) / np.sqrt(20_000 * shares * (1 - shares))
+    assert np.abs(z).max() < 4.3
+    assert state_of(memory) == before
+    equal = Memory(None, Unbounded())
+    equal.insert(y=[7])
+    assert equal.sample(3, rng=0)["y"].tolist() == [7, 7, 7]
+
+
+def test_draws_that_cannot_be_made():
+    memory = Memory(None, Unbounded())
+    assert memory.get().size == memory.get(3).size == memory.sample(0, rng=0).size == 0
+    with pytest.raises(RowError, match="nothing is held"):
+        memory.sample(1, rng=0)
+    memory.insert(y=[1, 2, 3])
+    for draw in (memory.get, memory.sample):
+        for wrong in (-1, 1.5, "2", True):
+            with pytest.raises(SettingError, match="count is"):
+                draw(wrong, rng=0)
+        with pytest.raises(SettingError, match="rng is 'x'; expected"):
+            draw(1, rng="x")
+    with pytest.raises(SettingError, match="rng is None; expected"):
+        memory.get(1)
+
+
+@pytest.mark.parametrize("other", ["mem", None, {"y": [1]}])
+def test_what_is_no_memory_cannot_be_merged(other):
+    with pytest.raises(SettingError, match=r"other is .*expected another memory"):
+        Memory(5, DensityReservoir(density="rho", identify_by="id")).merge(other)

@@ -221,6 +221,21 @@ def test_losses_follow_from_label_and_prediction():
         np.testing.assert_allclose(found, [np.log(2), floor, floor])
 
 
+def test_whose_columns_are_follows_from_what_was_trained_on():
+    space = SampleSpace([*FOREST.distances, JensenShannon.of_labels("y")], batch_size=8)
+    yhat = [[0.9, 0.1], [0.2, 0.8]]
+    right = -np.log([0.9, 0.8])
+    texts = Samples(y=["a", "b"], yhat=yhat)
+    np.testing.assert_allclose(losses_of(space, texts, trained=texts), right)
+    assert np.isnan(losses_of(space, texts)).all()
+    for unknown in (["a", "a"], ["a", "b", "c"], [0, 1]):
+        assert np.isnan(losses_of(space, texts, trained=Samples(y=unknown))).all()
+    late = Samples(y=["", "c"], yhat=yhat)
+    np.testing.assert_allclose(losses_of(space, late, trained=texts), [np.nan, -np.log(1e-6)])
+    from_one = Samples(y=[1, 2], yhat=yhat)  # as scikit-learn's classes_ are
+    np.testing.assert_allclose(losses_of(space, from_one, trained=from_one), right)
+
+
 def test_share_of_unseen_labels():
     assert share_of_unseen(LABELS, Samples(y=[0, 1, 5, 5]), Samples(y=[0, 1, 2])) == 0.5
     assert share_of_unseen(FOREST, Samples(y=[5]), Samples(y=[0])) == 0.0

@@ -18,7 +18,7 @@ from memento import (
     reconsider,
     retrained,
 )
-from memento.errors import SchemaError
+from memento.errors import SchemaError, SettingError
 
 SPACE = SampleSpace([JensenShannon.of_labels("y", 9), JensenShannon.of_probabilities("yhat")])
 
@@ -198,3 +198,13 @@ def test_labels_that_come_a_day_late_are_decided_on():
     evidence = memory.recent.evidence
     reconsider(memory, trigger)
     assert memory.recent.evidence == evidence, "each unit counts once"
+
+
+@pytest.mark.parametrize("trigger", ["every", OnArrivals, 3])
+def test_a_trigger_that_is_none(trigger):
+    memory = Memory(10, FIFO())
+    with pytest.raises(SettingError, match=r"trigger is .*expected a Trigger, such as OnArrivals"):
+        observe(memory, {"y": [0, 1]}, trigger)
+    assert memory.inserts == 0
+    with pytest.raises(SettingError, match="trigger"):
+        reconsider(memory, trigger)

@@ -281,6 +281,18 @@ def test_on_arrivals_of_a_change_that_does_no_harm():
     assert arrivals.evidence == 0
 
 
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [(None, "300 samples that came and 300 before"), ("user", "300 clusters (user) that came")],
+)
+def test_on_arrivals_speaks_of_clusters_where_some_were_named(cluster, says):
+    rng = np.random.default_rng(6)
+    arrivals = arrived(predicted(rng, 300), predicted(rng, 300))
+    decision = decide(OnArrivals(space=SEEN, cluster=cluster), HELD, arrivals=arrivals)
+    assert says in decision.reason
+    assert ("cluster" in decision.reason) == (cluster is not None)
+
+
 @pytest.mark.parametrize("sides", [(1, 5), (5, 1)])
 def test_on_arrivals_with_too_few_to_tell(sides):
     rng = np.random.default_rng(5)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import pytest
 
+pytest.importorskip("msgspec")
+
 from memento.arguments import text, whole
 from memento.errors import SettingError, StorageError
 from memento.settings import build, check_plain, convert, parse, read

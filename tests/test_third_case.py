@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("pyarrow")
 
 from memento import Memory
 
@@ -17,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from memento import Choice, Distance, Policy
+from memento import Choice, Decision, Distance, Policy, Trigger
 from memento.report.kinds import Kind, Reports
 from memento.report.sections import Listing, Report, Section
 from memento.runner.spec import Experiment
@@ -47,6 +51,16 @@ class Gap(Distance):
 
     def compare(self, first, second):
         return abs(first - second.T)
+
+
+@dataclass(frozen=True)
+class Fewer(Trigger):
+    kind: ClassVar[str] = "fewer"
+    units: int = 2
+
+    def _decide(self, situation, rng):
+        since = situation.unit - situation.trained_at
+        return Decision(since >= self.units, "units since the last training", since, self.units)
 
 
 def open_third(folder):
@@ -87,6 +101,8 @@ misnamed = third_case:Oldest
 broken = third_case:nothing
 [memento.distances]
 gap = third_case:Gap
+[memento.triggers]
+fewer = third_case:Fewer
 """
 
 
@@ -145,6 +161,77 @@ def test_policy_and_distance(cli, tmp_path):
     )
     assert (code, "Gap(column='y')" in said) == (0, True), said
     assert cli("memory", "insert", "d", "x.csv")[0] == 0
+
+
+MODEL = """
+from memento.testing import ConstantLearner
+
+def make(seed):
+    return ConstantLearner(classes=2, label="y")
+"""
+DEPLOYMENT = """
+[data]
+folder = "days"
+inputs = ["a"]
+[model]
+factory = "model:make"
+[variants.installed]
+capacity = 30
+policy = { kind = "oldest", spare = 1 }
+trigger = { kind = "fewer", units = 3 }
+[variants.imported]
+capacity = 30
+policy = "mine:Oldest"
+trigger = { kind = "mine:Fewer", units = 5 }
+"""
+
+
+def write_own(folder):
+    """Six units of four samples, a file each, and a module that is not installed."""
+    (folder / "days").mkdir(parents=True)
+    for unit in range(6):
+        rows = "".join(f"{unit + row / 4},{row % 2}\n" for row in range(4))
+        (folder / "days" / f"2026-01-{unit + 1:02d}.csv").write_text("a,y\n" + rows)
+    text = PACKAGE.replace('"oldest"', '"my-oldest"').replace('"fewer"', '"my-fewer"')
+    (folder / "mine.py").write_text(text)
+
+
+def test_trigger_of_a_back_test(cli, tmp_path):
+    pytest.importorskip("sklearn")
+    write_own(tmp_path)
+    code, said = cli(
+        *("backtest", *sorted((tmp_path / "days").iterdir()), "--json", "--capacity", 30),
+        *("--model", "logistic", "--seeds", 1, "--policies", "oldest,mine:Oldest"),
+        *("--triggers", "fewer,mine:Fewer"),
+    )
+    assert code == 0, said
+    found, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])
+    assert list(found["arms"])[2:4] == ["oldest", "my-oldest"]
+    assert list(found["triggers"]) == ["daily", "never", "fewer", "my-fewer"]
+    assert found["triggers"]["fewer"]["trainings"] == 3  # after units 0, 2 and 4
+
+
+def test_trigger_of_a_deployment(cli, tmp_path):
+    home = tmp_path / "home"
+    write_own(home)
+    (home / "deployment.toml").write_text(DEPLOYMENT)
+    (home / "model.py").write_text(MODEL)
+    for words in (
+        ("deploy", "init", "d", "--config", home / "deployment.toml"),
+        ("deploy", "run", "d"),
+        ("deploy", "record", "d", "--out", "days.csv"),
+    ):
+        code, said = cli(*words)
+        assert code == 0, said
+    with (tmp_path / "days.csv").open(newline="") as days:
+        rows = list(csv.DictReader(days))
+    trained = {(r["variant"], r["day"][-2:]) for r in rows if r["trained"] == "True"}
+    assert trained == {
+        *(("installed", "01"), ("installed", "04")),
+        *(("imported", "01"), ("imported", "06")),
+    }
+    code, said = cli("deploy", "run", "d", installed=False)  # what the settings name is gone
+    assert (code, "[variants.installed]: unknown trigger 'fewer'" in said) == (2, True), said
 
 
 def test_entry_points_that_are_wrong_name_their_distribution(cli):

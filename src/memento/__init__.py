@@ -18,6 +18,7 @@ Example:
 
 from __future__ import annotations
 
+import memento.scale  # noqa: F401 - memento.scale.select, without a further import
 from memento.batching import Batches, make_batches, sort_order
 from memento.coverage import CoverageIncrease, coverage_increase
 from memento.density import SampleSpace, batch_densities
@@ -70,9 +71,10 @@ from memento.retrain import (
     trigger,
 )
 from memento.samples import Samples
+from memento.sliced import SlicedWasserstein
 from memento.study import Backtest, backtest
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FIFO",
@@ -115,6 +117,7 @@ __all__ = [
     "SampleSpace",
     "Samples",
     "Situation",
+    "SlicedWasserstein",
     "State",
     "Step",
     "Trigger",

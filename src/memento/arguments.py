@@ -27,6 +27,9 @@ __all__ = [
     "Column",
     "Count",
     "Expected",
+    "NotNegative",
+    "Positive",
+    "Seed",
     "Share",
     "check",
     "check_fields",
@@ -204,6 +207,10 @@ def instance(kind: type | tuple[type, ...], words: str) -> Expected:
     return Expected(words, lambda value: isinstance(value, kind))
 
 
+#: What can be called.
+FUNCTION = Expected("a function", callable)
+
+
 def optional(expected: Expected) -> Expected:
     """The same, or None.
 
@@ -273,3 +280,9 @@ Column = Annotated[str, text()]
 Count = Annotated[int, whole()]
 #: A part of something, both ends included.
 Share = Annotated[float, number(0, 1, words="a share in [0, 1]")]
+#: A finite number above 0.
+Positive = Annotated[float, number(above=0, words="a finite number above 0")]
+#: A finite number, 0 or more.
+NotNegative = Annotated[float, number(0, words="a finite number of at least 0")]
+#: What random numbers begin with.
+Seed = Annotated[int, whole(0)]

@@ -15,6 +15,7 @@ since rows of one cluster resemble each other whether the stream changes or not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from memento.errors import DamagedError, SchemaError
 from memento.missing import blank
 from memento.samples import Samples
 
-__all__ = ["Arrivals", "Clusters"]
+__all__ = ["DECIDED", "Arrivals", "Clusters", "labelled"]
 
 #: Of the witnesses this share never enters the memory.
 _NEVER = 0.25
@@ -36,6 +37,10 @@ _PARTS = {
     **{name: f"_{name}" for name in ("witnesses", "never")},
 }
 _SETTINGS = ("witnesses", "cluster", "rows")
+#: Columns of `Arrivals.decisions`.
+DECIDED = ("unit", "at", "value", "threshold", "p_value", "newness", "rise", "rise_noise",
+           "due", "trained")  # fmt: skip
+_DECISIONS = 500  # rows that are kept of them, which take 40 kB
 _NUMBERS = {
     "evidence": arguments.number(0, words="a number, 0 or more"),
     "before": arguments.number(0, words="a number, 0 or more"),
@@ -128,6 +133,8 @@ class Arrivals:
         seen_at: Samples that the memory had seen then.
         decision: The newest decision as a JSON value, for jobs that ask for it later.
         renew: Whether the reference starts anew with the newest unit, when the next one comes.
+        decisions: ``(n, 10)`` float64, the newest 500 decisions at most, of units that rise; see
+            `decided`. Columns are `DECIDED`; NaN where a number is not known.
 
     Raises:
         SettingError: A share outside of [0, 1), or too few rows.
@@ -153,6 +160,7 @@ class Arrivals:
         self.units, self.seen_at = 0, 0
         self.trained_at: int | None = None
         self.decision: dict[str, Any] | None = None
+        self.decisions = np.empty((0, len(DECIDED)))
         self._late = Samples()
 
     def arrive(self, samples: Samples, rng: np.random.Generator) -> list[Samples]:
@@ -200,6 +208,29 @@ class Arrivals:
         except SchemaError:
             return [late, entering]
 
+    def decided(self, decision: Mapping[str, Any], at: float = math.nan) -> None:
+        """Write down what was decided on the newest unit, in place of what was decided before.
+
+        Args:
+            decision: Fields of a decision by name; of its figures those of `DECIDED` count.
+            at: When the unit came, in seconds since 1970; NaN: nobody said.
+        """
+        if not self.units:
+            return
+        known = {**decision, **decision["figures"], "unit": self.units, "at": at, "trained": 0.0}
+        known["newness"] = known.get("z_newness", math.nan)
+        row = np.array([float(known.get(name, math.nan)) for name in DECIDED])
+        before = self.decisions
+        if len(before) and before[-1, 0] == self.units:
+            row[1] = before[-1, 1] if math.isnan(at) else at
+            before = before[:-1]
+        self.decisions = np.concatenate([before, row[None]])[-_DECISIONS:]
+
+    @property
+    def came_at(self) -> float:
+        """When the newest unit came, in seconds since 1970; NaN where nobody said."""
+        return float(self.decisions[-1, 1]) if len(self.decisions) else math.nan
+
     def trained(self, annotate: Callable[[Samples], Samples] | None, seen: int = 0) -> None:
         """A model was trained on the memory: the witnesses of the newest unit are the reference.
 
@@ -209,6 +240,9 @@ class Arrivals:
             seen: Samples that the memory has seen.
         """
         self.trained_at, self.seen_at, self.decision = self.units, seen, None
+        if len(self.decisions) and self.decisions[-1, 0] == self.units:
+            self.decisions = self.decisions.copy()
+            self.decisions[-1, -1] = 1.0
         witnesses = self._witnesses
         history = self.history.joined(self._never).at_most(self.rows)
         self.forget()
@@ -241,11 +275,11 @@ class Arrivals:
         """
         self._take(
             {
-                name: Clusters(_labelled(part.samples, by, ids, given), part.key)
+                name: Clusters(labelled(part.samples, by, ids, given), part.key)
                 for name, part in self._parts().items()
             }
         )
-        self._late = _labelled(self._late, by, ids, given)
+        self._late = labelled(self._late, by, ids, given)
 
     def _fold(self) -> None:
         """The newest unit becomes part of the reference: no training came after it."""
@@ -278,6 +312,7 @@ class Arrivals:
     def dump(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and a JSON document from which `restore` makes an equal object."""
         arrays = {f"late/{name}": column for name, column in self._late.items()}
+        arrays["decisions"] = self.decisions
         for part, clusters in self._parts().items():
             arrays |= {f"{part}/{name}": column for name, column in clusters.samples.items()}
             arrays[f"{part}-key"] = clusters.key
@@ -304,6 +339,8 @@ class Arrivals:
             raise DamagedError(f"what came in lately is incomplete: {error!r}") from error
         arrivals._take(parts)
         arrivals._late = _columns_of(arrays, "late")
+        # Of before they were written down there are none.
+        arrivals.decisions = _decisions_of(arrays.get("decisions", arrivals.decisions), arrivals)
         return arrivals
 
     def _parts(self) -> dict[str, Clusters]:
@@ -321,6 +358,16 @@ def _columns_of(arrays: Mapping[str, np.ndarray], part: str) -> Samples:
     )
 
 
+def _decisions_of(table: np.ndarray, arrivals: Arrivals) -> np.ndarray:
+    shape = table.ndim == 2 and table.shape[1] == len(DECIDED) and len(table) <= _DECISIONS
+    if not shape or table.dtype != np.float64:
+        raise DamagedError(f"decisions are {table.dtype} of shape {table.shape}")
+    units = table[:, 0]
+    if not ((units >= 1) & (units <= arrivals.units)).all() or not (np.diff(units) > 0).all():
+        raise DamagedError(f"decisions are not of rising units from 1 to {arrivals.units:,}")
+    return table
+
+
 def _clusters_of(arrays: Mapping[str, np.ndarray], part: str) -> Clusters:
     samples, key = _columns_of(arrays, part), arrays[f"{part}-key"]
     if key.shape != (samples.size,) or key.dtype != np.float64:
@@ -330,8 +377,15 @@ def _clusters_of(arrays: Mapping[str, np.ndarray], part: str) -> Clusters:
     return Clusters(samples, key)
 
 
-def _labelled(samples: Samples, by: str, ids: np.ndarray, given: Samples) -> Samples:
-    """Samples with values of the rows whose ids are given; others stay, or are missing."""
+def labelled(samples: Samples, by: str, ids: np.ndarray, given: Samples) -> Samples:
+    """Samples with values of the rows whose ids are given; others stay, or are missing.
+
+    Args:
+        samples: Any number.
+        by: Name of the column of ids.
+        ids: ``(n,)`` distinct ids.
+        given: ``(n,)`` values for them by column.
+    """
     if by not in samples or not len(ids):
         return samples
     order = np.argsort(ids)

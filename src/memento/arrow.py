@@ -6,6 +6,7 @@ Needs pyarrow, which is imported only when something of Arrow's comes or is aske
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,7 +14,18 @@ import numpy as np
 from memento.casting import check_width, common_type, exactly, with_marks
 from memento.errors import ColumnTypeError, MementoError, SchemaError, needs
 
-__all__ = ["array_of", "import_arrow", "is_time", "numpy_of", "refuse_nul", "table_of", "to_table"]
+__all__ = [
+    "array_of",
+    "import_arrow",
+    "is_numeric",
+    "is_time",
+    "numbers_of",
+    "numpy_of",
+    "refuse_nul",
+    "table_of",
+    "texts_of",
+    "to_table",
+]
 
 
 def import_arrow(purpose: str) -> Any:
@@ -105,6 +117,8 @@ def _plain(name: str, values: Any) -> np.ndarray:
         return _text(name, arrow, values, arrow.large_binary())
     if types.is_decimal(kind) and kind.scale <= 0:
         return np.asarray(values.cast(arrow.int64()).to_numpy())
+    if is_numeric(kind):
+        return np.asarray(numbers_of(name, values))
     if types.is_null(kind):
         return np.empty(0)
     if hasattr(values, "to_numpy_ndarray"):  # tensors of one shape
@@ -118,6 +132,37 @@ def _plain(name: str, values: Any) -> np.ndarray:
     if types.is_struct(kind):
         remedy = "make each of its fields a column"
     raise ColumnTypeError(name, f"column {name!r} is of Arrow's type {kind}", remedy)
+
+
+def is_numeric(kind: Any) -> bool:
+    """Whether an Arrow type is PostgreSQL's numeric, which its driver gives as texts."""
+    return getattr(kind, "type_name", None) == "numeric" and hasattr(kind, "storage_type")
+
+
+def numbers_of(name: str, values: Any) -> Any:
+    """PostgreSQL's numeric as an array of float64, if that changes no value.
+
+    Raises:
+        ColumnTypeError: It does.
+    """
+    arrow = import_arrow("reading Arrow data")
+    texts = texts_of(values)
+    numbers = texts.cast(arrow.float64())
+    for text, number in zip(texts.to_pylist(), numbers.to_pylist(), strict=True):
+        if text is not None and number == number and Decimal(text) != Decimal(repr(number)):
+            raise ColumnTypeError(
+                name,
+                f"column {name!r} is of the type numeric, and float64 does not keep its {text}",
+                f"make it one in the query, as in {name}::float8",
+            )
+    return numbers
+
+
+def texts_of(values: Any) -> Any:
+    """The texts that PostgreSQL's numeric comes as."""
+    arrow = import_arrow("reading Arrow data")
+    chunks = values.chunks if hasattr(values, "chunks") else [values]
+    return arrow.chunked_array([chunk.storage for chunk in chunks], values.type.storage_type)
 
 
 def is_time(kind: Any) -> bool:

@@ -15,11 +15,21 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from memento import arguments
 from memento._kernels import fitting
 from memento.errors import SchemaError, SettingError, warn
 from memento.samples import Samples
 
-__all__ = ["Batches", "cut", "default_batch_size", "make_batches", "scrambled", "sort_order"]
+__all__ = [
+    "Batches",
+    "cut",
+    "default_batch_size",
+    "make_batches",
+    "parts_of",
+    "run_starts",
+    "scrambled",
+    "sort_order",
+]
 
 Missing = Literal["warn", "error", "skip"]
 Remainder = Literal["even", "drop", "keep"]
@@ -228,14 +238,28 @@ def make_batches(
         >>> make_batches(samples, 3, ["y"], remainder="drop").sizes
         array([3, 3])
     """
-    parts = (samples,) if isinstance(samples, Samples) else tuple(p for p in samples if p.size)
-    parts = parts or (Samples(),)
+    parts = tuple(parts_of(samples)) or (Samples(),)
+    sort_by = arguments.names("sort_by", sort_by)
+    arguments.require("batch_size", batch_size, arguments.whole())
     if group_by is not None:
         _require(group_by, parts)
         sort_by = (group_by, *(name for name in sort_by if name != group_by))
     order = sort_order(parts, sort_by, missing=missing, rng=rng)
     first = leading([name for name in sort_by if name != group_by], labels, parts)
     return cut(parts, order, batch_size, group_by=group_by, labels=first, remainder=remainder)
+
+
+def parts_of(samples: Samples | Sequence[Samples]) -> list[Samples]:
+    """Those of one or several sets of samples that have rows.
+
+    Raises:
+        SettingError: They are something else.
+    """
+    parts = [samples] if isinstance(samples, Samples) else samples
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(p, Samples) for p in parts):
+        shown = arguments.shown(samples)
+        raise SettingError(f"samples is {shown}; expected Samples, or a list of Samples")
+    return [part for part in parts if part.size]
 
 
 def leading(sort_by: Sequence[str], labels: Sequence[str], parts: Sequence[Samples]) -> list[str]:
@@ -280,7 +304,7 @@ def cut(
         )
     if group_by is not None:
         _require(group_by, parts)
-    starts = _starts(parts, order, () if group_by is None else (group_by,))
+    starts = run_starts(parts, order, () if group_by is None else (group_by,))
     if remainder == "even":
         even = _even_lengths(parts, order, batch_size, starts, group_by, labels)
         return Batches(parts, order, _offsets(even))
@@ -299,7 +323,7 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _starts(parts: tuple[Samples, ...], order: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def run_starts(parts: tuple[Samples, ...], order: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Where in the order another value of the columns begins; first 0, last its length.
 
     The order is sorted by these columns, so where two rows are equal all between them are.
@@ -342,7 +366,7 @@ def _even_lengths(
         parts: As for `cut`.
         order: As for `cut`.
         batch_size: As for `cut`.
-        starts: Of the groups, as `_starts` finds them.
+        starts: Of the groups, as `run_starts` finds them.
         group_by: As for `cut`.
         labels: As for `cut`.
     """
@@ -350,7 +374,7 @@ def _even_lengths(
     groups = [] if group_by is None else [group_by]
     runs = np.diff(starts)
     for depth in range(len(labels), 0, -1):
-        edges = _starts(parts, order, [*groups, *labels[:depth]])
+        edges = run_starts(parts, order, [*groups, *labels[:depth]])
         runs = np.diff(edges)
         if _counts(runs, batch_size).sum() <= most:
             break
@@ -433,8 +457,8 @@ def sort_order(
     """
     if missing not in ("warn", "error", "skip"):
         raise SettingError(f'missing is {missing!r}; expected "warn", "error" or "skip"')
-    given = (samples,) if isinstance(samples, Samples) else samples
-    parts = [part for part in given if part.size]
+    parts = parts_of(samples)
+    sort_by = arguments.names("sort_by", sort_by)
     size = sum(part.size for part in parts)
     names = [name for name in sort_by if _present(name, parts, missing)]
     keys: list[_Key] = []

@@ -18,12 +18,16 @@ import numpy as np
 
 from memento._kernels import fitting
 from memento.arrivals import Arrivals
+from memento.files import scratch
+from memento.offered import Offered
 from memento.policies._policy import State
 from memento.samples import Samples
 from memento.schema import Schema
 
-__all__ = ["Change", "Column", "Contents", "Overwrite", "taken_rows"]
+__all__ = ["Change", "Column", "Contents", "Overwrite", "columns_of", "latest", "taken_rows"]
 
+# Units that are remembered: thirty years of days.
+_UNITS = 10_000
 # Rows that need a conversion are moved in pieces of about this many bytes: small beside the data.
 _PIECE = 1 << 25
 # A column of fewer bytes is written anew.
@@ -31,14 +35,27 @@ _SMALL = 1 << 16
 
 
 class Column:
-    """A column's buffer, and whether any array of it is in use outside."""
+    """A column's buffer, and whether any array of it is in use outside.
 
-    def __init__(self, buffer: np.ndarray) -> None:
+    Args:
+        buffer: The values, and room for more behind them.
+        folder: Where the buffers lie that follow this one, if not in main memory.
+    """
+
+    def __init__(self, buffer: np.ndarray, folder: Path | None = None) -> None:
         self.buffer = buffer
+        self.folder = folder
         self._lease: weakref.ref[_Lease] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Column, (self.buffer,)
+
+    def another(self, rows: int, dtype: np.dtype) -> Column:
+        """One with room for so many rows, where buffers of this one lie."""
+        shape = (rows, *self.buffer.shape[1:])
+        if self.folder is None:
+            return Column(np.empty(shape, dtype))
+        return Column(scratch(self.folder, shape, dtype), self.folder)
 
     def lend(self, size: int) -> np.ndarray:
         """A read-only view that counts as in use for as long as anything made from it."""
@@ -85,6 +102,7 @@ class Contents:
         reference_model: The same of the predictions in the reference.
         units: Names of inserted units, and with which insert each came.
         recent: What came in lately, kept apart for a trigger.
+        offered: A small sample of all that was offered, to compare with what is held.
         schema: What is known of the columns beyond their types.
         keys: ``(size,)`` float64 of samples that wait, NaN for those that the policy has chosen;
             None: none waits.
@@ -103,6 +121,7 @@ class Contents:
     reference_model: str | None = None
     units: Mapping[str, int] = field(default_factory=dict)
     recent: Arrivals | None = None
+    offered: Offered = field(default_factory=Offered)
     schema: Schema = field(default_factory=Schema)
     keys: np.ndarray | None = None
     origin: tuple[Path, int] | None = None
@@ -167,6 +186,16 @@ class Change:
             overwrite.apply()
 
 
+def columns_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Column]:
+    """Arrays as columns of a memory."""
+    return {name: Column(array) for name, array in arrays.items()}
+
+
+def latest(units: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Names of units, and more of them, as far as they are remembered."""
+    return dict([*units.items(), *more.items()][-_UNITS:])
+
+
 def taken_rows(
     before: Contents, fresh: Samples, rows: np.ndarray, capacity: int | None
 ) -> tuple[dict[str, Column], tuple[Overwrite, ...]]:
@@ -203,11 +232,11 @@ def taken_rows(
             overwrites.append(overwrite)
             columns[name] = column
         else:
-            room = _room(len(held), len(rows), capacity)
-            buffer = np.empty((room, *held.shape[1:]), dtype)
-            fill_rows(held, old, buffer, 0)
-            fill_rows(fresh[name], new, buffer, split)
-            columns[name] = Column(buffer)
+            made = column or Column(held)
+            made = made.another(_room(len(held), len(rows), capacity), dtype)
+            fill_rows(held, old, made.buffer, 0)
+            fill_rows(fresh[name], new, made.buffer, split)
+            columns[name] = made
     return columns, tuple(overwrites)
 
 

@@ -17,8 +17,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from memento import arguments
+from memento.attribution import attributed
 from memento.batching import Batches, cut
 from memento.density import SampleSpace, field_and_cross, kernels
+from memento.errors import SettingError
+from memento.printing import Table
 from memento.samples import Samples
 
 __all__ = ["CoverageIncrease", "coverage_increase"]
@@ -47,6 +50,7 @@ class CoverageIncrease(float):
     p_value: float
     null: np.ndarray
     batches: tuple[int, int]
+    _attribute: Callable[[], Table] | None
 
     def __new__(
         cls,
@@ -56,6 +60,7 @@ class CoverageIncrease(float):
         null: np.ndarray | None = None,
         p_value: float = float("nan"),
         batches: tuple[int, int] = (0, 0),
+        attribute: Callable[[], Table] | None = None,
     ) -> CoverageIncrease:
         """Make one of a value and what is known of it; see the attributes."""
         self = super().__new__(cls, value)
@@ -63,10 +68,50 @@ class CoverageIncrease(float):
         self.null = np.sort(np.empty(0) if null is None else null)
         self.p_value = p_value
         self.batches = batches
+        self._attribute = attribute
         self.noise = float("nan")
         if len(self.null):
             self.noise = float(np.quantile(self.null, 0.95, method="higher"))
         return self
+
+    @property
+    def attribution(self) -> Table:
+        """Which cells make the rise: a table with a row for each, the largest part first.
+
+        ``cell``: its number, in sorted order; ``rise``: its part (they add up to the value);
+        ``share``: the same of the whole rise; ``samples`` and ``reference``: how many of each lie
+        in it; ``density`` and ``density_before``; then typical values of what the distances
+        compare, under the columns' names: the most frequent label, the median of numbers, the class
+        that is most likely on average (and that average, as ``NAME_mean``); ``rows``: ``(cells,
+        3)`` numbers of samples in it, to look at. It is computed when it is asked for.
+
+        Raises:
+            SettingError: The samples are not at hand: a value that was made by hand or pickled.
+
+        Example:
+            >>> from memento import JensenShannon
+            >>> space = SampleSpace([JensenShannon.of_labels("y", 3)], batch_size=50)
+            >>> old, new = {"y": [0, 1] * 100}, {"y": [0, 1, 2, 2] * 50}
+            >>> rise = coverage_increase(new, old, space, permutations=0)
+            >>> found = rise.attribution
+            >>> print(Table({n: found[n] for n in ("y", "samples", "reference", "rise")}))
+            y  samples  reference    rise
+            2       50          0   0.5
+            2       50          0   0.5
+            0       50        100     0
+            1       50        100     0
+            >>> bool(np.isclose(found["rise"].sum(), rise))
+            True
+        """
+        if self._attribute is None:
+            raise SettingError(
+                "the samples that this coverage increase is of are not at hand; ask what "
+                "coverage_increase returned for its attribution, before it is pickled"
+            )
+        return self._attribute()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_attribute": None}  # without the samples
 
     def __repr__(self) -> str:
         if np.isnan(self.p_value):
@@ -106,7 +151,7 @@ def coverage_increase(
         progress: Called with (done, total) after each draw for ``noise``.
 
     Returns:
-        A float with ``noise`` and ``p_value``.
+        A float with ``noise``, ``p_value`` and ``attribution``: which cells make the rise.
 
     The estimate adds up densities, so what is new but rare hardly moves it: a drift of 3 % of the
     samples can stay within its noise. The p-value therefore judges another statistic of the same
@@ -142,23 +187,31 @@ def coverage_increase(
     now = Samples.borrow(samples)
     before = Samples.borrow(reference)
     if not before.size:
-        return CoverageIncrease(1.0, estimator=estimator, p_value=0.0)
+        return CoverageIncrease(
+            1.0, estimator=estimator, p_value=0.0, attribute=lambda: _all_new(policy, now)
+        )
     if not now.size:
-        return CoverageIncrease(0.0, estimator=estimator)
+        return CoverageIncrease(0.0, estimator=estimator, attribute=lambda: _all_new(policy, now))
     policy.check(now)
     policy.check(before)
     policy.present((now, before))  # says so if nothing can be compared
     split = _Split(policy, now, before, generator)
     mine = np.arange(now.size + before.size) < now.size
     pair = split.into(mine[split.order])
-    value = _increase(policy, *pair, estimator)
-    sizes = (len(pair[0]), len(pair[1]))
+    own, cross = _densities(policy, *pair, estimator)
+    value, sizes = _relative(own, cross), (len(pair[0]), len(pair[1]))
+    parts, order = split.parts, split.order
+
+    def attribute() -> Table:
+        return attributed(policy, parts, order, pair[0], own, cross)
+
     if not draws:
-        return CoverageIncrease(value, estimator=estimator, batches=sizes)
+        return CoverageIncrease(value, estimator=estimator, batches=sizes, attribute=attribute)
     null = np.empty(max(1, min(draws, _NOISE_PAIRS // sum(sizes) ** 2)))
     for i in range(len(null)):
         # Permuting positions in the sorted order permutes samples, and needs no sorting again.
-        null[i] = _increase(policy, *split.into(generator.permutation(mine)), estimator)
+        drawn = split.into(generator.permutation(mine))
+        null[i] = _relative(*_densities(policy, *drawn, estimator))
         if progress is not None:
             progress(i + 1, len(null))
     cheap = _CHEAP * (draws + 1) - 1
@@ -167,7 +220,12 @@ def coverage_increase(
     # P(p_value <= a) <= a holds exactly (Phipson and Smyth, 2010).
     p_value = np.count_nonzero(newness >= newness[0]) / len(newness)
     return CoverageIncrease(
-        value, estimator=estimator, null=null, p_value=float(p_value), batches=sizes
+        value,
+        estimator=estimator,
+        null=null,
+        p_value=float(p_value),
+        batches=sizes,
+        attribute=attribute,
     )
 
 
@@ -244,14 +302,32 @@ class _Split:
         return cut(self.parts, order, len(order), group_by=None)
 
 
-def _increase(space: SampleSpace, batches: Batches, others: Batches, estimator: Estimator) -> float:
+def _all_new(space: SampleSpace, now: Samples) -> Table:
+    """The attribution where there is no reference: every cell is new."""
+    if not now.size or not space.sees((now,)):
+        nothing = np.empty(0)
+        empty = Batches((now,), nothing.astype(np.int64), np.zeros(1, np.int64))
+        return attributed(space, (now, Samples()), empty.order, empty, nothing, nothing)
+    cells = space.batches(now)
+    if not len(cells):
+        order = space.order(now)
+        cells = cut((now,), order, len(order), group_by=None)
+    own = space.field(cells).density()
+    parts = (now, now.rows(0, 0))
+    return attributed(space, parts, cells.order, cells, own, np.zeros(len(own)))
+
+
+def _densities(
+    space: SampleSpace, batches: Batches, others: Batches, estimator: Estimator
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(n,)`` density of each batch among its own, and among the others."""
     field, cross = field_and_cross(space, batches, others)
     if estimator == "calibrated":
         own = field.density(leave_one_out=True)
         if own.sum() > _ALONE * field.density().sum():
-            return _relative(own, cross)
+            return own, cross
     # Also where no batch has a neighbour: without their own kernels they would cover nothing.
-    return _relative(field.density(), cross)
+    return field.density(), cross
 
 
 def _relative(own: np.ndarray, cross: np.ndarray) -> float:

@@ -3,24 +3,18 @@
 The density of batch i among n batches under one distance D is, with bandwidth h,
 ``rho(i) = sum_j exp(-(D(i, j) / h)^2 / 2) / (n * sqrt(2 pi))`` (paper, equation 1), and over
 several distances the minimum: rare in one of the spaces is rare (equation 2).
-
-Only sums over rows of the kernel are kept. A row is computed again when a batch leaves, so memory
-grows with the number of batches, not with its square.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from memento import arguments
-from memento._kernels import SMALL_BATCHES, SMALL_TERMS, fitting
-from memento._kernels.plain import collapse, draw
 from memento.batching import (
     Batches,
     Missing,
@@ -29,21 +23,20 @@ from memento.batching import (
     default_batch_size,
     leading,
     make_batches,
+    parts_of,
     sort_order,
 )
 from memento.distances import Distance
 from memento.errors import SchemaError, SettingError, warn
+from memento.field import Field, Precision, Settings, density_over, points_of, term_of
+from memento.landmarks import Probes, Rows
 from memento.samples import Samples
 
 __all__ = ["Field", "SampleSpace", "batch_densities", "cross_density", "kernels"]
 
-Precision = Literal["auto", "exact", "fast"]
-
-ROOT_TWO_PI = math.sqrt(2 * math.pi)
+_TOLERANCE = arguments.number(most=0.5, above=0, words="a share in (0, 0.5]")
 # With fewer batches in a memory, a single one is too large a part of all to tell what is rare.
 _FEW_BATCHES = 32
-# Kernels of up to this many pairs are kept as a matrix (128 MB); beyond, rows are computed again.
-_MATRIX_PAIRS = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,13 @@ class SampleSpace:
             (``"keep"``).
         missing: What missing columns do: one warning, an error, or nothing.
         precision: ``"exact"`` is float64, ``"fast"`` is float32 with densities that are right to
-            1e-4; ``"auto"`` takes the exact one where it takes little time.
+            1e-4; time grows with the square of the number of batches. ``"approximate"`` sums up
+            through landmarks (`memento.landmarks`), in time that grows with the number of batches,
+            if that is right to the tolerance at random probes, and exactly otherwise. ``"auto"`` is
+            exact where that takes little time, then fast, and from 16,384 different batches on
+            approximate.
+        tolerance: Relative error of approximate densities, above 0: with 95 % confidence at most
+            1 % of them are off by more.
 
     Raises:
         SettingError: A value is out of its range.
@@ -81,6 +80,7 @@ class SampleSpace:
     remainder: Remainder = "even"
     missing: Missing = "warn"
     precision: Precision = "auto"
+    tolerance: Annotated[float, _TOLERANCE] = 0.01
 
     def __post_init__(self) -> None:
         given = (self.distances,) if isinstance(self.distances, Distance) else self.distances
@@ -111,6 +111,13 @@ class SampleSpace:
         for width in several_widths:
             arguments.require("bandwidth", width, positive)
         arguments.check_fields(self)
+        for distance in given if self.precision == "approximate" else ():
+            if not distance.metric:
+                raise SettingError(
+                    f"precision is 'approximate', but {distance!r} is not known to be a metric; "
+                    'take precision="auto", which sums up exactly under it, or say that it is one '
+                    "(`metric`)"
+                )
 
     def _bandwidths(self) -> tuple[float, ...]:
         if isinstance(self.bandwidth, tuple):
@@ -124,9 +131,11 @@ class SampleSpace:
             return tuple(self.sort_by)
         axes = [(name, n) for distance in self.distances for name, n in distance.axes.items()]
         singles, rows = ([c for c, n in axes if (n > 0) == wide] for wide in (False, True))
-        return tuple(dict.fromkeys([*self._labels(), *singles, *rows]))
+        return tuple(dict.fromkeys([*self.label_columns, *singles, *rows]))
 
-    def _labels(self) -> list[str]:
+    @property
+    def label_columns(self) -> list[str]:
+        """Columns that distances compare as labels."""
         return [name for distance in self.distances for name in distance.labels]
 
     def size_for(self, samples: int) -> int:
@@ -250,14 +259,14 @@ class SampleSpace:
             rng: Puts equal samples in random order; None leaves them in theirs, those of the first
                 set first.
         """
-        parts = (samples,) if isinstance(samples, Samples) else tuple(samples)
-        self._look_for_columns([part for part in parts if part.size])
+        parts = parts_of(samples)
+        self._look_for_columns(parts)
         return make_batches(
             parts,
             self.size_for(sum(part.size for part in parts)) if size is None else size,
             self.sort_columns,
             group_by=self.group_by,
-            labels=self._labels(),
+            labels=self.label_columns,
             remainder=self.remainder,
             missing="error" if self.missing == "error" else "skip",
             rng=rng,
@@ -274,8 +283,8 @@ class SampleSpace:
                 sets the first one's come first: what depends on which set a sample is of (a test
                 of whether they differ, say) needs it.
         """
-        parts = (samples,) if isinstance(samples, Samples) else tuple(samples)
-        self._look_for_columns([part for part in parts if part.size])
+        parts = parts_of(samples)
+        self._look_for_columns(parts)
         names = [n for n in self.sort_columns if n != self.group_by]
         if self.group_by is not None:
             names.insert(0, self.group_by)
@@ -297,22 +306,75 @@ class SampleSpace:
             order,
             self.size_for(len(order)) if size is None else size,
             group_by=self.group_by,
-            labels=leading(self.sort_columns, self._labels(), parts),
+            labels=leading(self.sort_columns, self.label_columns, parts),
             remainder=self.remainder,
         )
 
-    def field(self, batches: Batches, weights: np.ndarray | None = None) -> Field:
+    def field(
+        self,
+        batches: Batches,
+        weights: np.ndarray | None = None,
+        rng: np.random.Generator | None = None,
+        *,
+        approximated: bool = True,
+    ) -> Field:
         """The density that these batches make.
 
         Args:
             batches: ``n`` batches whose density is asked for.
             weights: ``(n,)`` how much each batch counts; 1 each if left out.
+            rng: Draws the probes of approximate sums, and is not touched where there are none; None
+                takes the same ones every time.
+            approximated: False: sums are exact whatever the precision, and there are no probes.
         """
-        terms = []
+        return self.field_of(self.summaries(batches), weights, rng, approximated=approximated)
+
+    def summaries(self, batches: Batches) -> list[Summaries]:
+        """What the distances read of batches: one for each distance whose columns are there."""
+        found = []
         for distance, bandwidth in self.present(batches.parts):
             bound = distance.bind(batches.parts)
-            terms.append(_term(bound, bound.summarise(batches), bandwidth, weights, self.precision))
-        return Field(terms, len(batches), weights)
+            found.append(Summaries(bound, bandwidth, bound.summarise(batches)))
+        return found
+
+    def field_of(
+        self,
+        summaries: Sequence[Summaries],
+        weights: np.ndarray | None = None,
+        rng: np.random.Generator | None = None,
+        *,
+        approximated: bool = True,
+    ) -> Field:
+        """The density of batches of which only the summaries are at hand; see `field`.
+
+        Args:
+            summaries: At least one, each of the same ``n`` batches.
+            weights: As for `field`.
+            rng: As for `field`.
+            approximated: As for `field`.
+        """
+        settings = Settings(self.precision, self.tolerance, Probes(rng))
+        if not approximated:
+            settings = settings.exactly()
+        terms = [
+            term_of(each.distance, each.rows, each.bandwidth, weights, settings)
+            for each in summaries
+        ]
+        return Field(terms, len(summaries[0].rows), weights)
+
+
+class Summaries(NamedTuple):
+    """What one distance compares batches by.
+
+    Attributes:
+        distance: Bound to what the batches were cut from (see `Distance.bind`).
+        bandwidth: Width of the Gaussian kernel, in the unit of the distance.
+        rows: ``(n, ...)`` one summary a batch.
+    """
+
+    distance: Distance
+    bandwidth: float
+    rows: np.ndarray
 
 
 def batch_densities(samples: Any, policy: SampleSpace) -> tuple[np.ndarray, np.ndarray]:
@@ -334,6 +396,7 @@ def batch_densities(samples: Any, policy: SampleSpace) -> tuple[np.ndarray, np.n
         >>> order, density.round(3)
         (array([0, 1, 2, 3, 4, 5]), array([0.266, 0.266, 0.133]))
     """
+    arguments.require("policy", policy, arguments.instance(SampleSpace, "one with distances"))
     borrowed = Samples.borrow(samples)
     policy.check(borrowed)
     batches = policy.batches(borrowed)
@@ -345,12 +408,15 @@ def batch_densities(samples: Any, policy: SampleSpace) -> tuple[np.ndarray, np.n
 def cross_density(space: SampleSpace, batches: Batches, others: Batches) -> np.ndarray:
     """Density of each batch with respect to other batches, which do not include it.
 
+    Sums are approximate only if the space says so, not with ``precision="auto"``.
+
     Returns:
         ``(n,)`` float64: for each of ``batches``, the minimum over the distances.
     """
+    settings = _asked_for(space)
     return np.minimum.reduce(
         [
-            _cross_density(bound, bound.summarise(batches), others, bandwidth, space.precision)
+            density_over(bound, bound.summarise(batches), others, bandwidth, settings)
             for bound, bandwidth in _bound(space, batches, others)
         ]
     )
@@ -365,10 +431,11 @@ def field_and_cross(
     batches are summarised once.
     """
     terms, densities = [], []
+    settings = _asked_for(space)
     for bound, bandwidth in _bound(space, batches, others):
         summaries = bound.summarise(batches)
-        terms.append(_term(bound, summaries, bandwidth, None, space.precision))
-        densities.append(_cross_density(bound, summaries, others, bandwidth, space.precision))
+        terms.append(term_of(bound, summaries, bandwidth, None, settings))
+        densities.append(density_over(bound, summaries, others, bandwidth, settings))
     return Field(terms, len(batches)), np.minimum.reduce(densities)
 
 
@@ -389,268 +456,18 @@ def kernels(space: SampleSpace, batches: Batches) -> Iterator[np.ndarray]:
     for distance, bandwidth in space.present(batches.parts):
         bound = distance.bind(batches.parts)
         summaries = bound.summarise(batches)
-        (packed,) = _packed(bound, space.precision, summaries)
-        if packed is None:
-            yield _kernel(bound.compare(summaries, summaries), bandwidth)
+        (points,) = points_of(bound, bandwidth, _asked_for(space), summaries)
+        if isinstance(points, Rows):
+            yield points.matrix()
             continue
         from memento._kernels import jensen_shannon
 
         values = np.empty((len(batches), len(batches)))
         for i, row in enumerate(values):
-            jensen_shannon.kernel_row(packed, i, 0.5 / bandwidth**2, row)
+            jensen_shannon.kernel_row(points.packed, i, points.scale, row)
         yield values
 
 
-class Field:
-    """Kernel sums of batches under one or more distances, kept right while batches are removed.
-
-    Batches are numbered as they were at the start, also after others have left.
-
-    Attributes:
-        terms: One for each distance.
-        size: Batches at the start.
-    """
-
-    def __init__(self, terms: list[_Term], size: int, weights: np.ndarray | None = None) -> None:
-        self.terms = terms
-        self.size = size
-        self._weights = weights
-        self.total = float(size) if weights is None else float(np.sum(weights))
-
-    def sums(self) -> np.ndarray:
-        """``(n,)`` smallest kernel sum of each batch, over the distances."""
-        return np.minimum.reduce([term.spread() for term in self.terms])
-
-    def density(self, *, leave_one_out: bool = False) -> np.ndarray:
-        """``(n,)`` densities.
-
-        Args:
-            leave_one_out: Without the batch's own kernel, which says nothing about the others.
-        """
-        if not leave_one_out:
-            return self.sums() / (self.total * ROOT_TWO_PI)
-        own = 1.0 if self._weights is None else self._weights
-        # Rounding can leave a lonely batch a hair below nothing.
-        others = np.maximum(self.sums() - own, 0.0)
-        return others / (np.maximum(self.total - own, 1e-300) * ROOT_TWO_PI)
-
-    def mean_of_others(self, alive: np.ndarray) -> float:
-        """Mean density of the batches that are left, each without its own kernel."""
-        return float(self.density(leave_one_out=True)[alive].mean())
-
-    def discard(
-        self,
-        rows: np.ndarray,
-        excess: int,
-        temperature: float,
-        drawn: np.ndarray,
-        share: float = 0.0,
-    ) -> np.ndarray | None:
-        """Remove batches, each drawn by softmax(density / temperature), in one go.
-
-        Args:
-            rows: ``(n,)`` int64 samples in each batch.
-            excess: How many samples have to go at least.
-            temperature: 0 to inf.
-            drawn: Uniform numbers in [0, 1), at least one for each batch to go.
-            share: The temperature is at most this share of `mean_of_others`; 0: it stays as given.
-
-        Returns:
-            The batches, in the order in which they went; None if these distances have to be asked
-            one by one.
-        """
-        kernels = [term.kernel for term in self.terms]
-        # The compiled loop knows one bandwidth; matrices have theirs worked in.
-        packed = {term.scale for term in self.terms if isinstance(term, _Packed)}
-        if self._weights is not None or len(packed) > 1 or any(k is None for k in kernels):
-            return None
-        matrices = not any(isinstance(term, _Packed) for term in self.terms)
-        drawing = fitting("drawing", self.size, SMALL_BATCHES if matrices else -1)
-        gone: np.ndarray = drawing.discard(
-            kernels,
-            [term.values for term in self.terms],
-            [term.own_groups() for term in self.terms],
-            packed.pop() if packed else 1.0,
-            temperature,
-            drawn,
-            rows,
-            excess,
-            share,
-        )
-        return gone
-
-    def draw(self, alive: np.ndarray, temperature: float, drawn: float) -> int:
-        """One batch among those alive, by softmax(density / temperature); it is not removed."""
-        return draw(
-            [term.values for term in self.terms],
-            [term.own_groups() for term in self.terms],
-            alive,
-            int(np.count_nonzero(alive)),
-            temperature,
-            drawn,
-        )
-
-    def remove(self, batch: int) -> None:
-        """Take the kernel of one batch out of all sums."""
-        weight = 1.0 if self._weights is None else float(self._weights[batch])
-        for term in self.terms:
-            term.subtract(batch, weight)
-        self.total -= weight
-
-
-class _Term(ABC):
-    """Kernel sums under one distance, over distinct summaries.
-
-    Identical summaries (sorted labels make almost only those) are counted, not repeated:
-    ``groups[i]`` is the distinct summary of batch i, and ``values`` holds one sum for each of
-    these.
-    """
-
-    #: What a compiled loop can subtract rows of: a matrix, or packed summaries; None: neither.
-    kernel: Any = None
-
-    def __init__(self, groups: np.ndarray, values: np.ndarray) -> None:
-        self.groups = groups
-        self.values = values
-
-    def spread(self) -> np.ndarray:
-        """``(n,)`` the sum of each batch."""
-        return self.values[self.groups]
-
-    def own_groups(self) -> np.ndarray | None:
-        """The groups; None where every batch is one of its own."""
-        return None if len(self.values) == len(self.groups) else self.groups
-
-    @abstractmethod
-    def subtract(self, batch: int, weight: float) -> None:
-        """Take one batch out of all sums."""
-
-
-class _Matrix(_Term):
-    """All values of the kernel at hand: exact, for few batches or any distance."""
-
-    def __init__(self, groups: np.ndarray, counts: np.ndarray, kernel: np.ndarray) -> None:
-        self.kernel = np.ascontiguousarray(kernel)
-        super().__init__(groups, self.kernel @ counts)
-
-    def subtract(self, batch: int, weight: float) -> None:
-        self.values -= weight * self.kernel[:, self.groups[batch]]
-
-
-class _OnDemand(_Term):
-    """Rows of the kernel computed when they are needed: for many batches under any distance."""
-
-    def __init__(
-        self,
-        groups: np.ndarray,
-        counts: np.ndarray,
-        distance: Distance,
-        distinct: np.ndarray,
-        bandwidth: float,
-    ) -> None:
-        super().__init__(groups, _sums_by_rows(distance, distinct, distinct, counts, bandwidth))
-        self._distance, self._distinct, self._bandwidth = distance, distinct, bandwidth
-
-    def subtract(self, batch: int, weight: float) -> None:
-        own = self._distinct[self.groups[batch], None]
-        distances = self._distance.compare(self._distinct, own)
-        self.values -= weight * _kernel(distances[:, 0], self._bandwidth)
-
-
-class _Packed(_Term):
-    """Jensen-Shannon kernels in float32, vectorised; right to 1e-4."""
-
-    def __init__(
-        self, groups: np.ndarray, counts: np.ndarray, packed: Any, bandwidth: float
-    ) -> None:
-        from memento._kernels import jensen_shannon
-
-        self.kernel = packed
-        self.scale = 0.5 / bandwidth**2
-        super().__init__(groups, jensen_shannon.kernel_sums(packed, self.scale, counts))
-
-    def subtract(self, batch: int, weight: float) -> None:
-        from memento._kernels import jensen_shannon
-
-        group = int(self.groups[batch])
-        jensen_shannon.subtract_row(self.kernel, group, self.scale, weight, self.values)
-
-
-def _term(
-    distance: Distance,
-    summaries: np.ndarray,
-    bandwidth: float,
-    weights: np.ndarray | None,
-    precision: Precision,
-) -> _Term:
-    """The kernel sums of summaries, in the form that their number and the precision ask for."""
-    groups, distinct = _collapse(summaries)
-    counts = np.bincount(groups, weights, minlength=len(distinct)).astype(np.float64)
-    (packed,) = _packed(distance, precision, distinct)
-    if packed is not None:
-        return _Packed(groups, counts, packed, bandwidth)
-    if len(distinct) ** 2 <= _MATRIX_PAIRS:
-        return _Matrix(groups, counts, _kernel(distance.compare(distinct, distinct), bandwidth))
-    return _OnDemand(groups, counts, distance, distinct, bandwidth)
-
-
-def _packed(distance: Distance, precision: Precision, *sets: np.ndarray) -> list[Any]:
-    """Summaries for the loops in float32, one set or two that are compared; None: not for them."""
-    size = len(sets[0]) * sets[-1].size
-    wanted = size > SMALL_TERMS if precision == "auto" else precision == "fast"
-    rows = [distance.simplex(summaries) if wanted else None for summaries in sets]
-    if any(simplex is None for simplex in rows):
-        return [None] * len(sets)
-    from memento._kernels import jensen_shannon
-
-    return [jensen_shannon.pack(simplex) for simplex in rows if simplex is not None]
-
-
-def _collapse(summaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the distinct summaries each batch has, and these, in order of appearance."""
-    flat = np.ascontiguousarray(summaries.reshape(len(summaries), -1), dtype=np.float64)
-    groups, firsts = collapse(flat)
-    return groups, summaries[firsts]
-
-
-def _kernel(distances: np.ndarray, bandwidth: float) -> np.ndarray:
-    scaled = distances / bandwidth
-    kernel: np.ndarray = np.exp(-0.5 * scaled * scaled)
-    return kernel
-
-
-def _cross_density(
-    distance: Distance,
-    summaries: np.ndarray,
-    batches: Batches,
-    bandwidth: float,
-    precision: Precision,
-) -> np.ndarray:
-    """``(n,)`` density of summaries with respect to other batches, under one distance."""
-    groups, distinct = _collapse(summaries)
-    other_groups, others = _collapse(distance.summarise(batches))
-    counts = np.bincount(other_groups, minlength=len(others)).astype(np.float64)
-    ours, theirs = _packed(distance, precision, distinct, others)
-    if ours is None:
-        sums = _sums_by_rows(distance, distinct, others, counts, bandwidth)
-    else:
-        from memento._kernels import jensen_shannon
-
-        sums = jensen_shannon.cross_sums(ours, theirs, 0.5 / bandwidth**2, counts)
-    return np.asarray(sums[groups] / (len(batches) * ROOT_TWO_PI))
-
-
-def _sums_by_rows(
-    distance: Distance,
-    first: np.ndarray,
-    second: np.ndarray,
-    counts: np.ndarray,
-    bandwidth: float,
-) -> np.ndarray:
-    """Sums of the kernel over ``second``, in blocks of rows so that memory stays bounded."""
-    step = max(1, _MATRIX_PAIRS // 4 // max(1, len(second)))
-    sums = np.empty(len(first))
-    for start in range(0, len(first), step):
-        block = distance.compare(first[start : start + step], second)
-        sums[start : start + step] = _kernel(block, bandwidth) @ counts
-    return sums
+def _asked_for(space: SampleSpace) -> Settings:
+    """Settings with which sums are approximate only if that was asked for."""
+    return Settings(space.precision, space.tolerance, Probes(), math.inf)

@@ -17,12 +17,13 @@ import numpy as np
 
 from memento import missing
 from memento._kernels import SMALL_TERMS, fitting
-from memento.arguments import Column, Expected, check_fields, number, whole
+from memento.arguments import FUNCTION, Column, Expected, check_fields, number, whole
 from memento.batching import Batches
 from memento.errors import DomainError, NewLabelError, SchemaError, SettingError
-from memento.grids import grid_of, silverman, simpson_weights, smoothed, spread, support_of
+from memento.grids import grid_of, simpson_weights, smoothed, spread, support_of
 from memento.kinds import class_of, described, made_of, settings_of
 from memento.samples import Samples
+from memento.widths import WIDTH_RULES, check_rule
 
 __all__ = [
     "Custom",
@@ -30,8 +31,11 @@ __all__ = [
     "JensenShannon",
     "Minkowski",
     "Wasserstein",
+    "by_size",
     "distance_from_settings",
+    "in_blocks",
     "named_distances",
+    "quantiles_of",
 ]
 
 #: Terms of a divergence in which a probability (or density) is below this count as zero.
@@ -40,12 +44,11 @@ TINY = 1e-6
 _MOST = 1 << 24
 #: Probabilities of a sample may miss a sum of 1 by this much.
 SUM_TOLERANCE = 1e-3
-_POSITIVE = number(above=0, words='"silverman" or a positive number')
+_POSITIVE = number(above=0, words='"silverman", "scott", "isj" or a positive number')
 _WIDTH = Expected(
     _POSITIVE.words,
-    lambda width: _POSITIVE.holds(width) or (isinstance(width, str) and width == "silverman"),
+    lambda width: _POSITIVE.holds(width) or (isinstance(width, str) and width in WIDTH_RULES),
 )
-_FUNCTION = Expected("a function", callable)
 
 
 #: Makers of distances by the name that settings use; subclasses with a ``kind`` add themselves.
@@ -61,6 +64,9 @@ class Distance(ABC):
 
     #: Name under which settings on disk refer to this distance; None: give the policy when loading.
     kind: ClassVar[str | None] = None
+    #: Whether it is a metric: symmetric, and no way is shorter than the direct one. Summaries can
+    #: then be put into cells, which approximate densities are made of.
+    metric: bool = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -278,6 +284,8 @@ class JensenShannon(Distance):
                [1.   , 0.558, 0.   ]])
     """
 
+    metric = True
+
     @staticmethod
     def of_labels(column: str, classes: int | None = None) -> JensenShannon:
         """Of frequencies of labels; missing ones (NaN, an empty text) are not counted.
@@ -314,13 +322,17 @@ class JensenShannon(Distance):
         Args:
             column: ``(n,)`` finite numbers, in any unit.
             support: Increasing grid, in the unit of the column; derived from the data if left out.
-            bandwidth: ``"silverman"``, or the kernel's width in the unit of the column. Where
-                Silverman's rule fails (constant values) it is a tenth of the range of the grid.
+            bandwidth: The kernel's width in the unit of the column, or a rule for it:
+                ``"silverman"``, ``"scott"`` or ``"isj"`` (improved Sheather-Jones, for values with
+                several modes; by the package KDEpy). Where a rule fails (constant values) it is a
+                tenth of the range of the grid.
             mass: Share of the data that a derived grid covers, in (0, 1].
             points: Points of a derived grid.
         """
         grid = None if support is None else grid_of(support)
-        return _OfValues(column, grid, bandwidth, mass, points)
+        made = _OfValues(column, grid, bandwidth, mass, points)
+        check_rule(str(bandwidth))
+        return made
 
     @staticmethod
     def of_densities(column: str, support: Any) -> JensenShannon:
@@ -564,14 +576,14 @@ class _OfValues(_OfSingles, _OnGrid, JensenShannon):
     def _widths(self, values: np.ndarray, batches: Batches, span: float) -> np.ndarray:
         """``(n,)`` width of the kernel of each batch, given its clipped values."""
         if isinstance(self.bandwidth, str):
-            widths = _by_size(silverman, values, batches)
+            widths = by_size(WIDTH_RULES[self.bandwidth], values, batches)
         else:
             widths = np.full(len(batches), float(self.bandwidth))
         # Also where the spread is only rounding noise: no grid resolves such a kernel.
         return np.where(widths > 1e-12 * span, widths, span / 10)
 
 
-def _by_size(
+def by_size(
     of_rows: Callable[[np.ndarray], np.ndarray], values: np.ndarray, batches: Batches
 ) -> np.ndarray:
     """Apply a function of ``(m, size)`` values to all batches of a size at a time.
@@ -590,6 +602,12 @@ def _by_size(
             found = np.empty((len(batches), *taken.shape[1:]))
         found[rows] = taken
     return np.empty(0) if found is None else found
+
+
+def quantiles_of(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    """From ``(m, size)`` values to so many quantiles of each row, in the middle of equal shares."""
+    levels = (np.arange(count) + 0.5) / count
+    return lambda rows: np.sort(rows, axis=1)[:, (levels * rows.shape[1]).astype(np.int64)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -621,14 +639,16 @@ class Wasserstein(Distance):
                [1., 0.]])
     """
 
+    metric = True
+
     @staticmethod
     def of_values(column: str, levels: int = 256) -> Wasserstein:
         """First Wasserstein distance of real values, between quantile functions.
 
         Args:
             column: ``(n,)`` finite numbers.
-            levels: Quantiles that a batch is summarised by; exact for batches whose size divides
-            it.
+            levels: Quantiles that a batch is summarised by; exact for batches whose size
+                divides it.
         """
         return _W1OfValues(column, levels)
 
@@ -663,16 +683,11 @@ class _W1OfValues(_OfSingles, Wasserstein):
     levels: Annotated[int, whole(most=_MOST)]
 
     def summarise(self, batches: Batches) -> np.ndarray:
-        levels = (np.arange(self.levels) + 0.5) / self.levels
-
-        def quantiles(values: np.ndarray) -> np.ndarray:
-            places = (levels * values.shape[1]).astype(np.int64)
-            return np.asarray(np.sort(values, axis=1)[:, places])
-
-        return _by_size(quantiles, batches.column(self.column).astype(np.float64), batches)
+        values = batches.column(self.column).astype(np.float64)
+        return by_size(quantiles_of(self.levels), values, batches)
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return _blocks(lambda a: np.abs(a - second).mean(axis=-1), first, second)
+        return in_blocks(lambda a: np.abs(a - second).mean(axis=-1), first, second)
 
 
 @dataclass(frozen=True)
@@ -683,7 +698,7 @@ class _W1OfCdfs(_OfRows, _OnGrid, Wasserstein):
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         weights = self.quadrature
-        return _blocks(lambda a: np.abs(a - second) @ weights, first, second)
+        return in_blocks(lambda a: np.abs(a - second) @ weights, first, second)
 
 
 @dataclass(frozen=True)
@@ -716,7 +731,7 @@ class _W2OfNormals(Wasserstein):
         return np.stack([mean, np.sqrt(inside + between)], axis=1)
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return _blocks(lambda a: np.sqrt(((a - second) ** 2).sum(axis=-1)), first, second)
+        return in_blocks(lambda a: np.sqrt(((a - second) ** 2).sum(axis=-1)), first, second)
 
 
 @dataclass(frozen=True)
@@ -737,11 +752,12 @@ class Minkowski(_OfRows):
     """
 
     kind: ClassVar[str] = "minkowski"
+    metric = True
     column: Column
     p: Annotated[float, number(1, infinite=True, words="the order of a norm, at least 1")] = 2.0
 
     def compare(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return _blocks(lambda a: np.linalg.norm(a - second, ord=self.p, axis=-1), first, second)
+        return in_blocks(lambda a: np.linalg.norm(a - second, ord=self.p, axis=-1), first, second)
 
 
 @dataclass(frozen=True)
@@ -753,6 +769,7 @@ class Custom(Distance):
         summary: From the column's values in one batch, ``(b, ...)``, to one row of numbers.
         distance: From two sets of rows, ``(n, ...)`` and ``(m, ...)``, to distances ``(n, m)``.
         sample_axes: Axes of one sample in the column: 0 for single values, 1 for rows.
+        metric: Whether the distance is a metric, which approximate densities need.
 
     Functions cannot be stored: a memory that uses them is loaded with the policy given again.
 
@@ -764,9 +781,10 @@ class Custom(Distance):
     """
 
     column: Column
-    summary: Annotated[Callable[[np.ndarray], Any], _FUNCTION]
-    distance: Annotated[Callable[[np.ndarray, np.ndarray], np.ndarray], _FUNCTION]
+    summary: Annotated[Callable[[np.ndarray], Any], FUNCTION]
+    distance: Annotated[Callable[[np.ndarray, np.ndarray], np.ndarray], FUNCTION]
     sample_axes: Annotated[int, whole(0, 32)] = 0
+    metric: bool = False
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -794,9 +812,10 @@ class Custom(Distance):
 _BLOCK = 4_000_000
 
 
-def _blocks(
+def in_blocks(
     compare: Callable[[np.ndarray], np.ndarray], first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
+    """Compare rows of ``first``, ``(n, 1, ...)``, with all of ``second``, some at a time."""
     step = max(1, _BLOCK // max(1, second.size))
     distances = np.empty((len(first), len(second)))
     for start in range(0, len(first), step):

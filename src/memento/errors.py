@@ -16,6 +16,7 @@ Each message says what was found, what was expected and what to change.
     │   ├── LockedError                     somebody else is writing
     │   └── SpaceError                      no room is left
     ├── ModelError                          a model cannot be loaded, or predicts nonsense
+    ├── WorkerError                         processes or machines that share the work are gone
     └── MissingExtraError (also ImportError) an optional dependency is not installed
 """
 
@@ -43,6 +44,7 @@ __all__ = [
     "SettingError",
     "SpaceError",
     "StorageError",
+    "WorkerError",
     "needs",
     "reason_of",
     "warn",
@@ -154,6 +156,10 @@ class SpaceError(StorageError):
 
 class ModelError(MementoError):
     """A model cannot be loaded, or what it predicts cannot be used."""
+
+
+class WorkerError(MementoError):
+    """Workers that share the work are gone, or die again and again at the same part of it."""
 
 
 class MissingExtraError(MementoError, ImportError):

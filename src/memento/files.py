@@ -6,16 +6,22 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from memento.addresses import public
 from memento.arguments import shown
 from memento.errors import DamagedError, LockedError, SettingError, SpaceError, StorageError
 
@@ -25,14 +31,18 @@ __all__ = [
     "clear_temporaries",
     "digest",
     "is_plain_file",
+    "is_there",
     "local_path",
     "read_json",
+    "readable_json",
     "replace_folder",
     "replacing",
+    "scratch",
     "storage_errors",
     "sync_folder",
     "temporary_of",
     "write_json",
+    "write_npz",
     "write_synced",
 ]
 
@@ -42,8 +52,24 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK}
 # Of folders also these: they cannot be opened, or not be synced through what was opened.
 _NOT_FOLDERS = {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+_NPY_HEADER = 1 << 16  # bytes, at most
 # Schemes of more than one letter, so that no drive of Windows is taken for one.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder of a name.
+
+    `Path.exists` says no, from Python 3.14 on, where a folder may not be read.
+
+    Raises:
+        OSError: It cannot be known.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in it
+        return False
+    return True
 
 
 def local_path(path: Any, name: str = "path") -> Path:
@@ -67,16 +93,27 @@ mount the place, or copy from or to it
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         raise SettingError(f"{name} is {shown(path)}; expected the path of a file or folder")
-    if not text or "\0" in text:
+    if not text or "\0" in text or not _has_bytes(text):
         raise SettingError(f"{name} is {shown(text)}; expected the path of a file or folder")
     if address := _ADDRESS.match(text):
         if address[1].lower() == "file":
-            raise SettingError(f"{name} is {text!r}; leave {address[0]!r} out: give the path alone")
+            raise SettingError(
+                f"{name} is {public(text)!r}; leave {address[0]!r} out: give the path alone"
+            )
         raise SettingError(
-            f"{name} is {text!r}, an address; give a local path: mount the place, or copy from or "
-            "to it"
+            f"{name} is {public(text)!r}, an address; give a local path: mount the place, or copy "
+            "from or to it"
         )
     return Path(path)
+
+
+def _has_bytes(text: str) -> bool:
+    """Whether a file can have a name: half of a surrogate pair is none."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -105,6 +142,33 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot {what} at {path}: {reason}; check the path and its rights"
         ) from (error)
+
+
+def scratch(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that lies in a file without a name, which goes with it, at the latest when killed.
+
+    The operating system keeps as much of it in memory as there is room.
+
+    Args:
+        folder: Where the file is; it has to have the room.
+        shape: Of the array.
+        dtype: Of the array.
+
+    Raises:
+        SpaceError: There is no room.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return np.empty(shape, dtype)
+    with storage_errors("make room", folder), tempfile.TemporaryFile(dir=folder) as file:
+        # Not only as long: a page that finds no room when it is written kills the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            for start in range(0, size, 1 << 24):
+                file.write(bytes(min(1 << 24, size - start)))
+            file.flush()
+        return np.asarray(np.memmap(file, dtype, "r+", 0, shape))
 
 
 def sync_folder(folder: Path) -> None:
@@ -428,7 +492,32 @@ def read_json(path: Path) -> Any:
         raise DamagedError(f"{path} is no JSON ({error}); restore it from a copy") from error
 
 
+def readable_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def write_json(path: Path, document: Any) -> None:
     """Replace a file by a JSON value, all at once."""
     with storage_errors("write", path):
         atomic_write(path, json.dumps(document, indent=1, allow_nan=False).encode())
+
+
+def write_npz(file: Path | IO[bytes], arrays: Mapping[str, Any]) -> None:
+    """Write arrays as NPZ; the same arrays give the same bytes.
+
+    Args:
+        file: A path, or a file that is open for writing.
+        arrays: By name. `numpy.savez` would take some of the names for its own arguments.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, value in arrays.items():
+            array = np.asarray(value)
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.file_size = array.nbytes + _NPY_HEADER  # says whether 4 GiB suffice
+            with archive.open(member, "w") as out:
+                np.lib.format.write_array(out, array, allow_pickle=False)

@@ -9,7 +9,7 @@ import numpy as np
 from memento.arguments import shown
 from memento.errors import SettingError
 
-__all__ = ["grid_of", "silverman", "simpson_weights", "smoothed", "spread", "support_of"]
+__all__ = ["grid_of", "simpson_weights", "smoothed", "spread", "support_of"]
 
 # Batches whose densities are estimated at a time, so that what is needed on the way stays small.
 _ROWS = 4096
@@ -146,34 +146,3 @@ def smoothed(counts: np.ndarray, widths: np.ndarray, grid: np.ndarray) -> np.nda
         product = np.fft.rfft(counts[rows], 2 * points) * np.fft.rfft(around).real
         sums[rows] = np.fft.irfft(product, 2 * points)[:, :points]
     return np.maximum(sums, 0.0)  # rounding can leave a hair below nothing
-
-
-def silverman(values: np.ndarray) -> np.ndarray:
-    """Silverman's rule with the smaller of two measures of spread (Silverman 1986, section 3.4.2).
-
-    Where the middle half of the values are equal, the range of the middle 98 % takes its place; 0
-    if these are equal, too. Ranges are scaled to the standard deviation of a normal distribution.
-
-    Args:
-        values: ``(n, size)``, a batch a row.
-
-    Returns:
-        ``(n,)`` widths in the unit of the values.
-    """
-    size = values.shape[1]
-    if size < 2:
-        return np.zeros(len(values))
-    ordered = np.sort(values, axis=1)
-    low, lower, upper, high = (_quantile(ordered, level) for level in (0.01, 0.25, 0.75, 0.99))
-    spread = np.minimum(values.std(axis=1, ddof=1), (upper - lower) / 1.3489795003921634)
-    spread = np.where(spread > 0, spread, (high - low) / 4.6526957480816815)
-    return np.asarray(spread * (size * 3 / 4) ** (-1 / 5))
-
-
-def _quantile(ordered: np.ndarray, level: float) -> np.ndarray:
-    """``(n,)`` quantile of each ascending row, linear between the two values around it."""
-    place = level * (ordered.shape[1] - 1)
-    below = int(place)
-    above = min(below + 1, ordered.shape[1] - 1)
-    step = ordered[:, above] - ordered[:, below]
-    return np.asarray(ordered[:, below] + step * (place - below))

@@ -158,7 +158,8 @@ class Group(Guarded):
         for memory in self.memories.values():
             memory.check(fresh)
         if not fresh.size:
-            return GroupReport(0, 0, 0, dict.fromkeys(self.memories, Report(0, 0, 0)))
+            nothing = dict.fromkeys(self.memories, Report(0, 0, 0))
+            return GroupReport(0, 0, 0, memories=nothing)
 
         def insert() -> GroupReport:
             made = {name: memory._insertion(fresh) for name, memory in self.memories.items()}
@@ -168,7 +169,7 @@ class Group(Guarded):
             reports = {name: report for name, (_, report) in made.items()}
             kept = sum(report.kept for report in reports.values())
             discarded = sum(report.discarded for report in reports.values())
-            return GroupReport(fresh.size, kept, discarded, reports)
+            return GroupReport(fresh.size, kept, discarded, memories=reports)
 
         return self._all_locked(insert)
 
@@ -286,7 +287,11 @@ class Group(Guarded):
 
         Returns:
             Rows of the memories, one memory after the other.
+
+        Raises:
+            SettingError: ``size`` is no whole number, 0 or more.
         """
+        arguments.require("size", size, arguments.whole(0))
         names = [name for name in self.memories if len(self.memories[name])]
         shares = np.array([self.shares[name] for name in names])
         exact = size * shares / shares.sum()

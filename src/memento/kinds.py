@@ -5,8 +5,9 @@ Policies, distances and triggers are written to disk and to files of settings in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from memento import plugins
 from memento.arguments import shown
 from memento.errors import MementoError, SettingError
 
-__all__ = ["class_of", "described", "made_of", "plain", "settings_of"]
+__all__ = ["class_of", "described", "made_of", "plain", "settings_of", "through_json"]
 
 
 def plain(value: Any) -> Any:
@@ -47,6 +48,18 @@ def described(owner: Any) -> dict[str, Any]:
         )
     own = fields(owner) if is_dataclass(owner) else ()
     return {field.name: plain(getattr(owner, field.name)) for field in own if field.compare}
+
+
+def usual_settings(owner: Any) -> dict[str, Any]:
+    """The defaults of a dataclass' fields as JSON values; those without one are left out.
+
+    Example:
+        >>> from memento import Reservoir
+        >>> usual_settings(Reservoir(forget=0.1))
+        {'forget': 0.0}
+    """
+    own = fields(owner) if is_dataclass(owner) else ()
+    return {field.name: plain(field.default) for field in own if field.default is not MISSING}
 
 
 def settings_of(what: str, settings: Any) -> dict[str, Any]:
@@ -96,3 +109,8 @@ def made_of(what: str, kind: object, made: Callable[..., Any], settings: Mapping
         raise
     except (TypeError, ValueError) as error:  # of a class that is not ours, too
         raise SettingError(f"settings of the {what} {kind!r} do not fit: {error}") from error
+
+
+def through_json(settings: Mapping[str, Any]) -> Any:
+    """Settings as they are when they come back from a file."""
+    return json.loads(json.dumps(settings))

@@ -17,6 +17,7 @@ __all__ = [
     "Adaptive",
     "Checkpointable",
     "Learner",
+    "checkpointable",
     "digest_of_state",
     "known_labels",
     "label_of",
@@ -96,6 +97,28 @@ def digest_of_state(state: Mapping[str, np.ndarray]) -> str:
         sha.update(f"{name}:{array.dtype}:{array.shape};".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def checkpointable(
+    learner: Learner,
+    purpose: str = "it cannot be saved",
+    remedy: str = "give it both, or run without checkpoint",
+) -> Checkpointable:
+    """A learner as one with a state.
+
+    Args:
+        learner: Any.
+        purpose: What comes of having none, for the message.
+        remedy: What to do about it, for the message.
+
+    Raises:
+        SettingError: It has no ``state`` and ``restore``.
+    """
+    if not isinstance(learner, Checkpointable):
+        raise SettingError(
+            f"{type(learner).__name__} has no state() and restore(), so {purpose}; {remedy}"
+        )
+    return learner
 
 
 def way_back(learner: Learner) -> Callable[[], None]:

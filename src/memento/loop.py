@@ -20,9 +20,9 @@ from memento.arrivals import Arrivals
 from memento.errors import DamagedError, ForeignError, MementoError, SchemaError, SettingError
 from memento.files import local_path
 from memento.group import Group
-from memento.learner import Checkpointable, Learner, way_back
+from memento.learner import Checkpointable, Learner, checkpointable, way_back
 from memento.memory import Memory
-from memento.retrain import Decision, OnArrivals, Trigger
+from memento.retrain import Decision, Trigger, trigger_or_default
 from memento.samples import Samples
 from memento.scores import log_scores
 from memento.step import Gate, Judge, Moment, Note, Step, Stepper, When, about, stored
@@ -107,8 +107,9 @@ def run(
         >>> [step.trained for step in steps]
         [True, False, True]
     """
-    trigger = OnArrivals() if trigger is None else trigger
-    _check(memory, trigger, learner, freeze_after)
+    trigger = trigger_or_default(trigger)
+    _check(memory, learner, freeze_after)
+    arguments.require("gate", gate, arguments.optional(arguments.FUNCTION))
     judges = _judges(scores, judge)
     if gate is not None:
         way_back(learner)  # fails now if it would later
@@ -124,14 +125,10 @@ def run(
     yield from loop.steps_of(stream, folder, on_train, on_step)
 
 
-def _check(
-    memory: Memory | Group, trigger: Trigger, learner: Learner, freeze_after: int | None
-) -> None:
+def _check(memory: Memory | Group, learner: Learner, freeze_after: int | None) -> None:
     """Raise if an argument of `run` is not what is expected."""
     if not isinstance(memory, (Memory, Group)):
         raise SettingError(f"memory is {memory!r}; expected a memento.Memory, or a Group of them")
-    if not isinstance(trigger, Trigger):
-        raise SettingError(f"trigger is {trigger!r}; expected a Trigger, such as OnArrivals()")
     if isinstance(learner, type) or not isinstance(learner, Learner):
         raise SettingError(
             f"learner is {learner!r}; expected an object with fit, annotate and trained, such as "
@@ -147,11 +144,7 @@ def _folder_of(checkpoint: str | Path | None, learner: Learner) -> Path | None:
     if checkpoint is None:
         return None
     folder = local_path(checkpoint, "checkpoint")
-    if not isinstance(learner, Checkpointable):
-        raise SettingError(
-            f"{type(learner).__name__} has no state() and restore(), so it cannot be saved; give "
-            "it both, or run without checkpoint"
-        )
+    checkpointable(learner)
     if hasattr(learner, "check_checkpoint"):
         learner.check_checkpoint()
     return folder
@@ -404,6 +397,10 @@ def read_steps(folder: str | Path) -> list[Step]:
         ) from error
 
 
+def _are_steps(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(step, Step) for step in value)
+
+
 def table(steps: Sequence[Step]) -> Samples:
     """Steps as a tidy table: one row a step, one column a variable.
 
@@ -415,6 +412,8 @@ def table(steps: Sequence[Step]) -> Samples:
         >>> table([step])["score_p01"]
         array([-2.])
     """
+    words = "a list of Steps, such as list(run(...))"
+    arguments.require("steps", steps, arguments.Expected(words, _are_steps))
     rows = [step.row() for step in steps]
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {}

@@ -13,20 +13,24 @@ import numpy as np
 
 from memento import arguments, snapshot
 from memento.arrivals import Arrivals
-from memento.contents import Change, Column, Contents, taken_rows
+from memento.contents import Change, Column, Contents, columns_of, latest, taken_rows
+from memento.draws import drawn, subset
 from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, warn
+from memento.explain import Held, explained, training_weights
 from memento.files import Lock, local_path
 from memento.guarded import Guarded, guarded, to_the_end
+from memento.kinds import through_json, usual_settings
+from memento.landmarks import Approximation
+from memento.offered import Offered
 from memento.policies._policy import Choice, Policy, State, policy_from_settings
+from memento.printing import Table
 from memento.samples import Samples
-from memento.saved import foreign_classes, memory_fields, recent_arrivals
+from memento.saved import foreign_classes, memory_fields, offered_before, recent_arrivals
 from memento.schema import Plan, Schema
 
 __all__ = ["Memory", "Report"]
 
 _KIND = "memento-memory"
-# Units that are remembered: thirty years of days.
-_UNITS = 10_000
 _POLICY = arguments.instance(Policy, "a Policy, such as memento.FIFO()")
 
 
@@ -38,11 +42,19 @@ class Report:
         offered: Number of samples that came.
         kept: How many of these were kept.
         discarded: Samples that went, of those offered and of those held before.
+        approximations: How densities were made that might be approximate, one entry a distance (and
+            part that was thinned); ``str`` of one says it in a sentence.
     """
 
     offered: int
     kept: int
     discarded: int
+    approximations: tuple[Approximation, ...] = ()
+
+    def __repr__(self) -> str:
+        approximate = [each for each in self.approximations if not each.exact]
+        more = f", approximations={approximate}" * bool(approximate)
+        return f"Report(offered={self.offered}, kept={self.kept}, discarded={self.discarded}{more})"
 
 
 class Memory(Guarded):
@@ -135,6 +147,11 @@ class Memory(Guarded):
         return self._now().seen
 
     @property
+    def offered(self) -> Offered:
+        """A small uniform sample of all that was offered, to compare with what is held."""
+        return self._now().offered
+
+    @property
     def inserts(self) -> int:
         """Inserts so far."""
         return self._now().inserts
@@ -173,6 +190,15 @@ class Memory(Guarded):
         self._become(reference_model=digest)
 
     @property
+    def stacked(self) -> dict[str, Sequence[str]]:
+        """Names of what columns of rows were made of, such as inputs; for pages, and saved."""
+        return dict(self._now().schema.stacked)
+
+    @stacked.setter
+    def stacked(self, names: Mapping[str, Sequence[str]]) -> None:
+        self._become(schema=replace(self._now().schema, stacked=dict(names)))
+
+    @property
     def recent(self) -> Arrivals | None:
         """What came in lately, set and used by the caller for a trigger; saved with the memory."""
         return self._now().recent
@@ -204,17 +230,92 @@ class Memory(Guarded):
         Estimates of how many samples of the stream each sample stands for: 1 / its probability to
         be held. Samples in `waiting` have the mean weight of the others.
         """
-        now = self._now()
-        if now.keys is None:
-            return self._policy.weights(now.state, now.size)
-        chosen = np.flatnonzero(np.isnan(now.keys))
-        marks = {name: mark[chosen] for name, mark in now.state.marks.items()}
-        found = self._policy.weights(State(now.state.counters, marks), len(chosen))
-        if found is None:
-            return None
-        weights = np.full(now.size, found.mean() if len(found) else 1.0)
-        weights[chosen] = found
-        return weights
+        return training_weights(self._now(), self._policy)
+
+    def get(self, count: int | None = None, *, rng: Any = None) -> Samples:
+        """So many of the samples held, drawn without replacement, in order of arrival.
+
+        Args:
+            count: How many; all of them where there are no more, or where it is None.
+            rng: Where the draw comes from: a generator, or a seed for one.
+
+        Raises:
+            SettingError: ``count`` is no whole number from 0 on, or samples are drawn and ``rng``
+                is not given.
+
+        Example:
+            >>> from memento import FIFO, Memory
+            >>> memory = Memory(100, FIFO())
+            >>> memory.insert(y=range(10)).kept
+            10
+            >>> memory.get(3, rng=0)["y"], memory.get().size
+            (array([2, 4, 6]), 10)
+        """
+        return subset(self.samples, count, rng)
+
+    def sample(self, count: int, *, rng: Any) -> Samples:
+        """A minibatch: so many draws with replacement, each by the samples' training weights.
+
+        Args:
+            count: How many draws.
+            rng: Where they come from: a generator, or a seed for one. The memory's own is not
+                touched, so what is drawn does not change what is kept.
+
+        Returns:
+            ``count`` samples, in the order of the draws; those of larger `weights` are drawn more
+            often, and all equally often where the policy states none.
+
+        Raises:
+            SettingError: An argument is of another kind.
+            RowError: Nothing is held.
+
+        Example:
+            >>> from memento import FIFO, Memory
+            >>> memory = Memory(100, FIFO())
+            >>> memory.insert(y=range(10)).kept
+            10
+            >>> memory.sample(4, rng=0)["y"]
+            array([8, 6, 5, 2])
+        """
+        now, held = self._shared()
+        return drawn(held, training_weights(now, self._policy), count, rng)
+
+    def why(self, rows: Any = None) -> Table:
+        """Why samples are held: when they came, where they lie, how rare they are.
+
+        Args:
+            rows: Which of `samples`: a number, a list of numbers, a slice or a mask; None: all.
+
+        Returns:
+            A table, a mapping of columns that prints readably. ``row``; ``insert`` (with which the
+            sample came, from 1) and ``age`` (inserts since); ``unit``, where units have names. Of
+            policies with distances: ``cell`` (batch that it lies in now, in sorted order; -1:
+            none), ``cell_size``, ``density`` of the cell, ``denser`` (share of what is held that
+            lies denser: 0.99 is the rarest hundredth). Of `Memento`, whose densities are those
+            among what is held: ``chance``, the probability that the cell goes next. Of policies
+            that state weights: ``weight`` for training. Of `DensityReservoir` and `LossReservoir`:
+            ``stands_for`` (samples of the stream that it represents) and ``favoured`` (the weight
+            that it was drawn with, 1 is usual); of the former, densities are those of the stream so
+            far. ``waiting``, where samples wait for a label. What is not known is NaN; the table's
+            ``note`` says what the policy cannot say.
+
+        Raises:
+            RowError: There are no such rows.
+
+        Example:
+            >>> from memento import JensenShannon, Memento, Memory
+            >>> policy = Memento([JensenShannon.of_labels("y", 2)], batch_size=2, temperature=0.0)
+            >>> memory = Memory(6, policy)
+            >>> memory.insert_unit("monday", {"y": [0, 0, 0, 0, 1, 1]}).kept
+            6
+            >>> print(memory.why([0, 5]))
+            row  insert  age    unit  cell  cell_size  density  denser  chance
+              0       1    0  monday     0          2    0.266       0       0
+              5       1    0  monday     2          2    0.133  0.6667       0
+            Memento keeps no count of what it discards: how many each stands for is not known.
+        """
+        now, samples = self._shared()
+        return explained(Held(now, samples, self._policy, self._capacity), rows)
 
     @guarded
     def insert(self, data: Any = None, /, **columns: Any) -> Report:
@@ -275,7 +376,7 @@ class Memory(Guarded):
         change, report = self._insertion(fresh)
         self._warn(change)
         if names:
-            units = _remembered(change.after.units, dict.fromkeys(names, change.after.inserts))
+            units = latest(change.after.units, dict.fromkeys(names, change.after.inserts))
             change = replace(change, after=replace(change.after, units=units))
         self._take(change)
         return report
@@ -311,6 +412,7 @@ class Memory(Guarded):
             >>> np.array_equal(left.samples["id"], whole.samples["id"]), left.seen
             (True, 20)
         """
+        arguments.require("other", other, arguments.instance(Memory, "another memory"))
         if other.policy.settings() != self._policy.settings():
             raise SettingError(
                 f"cannot merge {other.policy!r} into {self._policy!r}; use one policy"
@@ -318,17 +420,19 @@ class Memory(Guarded):
         theirs, samples = other._shared()  # never both locks at once: two may merge each other
         with self.lock:
             now = self._now()
-            seen, inserts = now.seen + theirs.seen, max(now.inserts, theirs.inserts)
-            units = _remembered(now.units, theirs.units)
+            values = {
+                "seen": now.seen + theirs.seen,
+                "inserts": max(now.inserts, theirs.inserts),
+                "units": latest(now.units, theirs.units),
+                "offered": now.offered.merged(theirs.offered),
+            }
             if not theirs.size:
-                self._become(seen=seen, units=units)
+                self._become(**values)
                 return
             plan = self._plan(samples)
             choice = self._policy.merge(now.state, theirs.state, self._capacity)
             arrivals = np.concatenate([now.arrivals, theirs.arrivals])
-            change = self._change_to(
-                choice, plan, arrivals=arrivals, seen=seen, inserts=inserts, units=units
-            )
+            change = self._change_to(choice, plan, arrivals=arrivals, **values)
             self._take(change)
 
     @guarded
@@ -377,8 +481,9 @@ class Memory(Guarded):
         if recent is not None:
             recent = recent.copy()
             recent.label(self._contents.schema.ids, np.asarray(ids), given)
+        offered = self._contents.offered.labelled(self.ids, np.asarray(ids), given)
         self._take(change)
-        self._become(recent=recent)
+        self._become(recent=recent, offered=offered)
         return found
 
     @guarded
@@ -454,29 +559,27 @@ class Memory(Guarded):
             SpaceError: No room; the folder is as it was.
         """
         folder = local_path(path)
-        origin = self._contents.origin
-        known = origin is not None and origin[0] == folder.absolute()
+        before, generation = self._contents.origin or (None, None)
+        expected = generation if before == folder.absolute() else None
         arrays, documents = self.dump()
         if classes := foreign_classes(self._policy):
             documents["classes"] = classes
-        generation = snapshot.write(
-            folder,
-            _KIND,
-            arrays,
-            documents,
-            lock=lock,
-            expected=origin[1] if origin is not None and known else None,
-        )
+        generation = snapshot.write(folder, _KIND, arrays, documents, lock=lock, expected=expected)
         self._become(origin=(folder.absolute(), generation))
 
     @classmethod
-    def load(cls, path: str | Path, policy: Policy | None = None) -> Memory:
+    def load(
+        cls, path: str | Path, policy: Policy | None = None, *, mapped: bool = False
+    ) -> Memory:
         """Read a memory that `save` wrote.
 
         Args:
             path: Folder that `save` wrote.
             policy: Needed if the policy or a distance is one of your own that is not registered by
                 name; has to have the settings that were saved.
+            mapped: Whether columns stay on the disk, for memories that are larger than the main
+                memory: they are read when they are used, and the first insert copies them to files
+                without a name in ``path``, which need as much room there again.
 
         Raises:
             ForeignError: The folder holds no memory, or one with another policy.
@@ -484,8 +587,11 @@ class Memory(Guarded):
             SettingError: The policy is unknown here.
         """
         folder = local_path(path)
-        found = snapshot.read(folder, _KIND)
-        memory = cls.restore(found.arrays, found.documents, policy)
+        arguments.require("mapped", mapped, arguments.flag())
+        found = snapshot.read(folder, _KIND, mapped=mapped)
+        memory = cls.restore(
+            found.arrays, found.documents, policy, scratch=folder if mapped else None
+        )
         memory._become(origin=(folder.absolute(), found.generation))
         return memory
 
@@ -517,9 +623,10 @@ class Memory(Guarded):
             "policy": self._policy.settings(),
             "generator": snapshot.generator_document(now.rng),
         }
-        if now.recent is not None:
-            recent, documents["recent"] = now.recent.dump()
-            arrays |= {f"recent/{name}": array for name, array in recent.items()}
+        for name, part in {"recent": now.recent, "offered": now.offered}.items():
+            if part is not None:
+                found, documents[name] = part.dump()
+                arrays |= {f"{name}/{key}": array for key, array in found.items()}
         return arrays, documents
 
     @classmethod
@@ -528,15 +635,26 @@ class Memory(Guarded):
         arrays: Mapping[str, np.ndarray],
         documents: Mapping[str, Any],
         policy: Policy | None = None,
+        *,
+        scratch: Path | None = None,
     ) -> Memory:
-        """The memory that `dump` described; arguments and errors as for `load`."""
+        """The memory that `dump` described; arguments and errors as for `load`.
+
+        Args:
+            arrays: Those of `dump`.
+            documents: Those of `dump`.
+            policy: As for `load`.
+            scratch: Folder for the files of columns that an insert makes; None: it makes arrays.
+        """
         saved = documents.get("policy")
         if policy is None:
             policy = policy_from_settings(saved or {})
-        elif (given := _through_json(policy.settings())) != saved:
+        elif (given := through_json(policy.settings())) != saved:
             if not isinstance(saved, Mapping):
                 raise DamagedError(f"the saved policy is {arguments.shown(saved)}; no mapping")
-            # A setting that was not known when it was saved is as good as None.
+            # A setting that was not known when it was saved had what is the default now, or None.
+            usual = through_json(usual_settings(policy))
+            saved = {**{name: usual.get(name) for name in given}, **saved}
             differing = sorted(n for n in {*given, *saved} if given.get(n) != saved.get(n))
             if differing:
                 raise ForeignError(
@@ -546,15 +664,14 @@ class Memory(Guarded):
         contents = memory_fields(documents)
         rng = snapshot.generator_from(documents.get("generator", {}))
         memory = cls(contents["capacity"], policy, rng)
-        reference = None
-        if contents["trained"]:
-            reference = Samples.borrow(snapshot.with_prefix(arrays, "reference/"))
+        held = snapshot.with_prefix(arrays, "reference/") if contents["trained"] else None
         memory._contents = Contents(
             rng=rng,
             recent=recent_arrivals(arrays, documents) if "recent" in documents else None,
+            offered=offered_before(arrays, documents, contents["inserts"], contents["seen"]),
             # What cannot be written to belongs to somebody else, such as a memory that was dumped.
             columns={
-                name: Column(array if array.flags.writeable else array.copy())
+                name: Column(array if array.flags.writeable or scratch else array.copy(), scratch)
                 for name, array in snapshot.with_prefix(arrays, "column/").items()
             },
             size=contents["size"],
@@ -562,7 +679,7 @@ class Memory(Guarded):
             state=State(contents["counters"], snapshot.with_prefix(arrays, "mark/")),
             seen=contents["seen"],
             inserts=contents["inserts"],
-            reference=reference,
+            reference=None if held is None else Samples.borrow(held),
             model=contents["model"],
             reference_model=contents["reference_model"],
             units=contents["units"] or {},
@@ -668,7 +785,10 @@ class Memory(Guarded):
         )
         size = change.after.size
         kept = size - int(np.searchsorted(choice.rows, now.size))
-        return change, Report(fresh.size, kept, now.size + fresh.size - size)
+        offered = now.offered.updated(fresh, now.inserts + 1, kept, self._policy.reads, self.ids)
+        change = replace(change, after=replace(change.after, offered=offered))
+        discarded = now.size + fresh.size - size
+        return change, Report(fresh.size, kept, discarded, choice.approximations)
 
     def _labelling(self, ids: Any, given: Samples) -> tuple[Change, int]:
         """What `label` will do, and how many of the ids are held."""
@@ -699,10 +819,10 @@ class Memory(Guarded):
         now = self._contents
         rows = choice.rows.astype(np.int64, copy=False)
         settled, schema = plan.settled(rows)
-        before = replace(now, columns={**now.columns, **_columns(plan.changed)})
+        before = replace(now, columns={**now.columns, **columns_of(plan.changed)})
         columns, overwrites = taken_rows(before, plan.fresh, rows, self._capacity)
         done = [columns[name].buffer for name in settled]
-        columns |= _columns(settled)
+        columns |= columns_of(settled)
         marks = {name: np.array(mark) for name, mark in choice.marks.items()}
         after = replace(
             now,
@@ -721,7 +841,7 @@ class Memory(Guarded):
         now = self._contents
         held = Samples.borrow(dict(now.held()) | dict(columns))
         settled, schema = schema.settled(held)
-        new = _columns(dict(columns) | settled)
+        new = columns_of(dict(columns) | settled)
         return Change(now, replace(now, columns={**now.columns, **new}, schema=schema))
 
     def _annotation(self, fresh: Samples) -> Change:
@@ -762,21 +882,7 @@ class Memory(Guarded):
                 )
 
 
-def _remembered(units: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    return dict([*units.items(), *more.items()][-_UNITS:])
-
-
-def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Column]:
-    return {name: Column(array) for name, array in arrays.items()}
-
-
 def _remembers(policy: Policy, held: Samples) -> bool:
     """Whether a policy remembers something between inserts."""
     found = policy.choose(Samples(), held.rows(0, 1), None, State(), np.random.default_rng(0))
     return bool(found.marks or found.counters)
-
-
-def _through_json(settings: Mapping[str, Any]) -> Any:
-    import json
-
-    return json.loads(json.dumps(settings))

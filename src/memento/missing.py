@@ -7,12 +7,15 @@ float64 for as long as some are missing, which is refused where that would chang
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from memento.casting import type_for
-from memento.errors import SchemaError
+from memento.errors import ColumnTypeError, SchemaError
+from memento.samples import Samples
 
-__all__ = ["blank", "join", "lacking", "whole_again"]
+__all__ = ["blank", "join", "lacking", "rows_lacking", "whole_again", "without_gaps"]
 
 # Beyond it float64 cannot tell all whole numbers apart.
 _EXACT = 2**53
@@ -37,6 +40,26 @@ def lacking(column: np.ndarray) -> np.ndarray:
     if kind in "US" and column.ndim == 1:
         return np.asarray(column == column.dtype.type())
     return np.zeros(len(column), bool)
+
+
+def without_gaps(samples: Samples, names: Iterable[str]) -> Samples:
+    """Samples that lack none of these columns, as far as there are such; themselves if none does.
+
+    Example:
+        >>> without_gaps(Samples(y=[1.0, np.nan], x=[1, 2]), ["y", "z"])["x"]
+        array([1])
+    """
+    gaps = rows_lacking(samples, names)
+    return samples.take(~gaps).owned_by(samples.owner) if gaps.any() else samples
+
+
+def rows_lacking(samples: Samples, names: Iterable[str]) -> np.ndarray:
+    """``(n,)`` bool: samples that lack one of these columns, as far as there are such."""
+    found = np.zeros(samples.size, bool)
+    for name in names:
+        if name in samples:
+            found |= lacking(samples[name])
+    return found
 
 
 def blank(name: str, size: int, like: np.ndarray) -> np.ndarray:
@@ -65,6 +88,7 @@ def blank(name: str, size: int, like: np.ndarray) -> np.ndarray:
     )
 
 
+@np.errstate(invalid="ignore")  # of NaN that signals, which a cast only makes quiet
 def join(
     name: str, held: np.ndarray, fresh: np.ndarray, *, was: str | None, appended: bool
 ) -> tuple[np.ndarray, np.ndarray, str | None]:
@@ -102,9 +126,10 @@ def join(
     if was is not None and fresh.dtype.kind in "biu":
         return held, _as_float(name, fresh), str(np.result_type(np.dtype(was), fresh.dtype))
     if held.dtype.kind in "biu" and fresh.dtype.kind == "f" and lacking(fresh).any():
+        fresh = fresh.astype(np.float64)  # in which 2**53 has a place
         known = fresh[~np.isnan(fresh)]
         if (known == np.trunc(known)).all() and (np.abs(known) <= _EXACT).all():
-            return _as_float(name, held), fresh.astype(np.float64), str(held.dtype)
+            return _as_float(name, held), fresh, str(held.dtype)
     dtype = type_for(name, held, fresh)
     if dtype.kind in "US":  # as long as the longest, which room is made for later
         return held, fresh, was
@@ -142,9 +167,11 @@ def _as_float(name: str, numbers: np.ndarray) -> np.ndarray:
     """Whole numbers as float64, unless one would change."""
     whole = numbers.dtype.kind in "iu" and numbers.size > 0
     if whole and (numbers.min() < -_EXACT or numbers.max() > _EXACT):
-        raise SchemaError(
+        raise ColumnTypeError(
+            name,
             f"column {name!r} holds whole numbers beyond 2**53, which cannot be held beside "
-            "missing ones; give it as text (.astype(str)), or complete"
+            "missing ones",
+            "give it as text (.astype(str)), or complete",
         )
     return numbers.astype(np.float64)
 

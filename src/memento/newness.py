@@ -31,6 +31,7 @@ from memento.distances import Distance
 from memento.errors import SchemaError
 from memento.missing import lacking
 from memento.samples import Samples
+from memento.scores import class_losses
 
 __all__ = [
     "Comparison",
@@ -79,12 +80,16 @@ class Comparison:
             and so on; only those that could be computed.
         draws: Permutations, what is observed included.
         clusters: On both sides, arrivals first.
+        rise: How much of the arrivals, from 0 to 1, the reference does not cover.
+        rise_noise: 95 % quantile of it where arrivals and reference are exchanged at random.
     """
 
     p_value: float
     z: Mapping[str, float]
     draws: int
     clusters: tuple[int, int]
+    rise: float = math.nan
+    rise_noise: float = math.nan
 
 
 class _Pool:
@@ -123,6 +128,7 @@ def compare(
     draws: int,
     rng: np.random.Generator,
     loss: str = "loss",
+    trained: Samples | None = None,
 ) -> Comparison:
     """Test whether arrivals and reference may be exchanged for one another.
 
@@ -134,6 +140,7 @@ def compare(
         draws: Most permutations, the observation included; fewer where nothing is unusual.
         rng: Generator of the permutations.
         loss: Column of losses, larger is worse; missing ones count for nothing.
+        trained: What the model was trained on; see `losses_of`.
     """
     a, s = arrivals.samples, reference.samples
     keys, cluster = np.unique(np.concatenate([arrivals.key, reference.key]), return_inverse=True)
@@ -143,7 +150,9 @@ def compare(
         return Comparison(math.nan, {}, 0, sides)
     pool = _Pool(space, a, s, rng)
     own = np.arange(pool.size) < a.size
-    above, known = _above(np.concatenate([losses_of(space, part, loss) for part in (a, s)]))
+    above, known = _above(
+        np.concatenate([losses_of(space, part, loss, trained) for part in (a, s)])
+    )
     if len(keys) == pool.size:
         # Rows are their own clusters, so only how many of each kind (cell and losses) are drawn
         # matters, and that is multivariate hypergeometric.
@@ -183,7 +192,10 @@ def compare(
         block *= 2
     z, largest = _largest(values)
     p = float(np.mean(largest >= largest[0]))
-    return Comparison(p, dict(zip(names, z.tolist(), strict=True)), done, sides)
+    rises = np.concatenate([drawn[:, 0] for drawn in values])
+    noise = float(np.quantile(rises, 0.95))
+    named = dict(zip(names, z.tolist(), strict=True))
+    return Comparison(p, named, done, sides, float(rises[0]), noise)
 
 
 class _Deal:
@@ -322,19 +334,22 @@ def share_of_unseen(space: SampleSpace, samples: Samples, before: Samples) -> fl
     return float(unseen.mean()) if samples.size else 0.0
 
 
-def excess(space: SampleSpace, arrivals: Samples, reference: Samples) -> float:
+def excess(
+    space: SampleSpace, arrivals: Samples, reference: Samples, trained: Samples | None = None
+) -> float:
     """By how much more often arrivals have large losses than the reference had.
 
     Args:
         space: As for `losses_of`.
         arrivals: New samples, with losses or with what they follow from.
         reference: Earlier samples, likewise.
+        trained: As for `losses_of`.
 
     Returns:
         The larger of two relative increases, of the shares above the reference's 90 % and 95 %
         quantile: 0.1 is 10 % more often; NaN without losses.
     """
-    ours, theirs = losses_of(space, arrivals), losses_of(space, reference)
+    ours, theirs = (losses_of(space, part, trained=trained) for part in (arrivals, reference))
     ours, theirs = ours[np.isfinite(ours)], theirs[np.isfinite(theirs)]
     if not len(ours) or not len(theirs):
         return math.nan
@@ -345,15 +360,16 @@ def excess(space: SampleSpace, arrivals: Samples, reference: Samples) -> float:
     return max(ratios)
 
 
-def losses_of(space: SampleSpace, samples: Samples, loss: str = "loss") -> np.ndarray:
+def losses_of(
+    space: SampleSpace, samples: Samples, loss: str = "loss", trained: Samples | None = None
+) -> np.ndarray:
     """``(n,)`` losses; NaN where they are unknown.
 
     Args:
         space: Says which columns hold labels and predictions.
-        samples: With a column of losses, or with label and prediction. Then they are
-            ``-ln max(p, 1e-6)`` of the label's probability p (labels are column numbers), or the
-            absolute error.
+        samples: With a column of losses, or with label and prediction; see `class_losses`.
         loss: Name of the column of losses.
+        trained: What the model was trained on, whose labels say which columns are whose.
     """
     given = np.full(samples.size, np.nan)
     # One of this name that holds no numbers (what an insurer pays for, say) is something else.
@@ -364,17 +380,12 @@ def losses_of(space: SampleSpace, samples: Samples, loss: str = "loss") -> np.nd
     columns: dict[str, str] = {}
     for distance in space.distances:
         columns.setdefault(distance.kind or "", distance.columns[0])
-    label = samples.get(columns.get("jensen-shannon-labels", ""))
+    name = columns.get("jensen-shannon-labels", "")
     probabilities = samples.get(columns.get("jensen-shannon-probabilities", ""))
-    if label is None or probabilities is None or label.dtype.kind not in "iubf":
+    if name not in samples or probabilities is None:
         return given
-    known = np.isfinite(label)
-    number = np.where(known, label, -1).astype(np.int64)
-    inside = (number >= 0) & (number < probabilities.shape[1])
-    found = probabilities[np.arange(len(number)), np.where(inside, number, 0)]
-    # A class that the model has no column for has no probability.
-    losses = -np.log(np.maximum(np.where(inside, found, 0.0), 1e-6))
-    return np.where(np.isnan(given) & known, losses, given)
+    known = None if trained is None else trained.get(name)
+    return np.where(np.isnan(given), class_losses(samples[name], probabilities, known), given)
 
 
 def _above(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,18 +7,22 @@ is saved with it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from memento import arguments
 from memento.arrivals import Arrivals
 from memento.errors import InputError
 from memento.group import Group
 from memento.memory import Memory, Report
-from memento.retrain import Decision, OnArrivals, Situation, Trigger
+from memento.retrain import Decision, Situation, Trigger, trigger_or_default
 from memento.samples import Samples
+
+_MEMORY = arguments.instance(Memory, "a memento.Memory")
 
 __all__ = ["enter", "observe", "reconsider", "retrained"]
 
@@ -53,6 +57,7 @@ def enter(
         sum(report.offered for report in reports),
         sum(report.kept for report in reports),
         sum(report.discarded for report in reports),
+        tuple(each for report in reports for each in report.approximations),
     )
 
 
@@ -64,6 +69,7 @@ def observe(
     label: str = "y",
     rng: int | np.random.Generator | None = None,
     insert: Callable[[Samples], Report] | None = None,
+    at: float = math.nan,
 ) -> tuple[Report, Decision]:
     """Insert a unit of the stream and say whether retraining is due.
 
@@ -78,6 +84,7 @@ def observe(
         rng: Of the trigger; if left out, one that follows from how many inserts there were, so that
             a job which is repeated from the same state decides alike.
         insert: What inserts the unit; ``memory.insert`` if left out.
+        at: When it came, in seconds since 1970, to be written down beside the decision.
 
     Returns:
         What was inserted, and the decision. Where samples cannot be compared the decision is not
@@ -95,17 +102,19 @@ def observe(
         >>> observe(memory, {"y": [0, 1] * 20})[1].due
         False
     """
-    trigger = OnArrivals() if trigger is None else trigger
+    trigger = trigger_or_default(trigger)
+    arguments.require("memory", memory, _MEMORY)
     samples = Samples.borrow(data)
     keeps = trigger.keeps()
     fresh = Arrivals(witnesses=0.0) if keeps is None else keeps
     arrivals = fresh if memory.recent is None else memory.recent.copy()
     arrivals.witnesses, arrivals.cluster = fresh.witnesses, fresh.cluster
-    generator = np.random.default_rng((memory.inserts, memory.seen) if rng is None else rng)
+    generator = _generator(rng, memory.inserts, memory.seen)
     report = enter(memory, samples, arrivals, generator, insert)
     if not samples.size:
         return report, Decision(False, "no samples came")
     decision = _decide(memory, trigger, arrivals, label, generator)
+    arrivals.decided(vars(decision), at)
     memory.recent = arrivals
     return report, decision
 
@@ -144,17 +153,24 @@ def reconsider(
         >>> reconsider(memory).due
         False
     """
-    trigger = OnArrivals() if trigger is None else trigger
+    trigger = trigger_or_default(trigger)
+    arguments.require("memory", memory, _MEMORY)
     if memory.recent is None or not memory.recent.unit.size or memory.reference is None:
         return None
     if trigger.keeps() is None:
         return None
     arrivals = memory.recent.copy()
     arrivals.evidence, arrivals.renew = arrivals.before, False
-    generator = np.random.default_rng((memory.inserts, memory.seen, 1) if rng is None else rng)
+    generator = _generator(rng, memory.inserts, memory.seen, 1)
     decision = _decide(memory, trigger, arrivals, label, generator)
+    arrivals.decided(vars(decision))
     memory.recent = arrivals
     return decision
+
+
+def _generator(rng: int | np.random.Generator | None, *inserts: int) -> np.random.Generator:
+    """The generator of a trigger; by default one that follows from how many inserts there were."""
+    return np.random.default_rng(inserts) if rng is None else arguments.generator(rng, "rng")
 
 
 def _decide(
@@ -196,6 +212,9 @@ def retrained(
         >>> memory.reference["yhat"]
         array([0.5, 1. , 1.5])
     """
+    arguments.require("memory", memory, _MEMORY)
+    arguments.require("annotate", annotate, arguments.optional(arguments.FUNCTION))
+    arguments.require("recent", recent, arguments.optional(arguments.FUNCTION))
     kept = memory.recent
     if annotate is not None:
         memory.annotate(annotate(memory.samples))

@@ -23,7 +23,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from memento.errors import SettingError
+from memento.errors import MissingExtraError, SettingError
 
 __all__ = [
     "COMMANDS",
@@ -34,10 +34,14 @@ __all__ = [
     "TRIGGERS",
     "admit",
     "installed",
+    "kind_named",
     "load",
     "named",
     "own_kind",
 ]
+
+# What the library itself adds: their modules need packages that nothing else does.
+_OWN = {("memento.triggers", "river"): "memento.integrations.river:OnDetector"}
 
 COMMANDS, EXPERIMENTS, REPORTS = "memento.commands", "memento.experiments", "memento.reports"
 POLICIES, DISTANCES, TRIGGERS = "memento.policies", "memento.distances", "memento.triggers"
@@ -53,7 +57,9 @@ def installed(group: str) -> dict[str, EntryPoint]:
         >>> installed("memento.nothing")
         {}
     """
-    points: dict[str, EntryPoint] = {}
+    points = {
+        name: EntryPoint(name, value, own) for (own, name), value in _OWN.items() if own == group
+    }
     for point in sorted(entry_points(group=group), key=lambda p: p.name):
         points.setdefault(point.name, point)
     return points
@@ -64,9 +70,12 @@ def load(point: EntryPoint) -> Any:
 
     Raises:
         SettingError: It cannot be imported; the message names the distribution.
+        MissingExtraError: It is the library's own, and a package that it needs is not installed.
     """
     try:
         return point.load()
+    except MissingExtraError:
+        raise
     except Exception as error:
         owner = point.dist.name if point.dist is not None else "an installed distribution"
         raise SettingError(
@@ -160,3 +169,25 @@ def own_kind(made: Any, base: type, asked: str) -> Any:
             f"kind = {made.__name__.lower()!r} in the class"
         )
     return made
+
+
+def kind_named(kind: Any, base: type, asked: str, home: Path | None = None) -> Any:
+    """The kind of what a user named as ``module:Class``, which is imported; others as they are.
+
+    Args:
+        kind: Such as ``"memento"`` or ``"mine:Mine"``.
+        base: What the class has to be derived from.
+        asked: Who asks, such as ``"--policy mine:Mine"``, for messages.
+        home: Where the module may lie, instead of the working directory.
+
+    Raises:
+        SettingError: There is no such module or class, or it has no kind.
+
+    Example:
+        >>> from memento import Policy
+        >>> kind_named("memento.policies:FIFO", Policy, "--policy")
+        'fifo'
+    """
+    if not isinstance(kind, str) or ":" not in kind:
+        return kind
+    return own_kind(named(kind, asked, home), base, asked).kind

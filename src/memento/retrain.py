@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from memento.arguments import Column, Count, check_fields, instance, number, whole
+from memento.arguments import Column, Count, check_fields, instance, number, require, whole
 from memento.arrivals import Arrivals
 from memento.coverage import Estimator, coverage_increase
 from memento.density import SampleSpace
@@ -19,6 +19,7 @@ from memento.errors import DomainError, SchemaError, SettingError
 from memento.group import Group
 from memento.kinds import class_of, described, settings_of
 from memento.memory import Memory
+from memento.missing import without_gaps
 from memento.newness import (
     Comparison,
     compare,
@@ -43,6 +44,7 @@ __all__ = [
     "Trigger",
     "named_triggers",
     "trigger",
+    "trigger_or_default",
 ]
 
 #: Triggers by the name that settings use; subclasses of `Trigger` with a ``kind`` add themselves.
@@ -142,6 +144,27 @@ class Trigger(ABC):
     @abstractmethod
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
         """The same once something was trained."""
+
+    def _kept(self, situation: Situation) -> Arrivals:
+        """The arrivals, for triggers that cannot do without."""
+        if situation.arrivals is None:
+            name = type(self).__name__
+            raise SettingError(
+                f"{name} compares what comes in, and no arrivals were kept; use it in memento.run, "
+                f"or keep them with {name}().keeps()"
+            )
+        return situation.arrivals
+
+
+def trigger_or_default(given: Trigger | None) -> Trigger:
+    """What decides: the trigger that was given, or `OnArrivals` where none was.
+
+    Raises:
+        SettingError: It is no trigger.
+    """
+    chosen = OnArrivals() if given is None else given
+    require("trigger", chosen, instance(Trigger, "a Trigger, such as OnArrivals()"))
+    return chosen
 
 
 def trigger(kind: str, **settings: Any) -> Trigger:
@@ -253,9 +276,19 @@ class OnCoverage(Trigger):
                 f"{memory.policy!r} has no distances to compare coverage with; "
                 "give OnCoverage(space=SampleSpace([...]))"
             )
+        # What has not come yet (labels, predictions) compares with nothing.
+        names = [name for distance in space.distances for name in distance.columns]
+        held, reference = memory.samples, memory.reference
+        now = without_gaps(held, names)
+        before = None if reference is None else without_gaps(reference, names)
+        for what, whole_set, part in (("held", held, now), ("trained on", reference, before)):
+            if part is not None and not part.size and whole_set is not None and whole_set.size:
+                columns = ", ".join(map(repr, dict.fromkeys(names)))
+                reason = f"no sample {what} has all of {columns} yet"
+                return Decision(False, reason, threshold=self.threshold)
         rise = coverage_increase(
-            memory.samples,
-            memory.reference,
+            now,
+            before,
             space,
             estimator=self.estimator,
             permutations=self.permutations if self._tests else 0,
@@ -335,12 +368,7 @@ class OnArrivals(Trigger):
         return Arrivals(witnesses=self.witnesses, cluster=self.cluster)
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
-        arrivals = situation.arrivals
-        if arrivals is None:
-            raise SettingError(
-                "OnArrivals compares what comes in, and no arrivals were kept; use it in "
-                "memento.run, or keep them with OnArrivals().keeps()"
-            )
+        arrivals = self._kept(situation)
         unit, reference = arrivals.unit, arrivals.reference
         if not unit.size:
             return self._decision(arrivals, False, "no samples came")
@@ -349,16 +377,16 @@ class OnArrivals(Trigger):
                 arrivals, False, "the first arrivals since the training: nothing to compare with"
             )
         space = self.space or space_of(situation.memory, unit.samples, situation.label)
-        found = compare(space, unit, reference, draws=self.draws, rng=rng)
+        trained = situation.memory.reference
+        found = compare(space, unit, reference, draws=self.draws, rng=rng, trained=trained)
         if not found.z:
             return self._decision(
-                arrivals, False, f"too few to tell ({_sides(found)}; expected 2 or more each)"
+                arrivals, False, f"too few to tell ({self._sides(found)}; expected 2 or more each)"
             )
         arrivals.evidence = min((1 + arrivals.evidence) * e_value(found.p_value), 1e30)
         history = arrivals.history if arrivals.history.size else reference
         new = new_share(space, unit.samples, history.samples, tolerance=_TOLERANCE, rng=rng)
-        worse = excess(space, unit.samples, reference.samples)
-        trained = situation.memory.reference
+        worse = excess(space, unit.samples, reference.samples, trained)
         # No model can predict a class that it was not trained on, however long it has been there.
         known = [trained] if trained is not None and trained.size else [reference.samples]
         labels = unseen_labels(space, unit.samples, known)
@@ -390,6 +418,8 @@ class OnArrivals(Trigger):
         if found is not None:
             figures |= {f"z_{name}": z for name, z in found.z.items()}
             figures |= {
+                "rise": found.rise,
+                "rise_noise": found.rise_noise,
                 "draws": float(found.draws),
                 "clusters": float(found.clusters[0]),
                 "clusters_before": float(found.clusters[1]),
@@ -422,7 +452,7 @@ class OnArrivals(Trigger):
             effects.append(f"large losses are {abs(worse):.0%} {more} frequent than before")
         seen = " and ".join([", ".join(effects[:-1]), effects[-1]] if effects[1:] else effects)
         rate = (
-            f"p = {found.p_value:.2g} between {_sides(found)}; evidence {evidence:.3g} of "
+            f"p = {found.p_value:.2g} between {self._sides(found)}; evidence {evidence:.3g} of "
             f"{self.run_length:g}, which without a change is reached once in {self.run_length:g} "
             "units or more seldom"
         )
@@ -432,13 +462,14 @@ class OnArrivals(Trigger):
             return f"arrivals have changed: {seen} ({rate})"
         return f"arrivals have changed, but it does no harm: {seen} ({rate})"
 
+    def _sides(self, found: Comparison) -> str:
+        """How many independent ones there are on both sides, as the user knows them."""
+        what = "samples" if self.cluster is None else f"clusters ({self.cluster})"
+        return f"{found.clusters[0]:,} {what} that came and {found.clusters[1]:,} before"
+
 
 #: What the history covers at this part of the arrivals' density is no news: 1 / 4.
 _TOLERANCE = 4.0
-
-
-def _sides(found: Comparison) -> str:
-    return f"{found.clusters[0]:,} clusters that came and {found.clusters[1]:,} before"
 
 
 def space_of(memory: Memory | Group, samples: Samples, label: str = "y") -> SampleSpace:
@@ -496,12 +527,7 @@ class OnLoss(Trigger):
         return Arrivals(witnesses=0.0)
 
     def _decide(self, situation: Situation, rng: np.random.Generator) -> Decision:
-        arrivals = situation.arrivals
-        if arrivals is None:
-            raise SettingError(
-                "OnLoss compares the losses of what comes in, and no arrivals were kept; use it in "
-                "memento.run, or keep them with OnLoss().keeps()"
-            )
+        arrivals = self._kept(situation)
         if not arrivals.unit.size:
             return Decision(False, "no samples came", threshold=self.increase)
         now = self._mean(arrivals.unit.samples)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
-from memento import arrow
+from memento import arguments, arrow
 from memento.casting import common_type
 from memento.columns import as_column
 from memento.errors import (
@@ -21,6 +21,9 @@ from memento.errors import (
 )
 
 __all__ = ["Samples"]
+
+_ROW = arguments.whole(0)
+_PARTS = arguments.Expected("a list of Samples", lambda parts: _are_samples(parts))
 
 
 class Samples(Mapping[str, np.ndarray]):
@@ -57,17 +60,20 @@ class Samples(Mapping[str, np.ndarray]):
         array([1, 0])
     """
 
-    __slots__ = ("_columns", "_size", "owner")
+    __slots__ = ("_columns", "_size", "owner", "parts")
 
     #: The memory that this is the content of, or nothing: two contents of one memory are no
     #: independent samples, which tests have to know. What is made from them has none.
     owner: object | None
+    #: Names that the columns of a table had of which one of rows was made; only as it was read.
+    parts: Mapping[str, Sequence[str]]
 
     def __init__(self, data: Any = None, /, **columns: Any) -> None:
         borrowed = Samples.borrow(data, **columns)
         self._columns = {name: _frozen(array.copy()) for name, array in borrowed.items()}
         self._size = borrowed.size
         self.owner = None
+        self.parts = {}
 
     @classmethod
     def borrow(cls, data: Any = None, /, **columns: Any) -> Samples:
@@ -125,6 +131,7 @@ class Samples(Mapping[str, np.ndarray]):
         samples._columns = arrays
         samples._size = next(iter(sizes.values()), 0)
         samples.owner = None
+        samples.parts = {}
         return samples
 
     def owned_by(self, owner: object) -> Samples:
@@ -140,6 +147,7 @@ class Samples(Mapping[str, np.ndarray]):
         Types may differ as long as one holds all values exactly.
 
         Raises:
+            SettingError: They are no samples.
             SchemaError: A column is missing somewhere, or differs in its trailing shape, or no type
                 holds all its values.
 
@@ -147,7 +155,8 @@ class Samples(Mapping[str, np.ndarray]):
             >>> Samples.concat([Samples(y=[1]), Samples(y=[2, 3])])["y"]
             array([1, 2, 3])
         """
-        parts = list(parts)
+        parts = list(parts) if isinstance(parts, Collection | Iterator) else parts
+        arguments.require("parts", parts, _PARTS)
         if not parts:
             return cls()
         names = list(parts[0])
@@ -232,7 +241,13 @@ class Samples(Mapping[str, np.ndarray]):
         return rows
 
     def rows(self, start: int, stop: int) -> Samples:
-        """The rows from ``start`` up to ``stop``, without copying."""
+        """The rows from ``start`` up to ``stop``, without copying.
+
+        Raises:
+            SettingError: They are no whole numbers, 0 or more.
+        """
+        for name, value in (("start", start), ("stop", stop)):
+            arguments.require(name, value, _ROW)
         return Samples.borrow({name: array[start:stop] for name, array in self._columns.items()})
 
     def chunks(self, size: int) -> Iterator[Samples]:
@@ -248,12 +263,23 @@ class Samples(Mapping[str, np.ndarray]):
             yield self.rows(start, start + size)
 
     def select(self, names: Iterable[str]) -> Samples:
-        """Only the named columns, without copying."""
-        return Samples.borrow({name: self[name] for name in names})
+        """Only the named columns, without copying.
+
+        Raises:
+            SettingError: They are no names.
+            SchemaError: There is no column of a name.
+        """
+        listed = list(names) if isinstance(names, (Set, Mapping, Iterator)) else names
+        chosen = arguments.names("names", listed)
+        if unknown := [name for name in chosen if name not in self._columns]:
+            raise SchemaError(f"no column {unknown[0]!r}; there are {sorted(self)}")
+        return Samples.borrow({name: self[name] for name in chosen})
 
     def without(self, *names: str) -> Samples:
         """All but the named columns, without copying."""
-        return Samples.borrow({n: array for n, array in self._columns.items() if n not in names})
+        rest = Samples.borrow({n: array for n, array in self._columns.items() if n not in names})
+        rest.parts = {n: parts for n, parts in self.parts.items() if n not in names}
+        return rest
 
     def with_columns(self, data: Any = None, /, **columns: Any) -> Samples:
         """These columns with some added or replaced; nothing is copied.
@@ -346,7 +372,10 @@ def _items(data: Any) -> Iterable[tuple[Any, Any]]:
     return found
 
 
-_TABLES = "give a mapping of names to arrays, a DataFrame, an Arrow table, or columns by keyword"
+_TABLES = (
+    "give a mapping of names to arrays, a DataFrame, an Arrow table, a list of rows that are "
+    "mappings, or columns by keyword"
+)
 
 
 def _columns(data: Any) -> list[tuple[Any, Any]] | None:
@@ -355,8 +384,10 @@ def _columns(data: Any) -> list[tuple[Any, Any]] | None:
         return [(name, data.iloc[:, i]) for i, name in enumerate(data.columns)]
     if hasattr(data, "get_columns"):  # polars
         return [(column.name, column) for column in data.get_columns()]
-    if hasattr(data, "to_table") and not isinstance(data, Mapping):  # a dataset of pyarrow's
-        data = data.to_table()
+    if hasattr(data, "with_format") and hasattr(data, "column_names"):  # Hugging Face's datasets
+        data = data.with_format("arrow")[:]
+    if not hasattr(data, "__arrow_c_stream__") and hasattr(data, "to_table"):
+        data = data if isinstance(data, Mapping) else data.to_table()  # a dataset of pyarrow's
     if not hasattr(data, "column_names") and (
         hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")
     ):
@@ -367,4 +398,22 @@ def _columns(data: Any) -> list[tuple[Any, Any]] | None:
         return list(data.items())
     if isinstance(data, np.ndarray) and data.dtype.names:
         return [(name, data[name]) for name in data.dtype.names]
+    if isinstance(data, (list, tuple)) and data and all(isinstance(row, Mapping) for row in data):
+        return _of_rows(data)
     return None
+
+
+def _of_rows(rows: Sequence[Mapping[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Names and columns of rows that are mappings, which all have the same names."""
+    first = rows[0]
+    for number, row in enumerate(rows):
+        if row.keys() != first.keys():
+            raise SchemaError(
+                f"row {number} has {list(row)}, row 0 has {list(first)}; give all rows the same "
+                "names, with NaN or '' for what is missing"
+            )
+    return [(name, [row[name] for row in rows]) for name in first]
+
+
+def _are_samples(parts: Any) -> bool:
+    return isinstance(parts, list) and all(isinstance(part, Samples) for part in parts)

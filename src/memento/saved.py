@@ -10,9 +10,10 @@ import numpy as np
 from memento import arguments, snapshot
 from memento.arrivals import Arrivals
 from memento.errors import DamagedError
+from memento.offered import Offered
 from memento.policies import Policy
 
-__all__ = ["foreign_classes", "memory_fields", "recent_arrivals"]
+__all__ = ["foreign_classes", "memory_fields", "offered_before", "recent_arrivals"]
 
 _COUNT = arguments.whole(0, 2**62)
 _DIGEST = arguments.optional(arguments.text("a text"))
@@ -26,7 +27,7 @@ _UNIT_NUMBERS = arguments.Expected(
     lambda units: isinstance(units, dict) and all(map(_COUNT.holds, units.values())),
 )
 # Folders that were written before these were known lack them.
-_LATER = ("reference_model", "units", "ids", "whole", "hidden")
+_LATER = ("reference_model", "units", "ids", "whole", "hidden", "stacked")
 _INTEGERS = ["bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
 _TYPES = arguments.Expected(
     "a mapping to types of whole numbers",
@@ -35,6 +36,10 @@ _TYPES = arguments.Expected(
 _NAMES = arguments.Expected(
     "a list of names",
     lambda names: isinstance(names, list) and all(isinstance(name, str) for name in names),
+)
+_STACKED = arguments.Expected(
+    "a mapping to lists of names",
+    lambda stacked: isinstance(stacked, dict) and all(map(_NAMES.holds, stacked.values())),
 )
 _FIELDS = {
     "capacity": arguments.optional(arguments.whole()),
@@ -49,6 +54,7 @@ _FIELDS = {
     "ids": _DIGEST,
     "whole": arguments.optional(_TYPES),
     "hidden": arguments.optional(_NAMES),
+    "stacked": arguments.optional(_STACKED),
 }
 
 
@@ -75,6 +81,26 @@ def recent_arrivals(arrays: Mapping[str, np.ndarray], documents: Mapping[str, An
         return Arrivals.restore(snapshot.with_prefix(arrays, "recent/"), documents["recent"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DamagedError(f"recent.json describes no arrivals: {error!r}") from error
+
+
+def offered_before(
+    arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any], inserts: int, seen: int
+) -> Offered:
+    """What was offered; in older folders nothing is known of it, and the record begins now.
+
+    Args:
+        arrays: All of the memory's.
+        documents: All of the memory's.
+        inserts: Of the memory.
+        seen: Samples that were offered to it.
+
+    Raises:
+        DamagedError: The document does not describe any.
+    """
+    if "offered" not in documents:
+        return Offered(since=inserts)
+    own = snapshot.with_prefix(arrays, "offered/")
+    return Offered.restore(own, documents["offered"], inserts, seen)
 
 
 def foreign_classes(policy: Policy) -> list[str]:

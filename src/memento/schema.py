@@ -6,7 +6,7 @@ and what comes are made to fit each other here, before a policy sees them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,21 +30,26 @@ class Schema:
         whole: Types of columns of whole numbers that are float64 while some are missing.
         hidden: Columns that not all samples have, and that none waits for: a policy does not see
             them until all do.
+        stacked: Names of what columns of rows were made of, as far as they are known.
     """
 
     ids: str = "id"
     whole: Mapping[str, str] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
+    stacked: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Plain JSON values from which `from_document` makes an equal schema."""
-        return {"ids": self.ids, "whole": dict(self.whole), "hidden": sorted(self.hidden)}
+        named = {name: list(parts) for name, parts in self.stacked.items()}
+        whole, hidden = dict(self.whole), sorted(self.hidden)
+        return {"ids": self.ids, "whole": whole, "hidden": hidden, "stacked": named}
 
     @classmethod
     def from_document(cls, values: Mapping[str, Any]) -> Schema:
         """What `document` described; documents from before there were such values lack them."""
         whole, hidden = values.get("whole", {}), values.get("hidden", ())
-        return cls(values.get("ids", "id"), dict(whole), frozenset(hidden))
+        stacked = dict(values.get("stacked", {}))
+        return cls(values.get("ids", "id"), dict(whole), frozenset(hidden), stacked)
 
     def plan(self, held: Samples, fresh: Samples, policy: Policy) -> Plan:
         """What is held and what comes, made to fit each other.
@@ -88,7 +93,7 @@ class Schema:
                 hidden |= {name} if any(lacking) else set()
         changed = {n: a for n, a in old.items() if n not in held or a is not held[n]}
         whole = self._classes(Samples.borrow(new), whole, policy)
-        schema = Schema(self.ids, whole, frozenset(hidden))
+        schema = replace(self, whole=whole, hidden=frozenset(hidden))
         return Plan(old, Samples.borrow(new), schema, changed)
 
     def _with_awaited(self, held: Samples, fresh: Samples, policy: Policy) -> Samples:
@@ -151,12 +156,7 @@ class Schema:
 
     def lacking(self, samples: Samples, policy: Policy) -> np.ndarray:
         """``(n,)`` bool: samples that lack something that the policy reads and that can come."""
-        found = np.zeros(samples.size, bool)
-        if self.ids in samples:
-            for name in policy.reads:
-                if name in samples:
-                    found |= missing.lacking(samples[name])
-        return found
+        return missing.rows_lacking(samples, policy.reads if self.ids in samples else ())
 
     def complete(self, samples: Samples) -> Samples:
         """Samples that lack nothing, with the types that their columns then have."""
@@ -241,7 +241,7 @@ class Schema:
             changed[name] = np.array(column, wide)
             known = ~missing.lacking(values)
             changed[name][rows[known]] = values[known]
-        after = Schema(self.ids, whole, self.hidden)
+        after = replace(self, whole=whole)
         after.check(after.complete(Samples.borrow(dict(held) | changed).take(rows)), policy)
         return changed, after, places
 
@@ -254,7 +254,7 @@ class Schema:
                 whole[name] = was
             else:
                 changed[name] = missing.whole_again(held[name], was)
-        return changed, Schema(self.ids, whole, frozenset(hidden))
+        return changed, replace(self, whole=whole, hidden=frozenset(hidden))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from memento.files import (
     atomic_write,
     digest,
     is_plain_file,
+    is_there,
     local_path,
     storage_errors,
     sync_folder,
@@ -100,7 +101,8 @@ def lock_of(folder: Path) -> Lock:
 def exists(folder: Path) -> bool:
     """Whether a folder holds a snapshot (of any kind)."""
     with storage_errors("read", folder):
-        return (local_path(folder) / _MANIFEST).is_file()
+        manifest = local_path(folder) / _MANIFEST
+        return is_there(manifest) and manifest.is_file()
 
 
 def generation_of(folder: Path) -> int:
@@ -197,12 +199,14 @@ def _write(
     return generation
 
 
-def read(folder: Path, kind: str, *, verify: bool = True) -> Snapshot:
+def read(folder: Path, kind: str, *, mapped: bool = False, verify: bool = True) -> Snapshot:
     """Read what a folder holds, while it may be written to.
 
     Args:
         folder: Folder that `write` wrote.
         kind: What is expected there.
+        mapped: Whether arrays stay in their files, and are read when they are used: read-only, and
+            right also after the folder was written to again.
         verify: Whether to compare the digests of all files, not only their sizes.
 
     Raises:
@@ -215,7 +219,7 @@ def read(folder: Path, kind: str, *, verify: bool = True) -> Snapshot:
         while True:
             _check_kind(folder, manifest, kind)
             try:
-                return _read(folder, manifest, verify)
+                return _read(folder, manifest, mapped, verify)
             except (FileNotFoundError, DamagedError) as error:
                 # A writer may have replaced this generation while it was being read.
                 latest = _manifest(folder)
@@ -229,7 +233,7 @@ def read(folder: Path, kind: str, *, verify: bool = True) -> Snapshot:
                 manifest = latest
 
 
-def _read(folder: Path, manifest: Mapping[str, Any], verify: bool) -> Snapshot:
+def _read(folder: Path, manifest: Mapping[str, Any], mapped: bool, verify: bool) -> Snapshot:
     """The arrays and documents that a manifest lists, each checked."""
     inside = folder / _name(manifest["generation"])
     arrays: dict[str, np.ndarray] = {}
@@ -252,7 +256,7 @@ def _read(folder: Path, manifest: Mapping[str, Any], verify: bool) -> Snapshot:
                 "restore the folder from a copy"
             )
         if "array" in facts:
-            arrays[facts["array"]] = _read_array(path, facts)
+            arrays[facts["array"]] = _read_array(path, facts, mapped)
         else:
             documents[facts["document"]] = _parsed(path, DamagedError)
     return Snapshot(manifest["generation"], arrays, documents)
@@ -311,8 +315,8 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     return {**facts, "bytes": size, "sha256": sha}
 
 
-def _read_array(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
-    """The array of an ``.npy`` file that is as long as the manifest says."""
+def _read_array(path: Path, facts: Mapping[str, Any], mapped: bool) -> np.ndarray:
+    """The array of an ``.npy`` file that is as long as the manifest says; perhaps left there."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -333,6 +337,8 @@ def _read_array(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
                 if math.prod(shape):
                     raise ValueError(f"values of no bytes, of {dtype}")
                 return np.empty(shape, dtype)
+            if mapped:
+                return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
             return np.fromfile(file, np.uint8, content).view(dtype).reshape(shape)
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, OverflowError) as error:
         raise DamagedError(f"{path}: not a readable .npy file ({error})") from error
@@ -346,7 +352,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder, checked before any of it is used."""
     path = folder / _MANIFEST
     if not is_plain_file(path):
-        if not folder.exists():
+        if not is_there(folder):
             raise StorageError(f"{folder} does not exist; check the path")
         raise ForeignError(
             f"{folder} has no {_MANIFEST}: it is not a folder of Memento, or was never completed"
@@ -457,7 +463,7 @@ def _check_ours(folder: Path, kind: str) -> int:
 
 def _check_empty(folder: Path) -> None:
     """Raise if a folder holds things that an interrupted first write cannot have left."""
-    if not folder.exists():
+    if not is_there(folder):
         return
     strangers = [path.name for path in folder.iterdir() if not _may_be_ours(path)]
     if strangers:

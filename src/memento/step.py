@@ -280,6 +280,8 @@ class Stepper:
             return self._step(unit, name, size, decision, day, kept=kept, late=True)
         with _timed(day.seconds, "decide"):
             self.decision = decision = self._decide(unit, came=size > 0)
+            if self.arrivals is not None and size > 0:
+                self.arrivals.decided(vars(decision))
         refused = None
         if decision.due:
             with _timed(day.seconds, "train"):

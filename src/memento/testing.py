@@ -14,10 +14,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from memento.arguments import Seed, check_fields, whole
 from memento.errors import InputError, SettingError
 from memento.memory import Memory
 from memento.policies import Choice, Policy, State, named_policies, policy_from_settings
@@ -59,16 +60,14 @@ class ToyStream:
         [('day-000', 10), ('day-001', 10), ('day-002', 10)]
     """
 
-    days: int = 7
-    size: int = 200
-    classes: int = 5
+    days: Annotated[int, whole(0)] = 7
+    size: Annotated[int, whole(0)] = 200
+    classes: Annotated[int, whole(2)] = 5
     drift: float = 0.2
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("days", 0), ("size", 0), ("classes", 2), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        check_fields(self)
 
     def __len__(self) -> int:
         return self.days

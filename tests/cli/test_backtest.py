@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from called import code_of
 from memento import Reservoir
 from memento.cli.main import main
 from memento.study.example import example
@@ -26,11 +27,7 @@ def cli(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def call(*words: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(["backtest", *map(str, words)])
-        except SystemExit as done:
-            code = done.code or 0
+        code = code_of("backtest", *words)
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -66,6 +63,18 @@ def write_stream(file="stream.parquet", units=6, size=100, **more):
     }
     pyarrow.parquet.write_table(pa.table(columns), file)
     return columns
+
+
+def test_a_column_that_is_text_because_of_one_value_is_named(cli):
+    wait = np.arange(600).astype(str)
+    wait[7], wait[9] = "twelve", ""
+    write_stream(wait=wait, ward=np.repeat(["a", "b"], 300))
+    words = ("stream.parquet", "--unit", "unit", "--label", "y", "--regression")
+    code, _, err = cli(*words, "--model", "ridge", "--seeds", 1, *FAST[4:])
+    assert code == 0, err
+    assert "column 'wait' is taken as text, as 1 of its 599 values cannot be read" in err
+    assert "'twelve'; make them empty" in err
+    assert "'ward'" not in err
 
 
 def check_document(document, measures):
@@ -135,7 +144,7 @@ def test_without_json_there_are_tables_and_a_verdict(cli):
     lines = out.splitlines()
     assert lines[0].split()[:2] == ["memory", "mean"]
     assert any(line.startswith("daily") for line in lines)
-    assert "a hint only, as 1 of 3 seeds at least say little" in out.lower().replace("\n", " ")
+    assert "a hint only, as few seeds ran (1; 3 say something)" in out.lower().replace("\n", " ")
 
 
 def test_two_processes_say_the_same(cli):

@@ -22,6 +22,7 @@ CALLS: dict[str, list[str]] = {
     "run": ["-l", "--scheduler", "local", "--slurm"],
     "report": ["results"],
     "backtest": ["--example", "--out", "kept"],
+    "select": ["d.parquet", "--to", "o", "--capacity", "9", "--dask", "tcp://h:1", "--slurm"],
     "puffer simulate": [DAY, "--to", "days", "--model", "m", "--traces", "t.parquet"],
     "puffer features": [DAY, "--from", "days", "--to", "features"],
     "puffer train": [DAY, "--from", "days", "--to", "model"],
@@ -30,6 +31,7 @@ CALLS: dict[str, list[str]] = {
     "puffer deploy init": ["state", "--base", "m"],
     "puffer deploy run": ["state", "days"],
     "puffer deploy record": ["state", "--figure", "f.png"],
+    "puffer record": ["state", "--figure", "f.png"],
     "datacenter replay": [],
     "datacenter tune": [],
 }
@@ -50,6 +52,17 @@ def commands(command, words: str = ""):
         yield from commands(one, f"{words} {name}".strip())
 
 
+def leave_out(monkeypatch, package: str) -> None:
+    """No package of this name is found, and all others of the extras are, installed or not."""
+    real = importlib.util.find_spec
+
+    def found(name, *others):
+        spec = None if name == package else real(name, *others)
+        return real("json") if name in {*packages.EXTRAS} - {package} else spec
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+
+
 def test_every_command_stands_in_the_table_of_packages():
     from typer.main import get_command
 
@@ -65,10 +78,7 @@ def test_a_missing_package_is_said_before_anything_is_done(
     capsys, monkeypatch, tmp_path, words, package
 ):
     monkeypatch.chdir(tmp_path)
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == package else real(name, *a)
-    )
+    leave_out(monkeypatch, package)
     code, out, err = call(capsys, *words.split(), *CALLS[words])
     assert (code, out) == (2, "")
     assert f"memento {words} needs the package {package!r}" in err
@@ -82,10 +92,7 @@ def test_a_missing_package_is_said_before_anything_is_done(
 )
 def test_a_group_of_experiments_says_so_too(capsys, monkeypatch, tmp_path, group, package):
     monkeypatch.chdir(tmp_path)
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == package else real(name, *a)
-    )
+    leave_out(monkeypatch, package)
     code, _, err = call(capsys, "run", group)
     assert code == 2
     assert f"memento run {group} needs the package {package!r}" in err

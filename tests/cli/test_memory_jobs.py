@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,15 @@ def test_a_file_goes_in_once(cli, ok, mem):
     assert (said["offered"], said["seen"], said["already"]) == (120, 240, {})
 
 
+def test_what_a_killed_writer_left_goes_with_the_next_call(ok, mem):
+    """It had written the new generation and was killed while it removed the one before."""
+    left = Path(mem) / "generation-000000"
+    left.mkdir()
+    np.save(left / "000-column%2Fy.npy", np.arange(3))
+    assert ok("insert", mem, "1.npz")["already"] == {"1.npz": 1}
+    assert not left.exists()
+
+
 def test_files_that_are_new_go_in_beside_those_that_are_not(cli, mem):
     np.savez("2.npz", **day(2))
     code, out, err = cli("insert", mem, "1.npz", "2.npz")
@@ -126,6 +136,18 @@ def test_a_unit_goes_in_once_whatever_its_files_are(cli, ok, mem):
 def test_a_quiet_day_may_look_like_another_if_it_has_a_name(cli, ok, mem):
     assert ok("insert", mem, "1.npz", "--unit", "tuesday")["offered"] == 120
     assert ok("insert", mem, "1.npz")["already"] == {"1.npz": 1}
+
+
+def test_the_same_content_under_another_name_is_said(cli, ok, mem):
+    Path("1.npz").rename("other.npz")
+    code, _, err = cli("insert", mem, "other.npz", "--unit", "tuesday")
+    assert code == 0
+    assert "the content of other.npz went in already, with insert 1; as the unit 'tuesday'" in err
+    np.savez("2.npz", **day(2))
+    assert cli("insert", mem, "2.npz", "--unit", "wednesday")[2] == ""
+    err = cli("insert", mem, "2.npz", "--unit", "thursday")[2]
+    assert "with insert 3, the unit 'wednesday'; as the unit 'thursday'" in err
+    assert "content" not in cli("insert", mem, "2.npz", "--unit", "friday", "--again")[2]
 
 
 def test_an_insert_that_failed_may_come_again(cli, ok, mem):
@@ -543,3 +565,220 @@ def test_remedies_are_commands(refused, ok, cli):
 def test_what_is_no_csv_names_the_file(refused):
     refused("sample", "mem", "--size", 9, "--out", "s.csv", says=["s.csv: column 'x'", ".npz"])
     assert not list(Path().glob("*s.csv*"))
+
+
+# ------------------------------------------------------------- columns that do not come, or wait
+
+
+def test_a_column_that_no_sample_has_is_named(cli, ok, tmp_path):
+    """A label that comes later, or a name that is wrong: one line says so, and what there is."""
+    ok("init", "mem", *INIT)
+    columns = day(1)
+    del columns["y"]
+    np.savez("1.npz", **columns)
+    code, _, err = cli("insert", "mem", "1.npz")
+    assert code == 0
+    assert "none of these 120 samples has 'y', which the policy reads" in err
+    assert "Labels come late: memento memory label mem FILE. If the name is wrong" in err
+    assert "there are 'x', 'yhat', 'id'" in err
+    assert ok("status", "mem")["waiting"] == 120
+    code, out, _ = cli("status", "mem")
+    assert "waiting" in out
+    assert all(line == line.rstrip() for line in out.splitlines())
+    np.savez("labels.npz", id=columns["id"], y=np.zeros(120, int))
+    ok("label", "mem", "labels.npz", "--id", "id")
+    np.savez("2.npz", **day(2))
+    assert "none of these" not in cli("insert", "mem", "2.npz")[2]
+    assert ok("status", "mem")["waiting"] == 0
+    assert "waiting" not in cli("status", "mem")[1]
+
+
+def test_what_goes_is_told_apart(cli, ok, mem):
+    """An insert into a full memory discards some of the fresh samples and some of those held."""
+    np.savez("2.npz", **day(2, n=400))
+    code, out, _ = cli("insert", "mem", "2.npz", "--unit", "tuesday")
+    assert code == 0
+    found = re.search(r"offered 400, kept (\d+), discarded (\d+), (\d+) of them held before", out)
+    kept, discarded, before = map(int, found.groups())
+    assert discarded - before == 400 - kept
+    assert before > 0
+
+
+def test_a_text_among_numbers_is_named_with_its_row(cli, ok, tmp_path):
+    ok("init", "mem", *INIT)
+    (tmp_path / "day.csv").write_text("y,a,b\n1,2,3\n0,,4\n1,twelve,5\n")
+    code, _, err = cli("insert", "mem", "day.csv", "--map", "x=a,b")
+    assert code == 2
+    assert "column 'a' holds text, such as 'twelve' in row 2; columns that are stacked" in err
+
+
+# ------------------------------------------------------------- predictions and labels with gaps
+
+
+def test_predictions_that_an_insert_forgot(cli, ok, mem, weights):
+    """They are named with the command that makes them, and nothing else breaks."""
+    model = write_module("forgotten", more="model_version = 1")
+    ok("annotate", mem, "--model", model)
+    ok("trained", mem, "--model", model)
+    np.savez("2.npz", **{name: column for name, column in day(2).items() if name != "yhat"})
+    ok("insert", mem, "2.npz")
+    for words in (["--decide"], ["--decide", "--threshold", 0.5], []):
+        code, _, err = cli("status", mem, *words)
+        assert code == 0, err
+        assert "120 of 240 samples held have no predictions in 'yhat'" in err
+        assert "memento memory annotate mem --model MODEL" in err
+    assert ok("check", mem)["ok"]
+    ok("annotate", mem, "--model", model)
+    assert cli("status", mem, "--decide")[2] == ""
+
+
+def test_numbers_that_come_late_are_no_damage(cli, ok):
+    """Labels of a regression wait as classes do: what has them is compared."""
+    ok("init", "reg", "--capacity", 400, "--values", "y", "--values", "yhat")
+    for number in (1, 2):
+        rng = np.random.default_rng(number)
+        y = np.where(np.arange(120) % 2, rng.normal(size=120), np.nan)
+        np.savez("r.npz", id=np.arange(120) + 1000 * number, y=y, yhat=rng.normal(size=120))
+        ok("insert", "reg", "r.npz")
+        if number == 1:
+            ok("trained", "reg")
+    found = ok("status", "reg", "--decide")
+    assert 0 <= found["coverage"]["increase"] <= 1
+    assert found["waiting"] == 120
+    assert ok("check", "reg")["ok"]
+
+
+def test_labels_that_none_has_yet_call_for_no_training(cli, ok):
+    """An empty side is no rise: a job would train each day until labels come."""
+    ok("init", "late", "--capacity", 400, "--labels", "y:2")
+    Path("late.csv").write_text("id,x\n1,0.5\n2,0.6\n")
+    code, _, err = cli("insert", "late", "late.csv")
+    assert code == 0
+    assert "Labels come late" in err
+    assert "Predictions can be made" not in err
+    ok("trained", "late")
+    for more in ("", "3,0.7\n"):
+        Path("late.csv").write_text(f"id,x\n9,0.1\n{more}")
+        ok("insert", "late", "late.csv")
+        found = ok("status", "late", "--decide", "--threshold", 0.5)
+        assert not found["decision"]["due"]
+        assert "has all of 'y' yet" in found["decision"]["reason"]
+
+
+def test_columns_that_are_no_labels_are_attached(cli, ok):
+    ok("init", "v", "--capacity", 400, "--values", "v")
+    Path("v.csv").write_text("id,x\n1,0.5\n")
+    _, _, err = cli("insert", "v", "v.csv")
+    assert "Columns can be attached: memento memory annotate v FILE" in err
+    assert "Labels come late" not in err
+
+
+# --------------------------------------------------------------- losses, and whose columns are
+
+
+def texts(seed: int, n: int = 240) -> dict[str, np.ndarray]:
+    """Two classes by the sign of x, an eighth of them the other one."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 1))
+    fraud = (x[:, 0] > 0) != (rng.random(n) < 1 / 8)
+    return {"x": x, "kind": np.where(fraud, "fraud", "fine"), "id": np.arange(n) + 1000 * seed}
+
+
+def write_classes(name: str, columns: str) -> str:
+    Path(f"{name}.py").write_text(
+        "import numpy as np\nmodel_version = 1\n"
+        f"def predict(x):\n    p = 1 / (1 + np.exp(-4 * x[:, 0]))\n    return {columns}\n"
+    )
+    return f"{name}:predict"
+
+
+ORDERED, TURNED = "np.stack([1 - p, p], axis=1)", "np.stack([p, 1 - p], axis=1)"
+
+
+def test_losses_of_classes_that_are_texts(cli, ok):
+    """The labels trained on say whose columns are: losses of arrivals are compared."""
+    ok("init", "m", "--capacity", 4000, "--labels", "kind", "--probabilities", "yhat")
+    np.savez("1.npz", **texts(1))
+    ok("insert", "m", "1.npz")
+    model = write_classes("ordered", ORDERED)
+    assert cli("trained", "m", "--model", model)[2] == ""
+    np.savez("2.npz", **texts(2))
+    ok("insert", "m", "2.npz", "--model", model)
+    wrong = texts(3)
+    wrong["kind"] = np.where(wrong["kind"] == "fraud", "fine", "fraud")
+    np.savez("3.npz", **wrong)
+    ok("insert", "m", "3.npz", "--model", model)
+    found = ok("status", "m")["decision"]
+    assert found["z_loss_90"] > 3
+    assert found["worse"] > 1
+    assert found["due"]
+
+
+def test_a_policy_that_weighs_losses_gets_those_of_the_model(cli, ok):
+    ok("init", "m", "--capacity", 4000, "--policy", "loss-reservoir")
+    named = {"kind": "y"}
+    first = {named.get(name, name): column for name, column in texts(1).items()}
+    np.savez("1.npz", **first)
+    ok("insert", "m", "1.npz")
+    model = write_classes("ordered_too", ORDERED)
+    ok("trained", "m", "--model", model)
+    held = Memory.load("m").samples
+    wrong = (held["x"][:, 0] > 0) != (held["y"] == "fraud")
+    assert (held["loss"][wrong] > np.log(2)).all()
+    assert (held["loss"][~wrong] < np.log(2)).all()
+    second = {named.get(name, name): column for name, column in texts(2).items()}
+    np.savez("2.npz", **second)
+    ok("insert", "m", "2.npz", "--model", model)
+    assert np.isfinite(Memory.load("m").samples["loss"]).all()
+    assert ok("annotate", "m", "--model", model)["columns"] == ["yhat", "loss"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (TURNED, "column 0 is taken for the label 'fine', whose samples have 0."),
+        (
+            "np.stack([p / 2, p / 2, 1 - p], axis=1)",
+            "gives 3 columns, and the 'kind' held is one of 2",
+        ),
+    ],
+)
+def test_columns_in_another_order_than_labels_are_said(cli, ok, columns, says):
+    ok("init", "m", "--capacity", 4000, "--labels", "kind", "--probabilities", "yhat")
+    np.savez("1.npz", **texts(1))
+    ok("insert", "m", "1.npz")
+    name = f"other{len(columns)}"
+    code, _, err = cli("trained", "m", "--model", write_classes(name, columns))
+    assert code == 0
+    assert f"{name}:predict" in err
+    assert says in err
+
+
+def test_what_inputs_were_called_is_remembered(ok):
+    ok("init", "m", "--capacity", 100, "--labels", "y")
+    Path("1.csv").write_text("y,f_10,f_2,hour\n1,2,3,4\n0,4,5,6\n")
+    ok("insert", "m", "1.csv", "--map", "x=f_*,hour")
+    assert Memory.load("m").stacked == {"x": ["f_2", "f_10", "hour"]}
+    np.savez("2.npz", x=np.ones((3, 3)), y=np.arange(3))
+    ok("insert", "m", "2.npz")
+    assert Memory.load("m").stacked == {"x": ["f_2", "f_10", "hour"]}
+
+
+def test_losses_that_a_file_states_stay(cli, ok):
+    model = even_model("stated")
+    ok("init", "m", "--capacity", 40, "--policy", "loss-reservoir")
+    Path("a.csv").write_text("id,x,y,loss\n1,0.5,0,7\n2,0.6,1,\n")
+    ok("insert", "m", "a.csv", "--model", model)
+    assert Memory.load("m").samples["loss"] == pytest.approx([7, np.log(2)])
+    Path("b.csv").write_text("id,x\n3,0.5\n")
+    code, _, err = cli("insert", "m", "b.csv", "--model", model)
+    assert code == 2
+    assert "the policy reads 'loss', which --model makes with the label 'y'" in err
+    assert "--map y=SOURCE" in err
+
+
+def even_model(name: str) -> str:
+    """A model that holds both classes for as likely."""
+    text = "import numpy as np\ndef predict(x):\n    return np.full((len(x), 2), 0.5)\n"
+    Path(f"{name}.py").write_text(text)
+    return f"{name}:predict"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import called_report
+import called
 
 pytest.importorskip("matplotlib")
 
 from memento.cli.main import main
 from memento.report.page import GENERATOR
 
-call, content = called_report.call, called_report.content
+call, content = called.report, called.content
 
 PAGE = Path(__file__).parents[1] / "runner" / "counting.py"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memento.cli.main import main
+from called import code_of
 
 PAGE = Path(__file__).parents[1] / "runner" / "counting.py"
 
@@ -25,11 +25,7 @@ def run(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*words: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(["run", *map(str, words), "--experiments", str(PAGE)])
-        except SystemExit as done:
-            code = done.code or 0
+        code = code_of("run", *words, "--experiments", PAGE)
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -144,7 +140,7 @@ def test_failures_are_told_and_exit_with_1(run):
 def test_groups(run):
     code, out, _ = run("-l")
     assert code == 0
-    counts = dict(line.split() for line in out.splitlines()[1:])
+    counts = dict(line.split()[:2] for line in out.splitlines()[1:])
     assert counts["counting"] == "5"
     assert {"puffer-replay", "datacenter-tuning", "demo"} <= set(counts)
     code, out, _ = run("-l", "--json")

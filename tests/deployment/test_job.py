@@ -8,8 +8,13 @@ import subprocess
 import numpy as np
 import pytest
 
+pytest.importorskip("typer")
+pytest.importorskip("skops")
+
+from called import code_of
 from deployment import stranger
 from memento.cli.deploy import _read
+from memento.cli.main import main
 from memento.deployment import Deployment, Publication, from_toml
 from memento.deployment.job import _VariantJob
 from memento.deployment.models import Models
@@ -23,8 +28,6 @@ from memento.errors import (
     StorageError,
 )
 from memento.files import Lock
-
-pytest.importorskip("skops")
 
 
 @pytest.fixture
@@ -50,6 +53,26 @@ def run(deployment, **options):
 
 def states(deployment, variant="main"):
     return {day[-2:]: record.state for day, record in deployment.state(variant).days.items()}
+
+
+def test_what_was_written_down_can_be_had_by_programs(made, capsys):
+    deployment, days = made()
+    for day in (1, 2):
+        stranger.write_day(days, day)
+    run(deployment)
+    capsys.readouterr()
+    assert code_of("deploy", "record", deployment.folder) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["variant"], row["day"]) for row in lines] == [
+        ("main", "2026-01-01"),
+        ("main", "2026-01-02"),
+    ]
+    assert code_of("deploy", "record", deployment.folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"days": lines}
+    out = deployment.folder.parent / "days.csv"
+    assert code_of("deploy", "record", deployment.folder, "--out", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(out), "days": 2}
+    assert out.exists()
 
 
 def test_ten_days_of_a_pipeline(made):
@@ -172,6 +195,42 @@ def test_a_file_without_its_columns_fails_by_their_settings(made):
     assert "'z' is missing" in record.reason
     assert "another label" in record.reason
     assert "--map" not in record.reason
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code", "says"),
+    [
+        ('["amount", "shop"]', 2, "column 'shop' holds text, such as 'b' in row 1"),
+        ('["amount", "hour"]', 2, "column 'hour', which [data] inputs"),
+        ('["shop"]', 0, "could not convert string to float"),
+        ('["amount", "age"]', 0, "contains NaN"),
+        ('["amount"]', 0, ""),
+    ],
+)
+def test_init_looks_at_the_newest_day_that_is_there(tmp_path, capsys, inputs, code, says):
+    """What no run could take is refused before a deployment is made of it."""
+    config = stranger.CONFIG.replace('["f*"]', inputs)
+    module = f"stranger_init_{os.getpid()}_{abs(hash(inputs))}"
+    file = stranger.prepare(tmp_path, module, stranger.PIPELINE, config)
+    (tmp_path / "days").mkdir(exist_ok=True)
+    (tmp_path / "days" / "2026-01-01.csv").write_text("y\n1\n")
+    (tmp_path / "days" / "2026-01-02.csv").write_text("amount,shop,age,y\n1.5,7,,0\n2.5,b,9,1\n")
+    with pytest.raises(SystemExit) as done:
+        main(["deploy", "init", str(tmp_path / "state"), "--config", str(file)])
+    assert int(done.value.code or 0) == code
+    err = capsys.readouterr().err
+    assert says in err
+    assert bool(err) == bool(says)
+    assert says == "" or "2026-01-02.csv" in err
+    assert (tmp_path / "state").exists() == (code == 0)
+
+
+def test_a_memory_knows_what_its_inputs_were_called(made):
+    deployment, days = made()
+    stranger.write_day(days, 1)
+    assert run(deployment)[0].state == "done"
+    (task,) = deployment.state("main").tasks.values()
+    assert task.memory.stacked == {"x": ["f0", "f1", "f2"]}
 
 
 def test_two_files_of_a_day_fail(made):

@@ -6,6 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
+pytest.importorskip("msgspec")
+
 from memento.deployment import Publication
 from memento.deployment.git import mirror_to_git
 from memento.deployment.model_files import LearnerFiles

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("msgspec")
+
 from memento.deployment import DeploymentSettings, from_toml
 from memento.distances import JensenShannon
 from memento.errors import SettingError, StorageError

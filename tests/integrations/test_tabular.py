@@ -85,6 +85,8 @@ def test_units_keep_labels_and_further_columns_as_they_are():
         units_of(tables, "y", ["n"], ["h"])
 
 
+# Before its version 1.7 scikit-learn's networks took no weights, which is said.
+@pytest.mark.filterwarnings("ignore:MLP.* takes no sample_weight")
 @pytest.mark.parametrize("name", ["hgb", "logistic", "mlp"])
 def test_models_of_classes(name):
     rng = np.random.default_rng(1)
@@ -97,6 +99,7 @@ def test_models_of_classes(name):
         factory("best", "y", None, numbers=False)
 
 
+@pytest.mark.filterwarnings("ignore:MLP.* takes no sample_weight")
 @pytest.mark.parametrize("name", ["hgb", "ridge", "mlp"])
 def test_models_of_numbers(name):
     rng = np.random.default_rng(1)

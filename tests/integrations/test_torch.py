@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memento.errors import DomainError, MissingExtraError, ModelError, SchemaError, SettingError
+from memento.errors import (
+    DomainError,
+    MissingExtraError,
+    ModelError,
+    SchemaError,
+    SettingError,
+)
 from memento.samples import Samples
 
 torch = pytest.importorskip("torch")
@@ -407,85 +413,6 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         TorchLearner(classes=2)
     with pytest.raises(MissingExtraError, match="MemoryDataset needs"):
         MemoryDataset({"x": [1.0], "y": [0]})
-
-
-class TestMemoryDataset:
-    def test_serves_a_loader(self) -> None:
-        samples = overlapping(10)
-        loader = torch.utils.data.DataLoader(MemoryDataset(samples, ("x", "y")), batch_size=4)  # type: ignore[arg-type]
-        batches = list(loader)
-        assert [len(x) for x, _ in batches] == [4, 4, 2]
-        np.testing.assert_array_equal(torch.cat([x for x, _ in batches]).numpy(), samples["x"])
-        np.testing.assert_array_equal(torch.cat([y for _, y in batches]).numpy(), samples["y"])
-
-    def test_reads_a_memory_as_it_is_now(self) -> None:
-        class Held:
-            samples = overlapping(5)
-
-        held = Held()
-        dataset = MemoryDataset(held, columns=("y",))
-        held.samples = overlapping(7)
-        assert len(dataset) == 5
-        assert len(dataset[0]) == 1
-
-    def test_rows_out_of_range(self) -> None:
-        dataset = MemoryDataset(overlapping(3), ("x", "y"))
-        assert torch.equal(dataset[-1][0], dataset[2][0])
-        with pytest.raises(IndexError, match="row 3 of 3"):
-            dataset[3]
-
-    def test_missing_column(self) -> None:
-        with pytest.raises(SchemaError, match=r"no columns \['z'\]"):
-            MemoryDataset(overlapping(3), columns=("x", "z"))
-
-    def test_dicts_of_all_columns(self) -> None:
-        days = np.arange("2024-01-01", "2024-01-05", dtype="M8[D]")
-        big = np.array([1, 2, 3, 4], ">i4")
-        dataset = MemoryDataset({"x": np.ones((4, 2)), "name": ["a", "b", "c", "d"], "day": days,
-                                 "big": big})  # fmt: skip
-        item = dataset[1]
-        assert [*item] == ["x", "name", "day", "big"]
-        assert (item["name"], item["day"], int(item["big"])) == ("b", days[1], 2)
-        assert dataset[1:3]["x"].shape == (2, 2)
-        assert dataset[[3, 0]]["name"].tolist() == ["d", "a"]
-        for batch in torch.utils.data.DataLoader(dataset, batch_size=3):
-            assert isinstance(batch["x"], torch.Tensor)
-            np.testing.assert_array_equal(batch["day"], days[: len(batch["day"])])
-            break
-
-    def test_slices_are_whole_columns(self) -> None:
-        samples = overlapping(6)
-        x, y = MemoryDataset(samples, ("x", "y"))[2:4]
-        np.testing.assert_array_equal(x, samples["x"][2:4])
-        np.testing.assert_array_equal(y, samples["y"][2:4])
-
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_batches_whoever_asks(self, workers: int) -> None:
-        """Whole batches by default; items for a collate_fn of the user's own."""
-        dataset = MemoryDataset(overlapping(5), ("x", "stream"))
-        plain = [(x.tolist(), int(s)) for x, s in (dataset[i] for i in range(5))]
-        loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=workers)
-        found = [(x.tolist(), int(s)) for b in loader for x, s in zip(*b, strict=True)]
-        assert found == plain
-        own = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=list)
-        assert [(x.tolist(), int(s)) for batch in own for x, s in batch] == plain
-        part = torch.utils.data.Subset(dataset, [4, 2])
-        (batch,) = torch.utils.data.DataLoader(part, batch_size=2)
-        assert [(x.tolist(), int(s)) for x, s in zip(*batch, strict=True)] == [plain[4], plain[2]]
-
-    def test_datasets_are_added(self) -> None:
-        dataset = MemoryDataset({"x": [0.5, 1.5], "name": ["a", "b"]})
-        both = dataset + dataset
-        assert len(both) == 4
-        loader = torch.utils.data.DataLoader(both, batch_size=4, collate_fn=MemoryDataset.collate)
-        (batch,) = loader
-        assert batch["x"].tolist() == [0.5, 1.5, 0.5, 1.5]
-        assert batch["name"].tolist() == ["a", "b", "a", "b"]
-
-    def test_nothing_at_all(self) -> None:
-        with pytest.raises(SchemaError, match="there are no samples"):
-            MemoryDataset({})
-        assert len(MemoryDataset({"x": []})) == 0
 
 
 # --- numbers

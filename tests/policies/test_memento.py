@@ -505,7 +505,7 @@ def test_neither_end_of_values_is_lost(sign):
 @pytest.mark.parametrize("temperature", [None, 0.0, 0.02])
 def test_what_is_offered_in_parts(monkeypatch, temperature):
     """Rare samples survive all of them, the memory is full, and no row is chosen twice."""
-    monkeypatch.setattr("memento.policies.memento._MOST_BATCHES", 40)
+    monkeypatch.setattr("memento.policies.memento.MOST_BATCHES", 40)
     rng = np.random.default_rng(4)
     memory = Memory(60, Memento([LABELS], batch_size=2, temperature=temperature), seed=0)
     for day in range(3):
@@ -582,3 +582,87 @@ def test_missing_columns_are_told_once_and_left_out_until_they_come():
     assert message.startswith("missing columns: 'p', 'v', 'x'. Until they come, this leaves")
     assert "of_probabilities('p'), JensenShannon.of_values('v'" in message
     assert "and 'x', 'p' out of the order of samples" in message
+
+
+# ------------------------------------------------------- forgetting, and densities from a sample
+
+
+def test_forgetting_drops_a_share_of_what_is_held_once_an_insert():
+    held, fresh = stream(200, 0), stream(40, 1)
+    for share, forgotten in [(0.1, 20), (0.5, 40), (1.0, 40)]:  # at most as many as come in
+        rows = rows_of(policy(forget=share), fresh, None, held=held)
+        assert (rows < 200).sum() == 200 - forgotten
+        assert (rows >= 200).sum() == 40
+    small = rows_of(policy(forget=0.1), fresh, 100, held=held)
+    assert len(small) <= 100
+    assert (np.diff(small) > 0).all()
+
+
+def test_every_sample_is_as_likely_to_be_forgotten():
+    """5,000 times 10 of 50: a count is binomial; |z| > 4.5 for one of 50 once in 3,000 runs."""
+    held, fresh = stream(50, 0), stream(10, 1)
+    rng, counts = np.random.default_rng(5), np.zeros(50)
+    chooser = policy(forget=0.2)
+    for _ in range(5000):
+        counts[chooser.choose(held, fresh, None, State(), rng).rows[:40]] += 1
+    z = (counts - 4000) / np.sqrt(5000 * 0.8 * 0.2)
+    assert np.abs(z).max() < 4.5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.01, None])
+def test_densities_from_all_batches_are_those_of_no_sample(temperature):
+    """All batches drawn: each counts once, so the same go as without a fraction."""
+    samples = stream(300, 3)
+    space = policy(temperature=temperature)
+    batches = space.batches(samples)
+    for seed in range(5):
+        gone = [
+            space.thin(
+                space.field(batches, weights), batches.sizes, 100, np.random.default_rng(seed)
+            )
+            for weights in (None, np.ones(len(batches)))
+        ]
+        assert gone[0][1] == gone[1][1]
+
+
+def test_densities_from_a_sample_of_batches_are_those_of_all_on_average():
+    samples, rng = stream(2000, 4), np.random.default_rng(0)
+    single = policy([JensenShannon.of_labels("y", 4)], distance_sample_fraction=0.1)
+    batches = single.batches(samples)
+    found = np.array(
+        [single.field(batches, single.sampled(len(batches), rng)).density() for _ in range(400)]
+    )
+    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    z = (found.mean(axis=0) - single.field(batches).density()) / np.maximum(error, 1e-12)
+    assert np.abs(z).max() < 5  # a normal beyond 5 for one of 400 batches: once in 4,000 runs
+
+
+def test_a_sample_of_batches_still_keeps_what_is_rare():
+    """Dense batches go first: of rare labels more stays than of common ones, as without."""
+    rng = np.random.default_rng(0)
+    samples = Samples(y=np.where(rng.random(20_000) < 0.02, 1, 0))
+    labels = [JensenShannon.of_labels("y", 2)]
+    chooser = Memento(labels, batch_size=20, distance_sample_fraction=0.05)
+    rows = rows_of(chooser, samples, 2000)
+    assert len(rows) == 2000
+    assert samples["y"][rows].mean() > 5 * 0.02
+
+
+def test_a_sample_of_few_batches_and_of_all():
+    for count in (0, 1, 2, 3):
+        weights = policy(distance_sample_fraction=0.01).sampled(count, np.random.default_rng(0))
+        assert weights is None if count < 2 else weights.sum() == count
+    assert policy().sampled(100, np.random.default_rng(0)) is None
+    for wrong in (0.0, 1.5, math.nan):
+        with pytest.raises(SettingError, match="distance_sample_fraction"):
+            policy(distance_sample_fraction=wrong)
+    with pytest.raises(SettingError, match="forget"):
+        policy(forget=-0.1)
+
+
+def test_all_of_the_sample_may_go():
+    """What is left when none of the batches drawn is left goes at random, without a warning."""
+    samples = stream(2000, 7)
+    for seed in range(10):
+        rows = rows_of(policy(temperature=None, distance_sample_fraction=0.005), samples, 10, seed)
+        assert len(rows) == 10

@@ -19,20 +19,33 @@ FLAGS = [i % 3 == 0 for i in range(9)]
 
 
 def test_distributions(tmp_path, drawn):
-    curves = {
-        "memento": {"value": [-3.0, 0.0, 2.0], "share": [0.25, 0.5, 1.0]},
-        "fugu": {"value": [1.0], "share": [1.0]},
-        "none": {"value": [], "share": []},
+    table = {
+        "scheme": ["memento"] * 3 + ["fugu"],
+        "value": [-3.0, 0.0, 2.0, 1.0],
+        "share": [0.25, 0.5, 1.0, 1.0],
     }
-    figures.distributions(tmp_path / "a.png", curves, xlabel="difference (%)")
+    figures.distributions(tmp_path / "a.png", table, xlabel="difference (%)")
     assert size_of(tmp_path / "a.png") == (780, 520)
     lines = drawn[0][0]["lines"]
     steps = lines["memento (50% above 0)"]
     assert steps.tolist() == [[-3, 0], [-3, 0.25], [0, 0.5], [2, 1]]
     assert "fugu (100% above 0)" in lines
-    assert len(lines["none"]) == 0
-    figures.distributions(tmp_path / "b.png", curves, xlabel="s", zero=False)
+    named = {"of": table.pop("scheme"), **table}
+    figures.distributions(tmp_path / "b.png", named, by="of", xlabel="s", zero=False, log=True)
     assert "memento" in drawn[1][0]["lines"]
+
+
+def test_diagram(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures.drawing, "save", lambda figure, path: kept.append(figure))
+    boxes = {"a": (0.1, 0.5), "b": (0.5, 0.5), "c": (0.9, 0.2)}
+    table = figures.arrows(boxes, [(0, 1, "asks"), (1, 2, "tells")])
+    assert (table["source_x"], table["target_y"]) == ([0.1, 0.5], [0.5, 0.2])
+    figures.diagram(tmp_path / "a.png", table)
+    plt.close(kept[0])
+    texts = [text.get_text() for text in kept[0].axes[0].texts]
+    assert sorted(set(texts) - {""}) == ["a", "asks", "b", "c", "tells"]
+    assert texts.count("") == 2  # arrows
 
 
 def test_time_series(tmp_path, drawn):
@@ -96,4 +109,6 @@ def test_without_matplotlib(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(MissingExtraError, match=r'pip install "memento-replay\[figures\]"'):
-        figures.distributions(tmp_path / "c.png", {}, xlabel="s")
+        figures.distributions(
+            tmp_path / "c.png", {n: [] for n in ("scheme", "value", "share")}, xlabel="s"
+        )

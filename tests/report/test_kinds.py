@@ -48,11 +48,12 @@ def test_another_kind_of_folder(tmp_path, installed):
     (tmp_path / "sky").touch()
     assert folders.kind_of(tmp_path) == "weather"
     assert folders.open_report(tmp_path).section("rain").title == "Rain"
-    assert list(folders.kinds()) == ["weather", "backtest", "results"]
+    assert list(folders.kinds()) == ["daily-job", "weather", "memory", "backtest", "results"]
     (tmp_path / "sky").unlink()
     with pytest.raises(
         Exception,
-        match="expected a folder made by memento run, memento backtest --out, weather --out",
+        match="by memento run, memento backtest --out, memento memory init, "
+        "weather --out, memento deploy init",
     ):
         folders.kind_of(tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from html.parser import HTMLParser
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memento.errors import StorageError
-from memento.report.page import Picture, Table, write_page
+from memento.report.page import Interactive, Picture, Table, write_page
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
@@ -101,6 +102,28 @@ def test_text_stays_text(tmp_path, picture):
 def test_any_text(tmp_path_factory, words):
     page = Reader(written(tmp_path_factory.mktemp("page"), "Title", [words]))
     assert page.text["p"] == [words]
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    assert Reader(written(tmp_path, "a\udcff", ["b\udc80"])).text["p"] == ["b?"]
+
+
+class Drawn:
+    """In place of Altair's chart."""
+
+    def to_dict(self):
+        return {"data": {"values": [{"y": "<!--<script>"}, {"y": "</script><b>"}]}}
+
+
+def test_no_text_ends_or_opens_a_script(tmp_path):
+    """Behind "<!--<script>" browsers take the end of a script for text."""
+    pytest.importorskip("vl_convert")
+    text = written(tmp_path, "Title", [Interactive(Drawn(), "A chart.")])
+    specs = text[text.index("const specs = ") :]
+    assert specs.lower().count("<!--") == specs.count("<script") == 0
+    assert specs.count("</script") == 1
+    line = specs[len("const specs = ") : specs.index(", night = ")]
+    assert json.loads(line) == [Drawn().to_dict()]
 
 
 def test_replaced_at_once(tmp_path):

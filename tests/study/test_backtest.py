@@ -72,6 +72,7 @@ def test_a_single_seed_has_no_interval():
 
 
 def test_what_is_stored_is_not_computed_again(tmp_path):
+    pytest.importorskip("psutil")
     made = []
 
     def make(seed):

@@ -61,6 +61,7 @@ def test_shuffled_units_hold_the_same_samples_and_pieces_of_clusters(sizes):
 
 def test_a_budget_counts_what_was_there_already(tmp_path):
     """A seed that is stored takes no time now, and says what another one would take."""
+    pytest.importorskip("psutil")
     units = [(str(i), {"label": np.arange(300) % 3}) for i in range(7)]
 
     class Slow(ConstantLearner):

@@ -10,8 +10,8 @@ from memento.samples import Samples
 from memento_datacenter import cli, scores
 
 
-def datacenter(folder: Path) -> Path:
-    """What `memento datacenter replay` writes, of made-up replays of two scenarios."""
+def table() -> Samples:
+    """Made-up replays of two scenarios."""
     rng = np.random.default_rng(5)
     rows = []
     for scenario, iterations in (("rare-patterns", 6), ("congestion", 6)):
@@ -32,11 +32,16 @@ def datacenter(folder: Path) -> Path:
                             "error_p99": 0.02 + 0.001 * place,
                         }
                     )  # fmt: skip
-    table = Samples({name: np.array([row[name] for row in rows]) for name in rows[0]})
+    return Samples({name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def datacenter(folder: Path) -> Path:
+    """What `memento datacenter replay` writes of them."""
+    replays = table()
     made = {
-        "summary": scores.summary(table),
-        "held": scores.composition(table),
-        "targets": scores.targets(table),
+        "summary": scores.summary(replays),
+        "held": scores.composition(replays),
+        "targets": scores.targets(replays),
     }
-    cli._write(folder, table, made)
+    cli._write(folder, replays, made)
     return folder

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memento.cli.main import main
+from called import code_of
 from memento.errors import MementoError
 from memento_datacenter import simulate as simulation
 from memento_datacenter.schema import Run, Runs
@@ -32,11 +32,7 @@ def call(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main(["datacenter", *map(str, words)])
-        except SystemExit as done:
-            code = done.code or 0
+        code = code_of("datacenter", *words)
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -84,6 +80,8 @@ def test_the_whole_path_with_real_simulations(call, tmp_path):
     assert held["incremental", "fifo", "w1"] == 0
     assert held["rare-patterns", "class-balanced", "w3"] > held["rare-patterns", "random", "w3"]
     assert len(document["targets"]) == 12
+    assert "which memory is best they do not" in document["notes"][0]
+    assert document["notes"][0] in err
     # The second time there is nothing to do, and the same comes out.
     before = (replayed / "iterations.csv").read_bytes()
     code, again, err = call("replay", *arguments)

@@ -744,11 +744,11 @@ def test_bad_history(change: dict[str, Any], error: type[Exception], message: st
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Fugu(lookahead=0), "lookahead=0; a plan has at least one chunk"),
-        (lambda: Fugu(switching=-1), "switching=-1; give a finite cost"),
-        (lambda: MPC(stalling=math.inf), "stalling=inf"),
-        (lambda: MPC(stalling=NAN), "stalling=nan"),
-        (lambda: RobustMPC(past=0), "past=0; give at least one"),
+        (lambda: Fugu(lookahead=0), "lookahead is 0; expected a whole number"),
+        (lambda: Fugu(switching=-1), "switching is -1; expected a finite number"),
+        (lambda: MPC(stalling=math.inf), "stalling is inf"),
+        (lambda: MPC(stalling=NAN), "stalling is nan"),
+        (lambda: RobustMPC(past=0), "past is 0; expected a whole number above 0"),
         (lambda: BBA(lower=0.9, upper=0.2), "lower=0.9, upper=0.2"),
         (lambda: BBA(upper=1.5), "upper=1.5"),
         (lambda: BOLA(version=3), "version=3; there are 1 and 2"),

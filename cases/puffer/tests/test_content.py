@@ -73,12 +73,12 @@ def test_settings_say_what_they_do() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": -1}, "seed=-1"),
-        ({"spread": -0.1}, "spread=-0.1"),
-        ({"scale": 0.0}, "scale=0.0"),
-        ({"memory": 1.0}, "memory=1.0"),
-        ({"bursts": -0.1}, "bursts=-0.1"),
-        ({"hardness": 1.5}, "hardness=1.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"spread": -0.1}, "spread is -0.1"),
+        ({"scale": 0.0}, "scale is 0.0"),
+        ({"memory": 1.0}, "memory is 1.0"),
+        ({"bursts": -0.1}, "bursts is -0.1"),
+        ({"hardness": 1.5}, "hardness is 1.5"),
     ],
 )
 def test_bad_settings(settings: dict[str, float], message: str) -> None:

@@ -658,38 +658,35 @@ def test_failure_03_no_memory_gets_what_the_gate_is_held_against(make):
         assert len(set(arrays["gate/day"])) == 3, "of the last three days"
 
 
-def test_failure_03_rollback_when_scores_regress(make, monkeypatch):
-    """A network that passed the gate and fails on the days that follow goes within two days."""
+def slipped_through(make, gate):
+    """A deployment that serves a bad network, and the good version of before."""
     deployment = make(variants={"default": Variant(puffer_policy(batch_size=16), threshold=1.0)})
     run(deployment, [0])
     publication = deployment.publication("default")
     good = publication.current()
     weights = [tuple(6 * array for array in n.weights) for n in good.read()]
     worse = Ttp(tuple(Network(w, n.moments) for w, n in zip(weights, good.read(), strict=True)))
-    deployment.configure(
-        settings(gate=Gate(loss=0.2, tail=1.0), variants=deployment.settings.variants)
-    )
+    deployment.configure(settings(gate=gate, variants=deployment.settings.variants))
     publication.publish(worse, "slipped-through")
+    return deployment, good
+
+
+def test_failure_03_rollback_when_scores_regress(make, monkeypatch):
+    """A network that passed the gate and fails on the days that follow goes within two days."""
+    deployment, good = slipped_through(make, Gate(loss=0.2, tail=1.0))
     first, second, third = run(deployment, [1, 2, 3])
     facts = [outcome.days[0]["variants"]["default"] for outcome in (first, second, third)]
     assert [f["regressed"] for f in facts] == [True, True, False]
     assert [f["rolled_back"] for f in facts] == [None, good.name, None]
     assert [f["model"] for f in facts] == ["slipped-through"] * 2 + [good.name]
     assert "rolled back" in second.attention[0]
-    assert publication.history()[-1].day == str(day(2))
+    assert deployment.publication("default").history()[-1].day == str(day(2))
 
 
 def test_a_day_that_led_back_is_no_last_word_though_the_job_was_killed(make, monkeypatch):
     """Where a person goes elsewhere before the day is repeated, that serves."""
-    deployment = make(variants={"default": Variant(puffer_policy(batch_size=16), threshold=1.0)})
-    run(deployment, [0])
-    publication = deployment.publication("default")
-    good = publication.current()
-    weights = [tuple(6 * array for array in n.weights) for n in good.read()]
-    worse = Ttp(tuple(Network(w, n.moments) for w, n in zip(weights, good.read(), strict=True)))
     gate = Gate(loss=0.2, tail=1.0, rollback_after=1)
-    deployment.configure(settings(gate=gate, variants=deployment.settings.variants))
-    publication.publish(worse, "slipped-through")
+    deployment, good = slipped_through(make, gate)
 
     def stop(*arguments):
         raise Killed
@@ -1185,7 +1182,8 @@ def test_days_in_folders(tmp_path):
     source = DayFolders(tmp_path)
     assert source(helpers.FIRST).size == n
     assert source(day(0)) is None
-    spelled = tmp_path / "2022-09-20T11_2022-09-21T11"
+    spelled, later = tmp_path / "2022-09-20T11_2022-09-21T11", pl.col("time") + 86_400 * 10**9
+    sent, acked = sent.with_columns(later), acked.with_columns(later)
     write_day(spelled, "2022-09-20", {"video_sent": sent})
     assert source(dt.date(2022, 9, 20)) is None, "acknowledgements have not come yet"
     write_day(spelled, "2022-09-20", {"video_acked": acked})

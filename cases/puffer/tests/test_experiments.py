@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import inspect
 import re
@@ -106,9 +107,16 @@ def test_all_groups_are_there(declarations):
 
 
 def test_both_scales_can_be_declared_side_by_side(declarations):
-    paper = {one.key for one in declared(PAPER)}
-    assert not paper & set(declarations)
-    assert all(f"puffer-replay/paper-{name}" in paper for name in CONTENTS)
+    paper = {one.key: one for one in declared(PAPER)}
+    for key in set(paper) & set(
+        declarations
+    ):  # real days: the same, so that a page may declare both
+        given = declarations[key]
+        body = given.body if given.body.rpartition(":")[0] else f"{page.__name__}{given.body}"
+        assert paper[key].document() == dataclasses.replace(given, body=body).document()
+        assert not key.startswith("puffer-replay/")
+    assert all(f"puffer-replay/paper-{name}" in paper for name in (*CONTENTS, *STUDIES) if name
+               != "figure-selection")  # fmt: skip
 
 
 def test_another_page_declares_a_scale_and_its_bodies_are_found(tmp_path):
@@ -167,7 +175,7 @@ def test_sweeps_are_those_of_the_paper():
     assert values("table-bandwidth", r"memento-h=(.*)") == [
         0.001, 0.01, 0.05, 0.08, 0.125, 0.2, 0.5, 1, 10,
     ]  # fmt: skip
-    assert values("table-jtt", r"forgetting-jtt=(.*)") == [2, 5, 10, 20, 50, 100]
+    assert values("table-jtt", r"forgetting-jtt=(.*)") == [2, 3, 5, 10, 20, 50, 100]
     assert values("table-other-metrics", r"loss-T=(.*)") == [
         1e-4, 1e-3, 0.01, 0.1, 1, 10, 100, 1000,
     ]  # fmt: skip
@@ -192,6 +200,68 @@ def test_sweeps_are_those_of_the_paper():
         21,
     )
     assert [p.days for p in PAPER.periods] == [181, 184, 151]
+    frozen = {one.name: one for one in declared(PAPER)}["paper-figure-freeze"]
+    assert frozen.needs == ("2022+memento-frozen",)
+
+
+def test_every_published_day_is_there_and_runs_when_asked_for():
+    known = Registry()
+    for group in ("puffer-analysis", "puffer-download", "puffer-preprocess"):
+        assert len(known.select(group, ["2022-07-*"])) == 31
+        assert {"2020-04-09", "2023-08-28"} <= set(known.group(group))
+        days = [one.name for one in known.select(group) if re.match(r"\d", one.name)]
+        assert days == ["2021-10-17", "2022-02-18"]
+    with pytest.raises(SettingError, match=r"matches '2022-13-\*'; there are, for instance, 202"):
+        known.select("puffer-analysis", ["2022-13-*"])
+    assert known.select("puffer-download", ["fugu-feb"])[0].parameters["day"] == "2019-02-02"
+
+
+def test_a_day_is_simulated_under_its_own_name(tmp_path):
+    """Download, features and analysis of a published day's name, as of the real one."""
+    found = Places(tmp_path)
+    day = "2022-07-01"
+    found.run(f"puffer-download/{day}", "download_day", day=day, viewers=12)
+    features = found.run(
+        f"puffer-preprocess/{day}", "preprocess_day", (f"puffer-download/{day}",), day=day
+    )
+    analysed = found.run(f"puffer-analysis/{day}", "analyse", (f"puffer-download/{day}",))
+    assert Features.read(features / day).size > 100
+    assert len(rows(analysed / "schemes.csv")["scheme"]) >= 3
+    assert not (analysed / "missing.csv").exists()
+    counted = found.run(
+        "puffer-replay/table-video", "count_video", (f"puffer-preprocess/{day}",),
+        periods={"july": [day, "2022-07-02"], "august": []},
+    )  # fmt: skip
+    table = rows(counted / "periods.csv")
+    chunks = Features.read(features / day).size
+    assert table["period"].tolist() == ["july", "august", "all"]
+    assert table["chunks"].tolist() == [chunks, 0, chunks]
+    np.testing.assert_allclose(table["stream_years"][0], chunks * 2.002 / 31_556_952)
+    assert float(table["p50"][0]) == table["stream_years"][0]
+
+
+def test_a_day_that_is_empty_is_an_outcome_with_its_reason(tmp_path):
+    found = Places(tmp_path)
+    (tmp_path / "puffer-download/2021-01-01/output").mkdir(parents=True)
+    analysed = found.run("puffer-analysis/2021-01-01", "analyse", ("puffer-download/2021-01-01",))
+    table = rows(analysed / "missing.csv")
+    assert table["day"].tolist() == ["2021-01-01"]
+    assert "the download" in table["reason"][0]
+    assert not (analysed / "schemes.csv").exists()
+
+
+def test_the_static_model_of_real_days_is_a_folder_or_an_archive(tmp_path):
+    (given := tmp_path / "given").mkdir()
+    for horizon in range(2):
+        (given / f"py-{horizon}.pt").write_bytes(b"model")
+    made = Places(tmp_path / "results").run(
+        "puffer-download/fugu-feb", "download_model", day="2019-02-02", folder=str(given)
+    )
+    assert sorted(path.name for path in made.iterdir()) == ["py-0.pt", "py-1.pt"]
+    with pytest.raises(StorageError, match=r"holds no py-0\.pt"):
+        Places(tmp_path / "other").run(
+            "puffer-download/fugu-feb", "download_model", day="2019-02-02", folder=str(tmp_path)
+        )
 
 
 def overridden(pattern, **values):
@@ -230,7 +300,7 @@ def test_every_keyword_of_a_replay_can_be_set():
         ("sim-1+memento", {"temperature": -1.0}, "temperature"),
         ("sim-1+daily", {"interval": 3}, "'daily' has interval = 1, not 3"),
         ("sim-1+daily", {"jtt": 10.0}, "'daily' has jtt = 1.0, not 10.0"),
-        ("sim-1+figure-selection", {"samples": 0}, "samples=0; give at least 1"),
+        ("sim-1+figure-selection", {"samples": 0}, "samples is 0; expected a whole number above 0"),
         ("sim-1+memento", {"colour": 1}, "no parameter 'colour'; there are arm, bandwidth, base"),
     ],
 )
@@ -247,6 +317,8 @@ def test_values_out_of_range_are_refused_before_anything_is_run(pattern, values,
         ("puffer-preprocess/sim-1", {"shifts": [["holds", 1]]}),
         ("puffer-preprocess/sim-1-static", {"horizons": 6}),
         ("puffer-analysis/simulated", {"viewers": 0}),
+        ("puffer-download/2022-07-01", {"viewers": -1}),
+        ("puffer-download/2022-07-01", {"day": "2018-01-01"}),
         ("puffer-deployment/sim-1", {"capacity": -1}),
         ("puffer-deployment/sim-1", {"days": 0}),
         ("demo/week", {"capacity": 0}),

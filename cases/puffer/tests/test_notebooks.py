@@ -19,8 +19,10 @@ def made(tmp_path_factory):
 def test_replay(made, tmp_path):
     out, figures = executed("replay.py", made / "results", tmp_path)
     assert figures == [
-        "tiny-figure-freeze", "tiny-table-batch-size", "tiny-table-batch-size-insert",
-        "tiny-table-freeze", "tiny-table-repeatability",
+        "tiny-figure-freeze", "tiny-table-batch-size", "tiny-table-batch-size-courses",
+        "tiny-table-batch-size-courses-memento", "tiny-table-batch-size-insert",
+        "tiny-table-freeze", "tiny-table-freeze-courses", "tiny-table-repeatability",
+        "tiny-table-repeatability-courses",
     ]  # fmt: skip
     assert "paper tail" in out
     assert "real days of Puffer" in out

@@ -75,7 +75,7 @@ def test_pauses_are_outages() -> None:
 def test_rates_of_other_networks_are_capacities() -> None:
     traces = Traces([0] * 3, [0.0, 2.0, 7.0], [1.0, 0.005, 3.0])
     paths = TracePaths(traces, readings=False)
-    np.testing.assert_allclose(paths.capacity[0], [1, 0.005, 0.005, 0.005, 3])
+    np.testing.assert_allclose(paths.capacity[0], [1, 0.005, 0.005, 1.5025, 3], rtol=1e-6)
     drawn, chosen = paths.draw(0, session_keys(0, 0, np.arange(4)))
     assert chosen.tolist() == [0] * 4
     np.testing.assert_allclose(drawn.mean, paths.capacity[0].mean())

@@ -612,3 +612,10 @@ def test_selection_study(base):
     assert weighted(loss, "loss_before") > weighted(memento, "loss_before")
     with pytest.raises(SchemaError, match="one batch"):
         selection_study({n: c[:5] for n, c in columns.items()}, base, policies, 96, batch_size=8)
+
+
+@pytest.mark.parametrize("document", [{"training": "fast"}, {"training": 5}, {"policy": "memento"}])
+def test_settings_that_are_no_tables_are_refused(document):
+    (name,) = document
+    with pytest.raises(SettingError, match=f"{name} is .*expected .*a table of"):
+        ReplaySettings.of_document(document)

@@ -12,7 +12,6 @@ from memento_puffer.predictor.scores import (
     QUANTILES,
     SCORES,
     errors_by_class,
-    improvement,
     quantiles,
     score,
     statistics,
@@ -126,14 +125,6 @@ def test_quantiles_agree_with_numpy_and_stand_infinite_values(rng: np.random.Gen
     assert statistics([])["count"] == 0
 
 
-def test_improvement_is_a_difference_of_quantiles(rng: np.random.Generator) -> None:
-    a, b = rng.normal(size=200), rng.normal(size=200)
-    found = improvement(a, b)
-    expected = [np.quantile(a, q) - np.quantile(b, q) for q in (0.01, 0.5)]
-    np.testing.assert_allclose(found["improvement"], expected)
-    assert list(found["name"]) == ["tail", "median"]
-
-
 def test_errors_by_class(rng: np.random.Generator) -> None:
     found = score(chances(rng, 300, 2), rng.exponential(2.0, (300, 2)))
     table = errors_by_class(found)
@@ -179,8 +170,6 @@ def test_bad_arguments() -> None:
         quantiles([1.0], (1.5,))
     with pytest.raises(SchemaError, match="lack"):
         summarise({"y": [1.0]}, variables=["p"])
-    with pytest.raises(SchemaError, match="same samples"):
-        improvement([1.0], [1.0, 2.0])
 
 
 def test_nothing_to_score() -> None:

@@ -430,7 +430,7 @@ def test_schemes_stand_in_the_published_order(data_folder: Path) -> None:
     [
         ({"schemes": []}, "schemes"),
         ({"schemes": [Scheme("a", BBA()), Scheme("a", BOLA())]}, "each with its own name"),
-        ({"seed": -1}, "seed=-1"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_bad_simulations(change: dict[str, Any], message: str) -> None:

@@ -84,5 +84,5 @@ def test_evenings() -> None:
 )
 def test_bad_settings(settings: dict[str, float]) -> None:
     name = next(iter(settings))
-    with pytest.raises(SettingError, match=f"{name}="):
+    with pytest.raises(SettingError, match=f"{name} is"):
         Viewers(**settings)

@@ -6,9 +6,11 @@ longer than all the rest. Small inputs do without: see `fitting`.
 
     plain           small inputs in numpy, as some of the following do them
     jensen_shannon  sums of kernels over Jensen-Shannon distances
+    landmarks       sums of kernels through a few that stand for the others
     sorting         lexicographic order of rows, position and value of the largest entry
     summaries       batches as one row each
     drawing         which batch is discarded next
+    thinning        the same for very many batches, through cells of them
     replacement     which held sample a new one replaces
     balancing       which held sample a new one replaces, for balanced labels
     gradients       which held sample a new one replaces, for gradients that differ

@@ -14,8 +14,8 @@ import numpy as np
 import typer
 
 from memento import missing, plugins
-from memento.cli import tables, ui
-from memento.cli.options import AsJson
+from memento.cli import completion, sources, tables, ui
+from memento.cli.options import AsJson, DatabaseOptions
 from memento.errors import SchemaError, SettingError
 from memento.files import local_path
 from memento.integrations.tabular import factory, units_of
@@ -33,7 +33,10 @@ _POLICIES = {
     True: ("memento", "density-reservoir", "loss-reservoir", "k-center-greedy"),
 }  # fmt: skip
 _TRIGGERS = ("on-arrivals", "loss", "every-3")
+_POLICIES_LISTED = typer.Option(autocompletion=completion.listed(completion.policies))
+_TRIGGERS_LISTED = typer.Option(autocompletion=completion.listed(completion.triggers))
 _OWN = {"random", "fifo", "reservoir"}
+_FEW_TEXTS = 0.1  # share of values that are no numbers, up to which they look like a mistake
 _PAGE, _TABLE = "backtest.html", "backtest.csv"
 
 
@@ -58,13 +61,14 @@ class StreamOptions:
 
 def backtest(
     columns: StreamOptions,
+    database: DatabaseOptions,
     files: Annotated[list[str] | None, typer.Argument()] = None,
     classes: Annotated[int | None, typer.Option(min=2)] = None,
     regression: bool = False,
-    model: str | None = None,
+    model: Annotated[str | None, typer.Option(autocompletion=completion.models)] = None,
     capacity: str = "5%",
-    policies: str = "auto",
-    triggers: str = "auto",
+    policies: Annotated[str, _POLICIES_LISTED] = "auto",
+    triggers: Annotated[str, _TRIGGERS_LISTED] = "auto",
     seeds: Annotated[int | None, typer.Option(min=1)] = None,
     budget: str | None = None,
     workers: Annotated[int, typer.Option(min=1)] = 1,
@@ -78,25 +82,34 @@ def backtest(
     a random memory, one of three times the size, and one with a fitted temperature.
 
     Args:
-        files (FILES...): Days in order, or one file with a unit column.
+        files (FILES...): Days in order, or one file with a unit column. Also addresses, - for
+            standard input, and folders of day=2026-01-07/.
         classes: Labels are 0 to N-1. Default: those found, of any kind.
         regression: Predict numbers.
         model (MODEL): hgb, logistic, ridge, mlp, or MODULE:FACTORY, a function from a seed to a
             model. Default: hgb.
         capacity (N|P%): Samples in memory, or a share of the stream.
-        policies (A,B|auto): Kinds of policies, or MODULE:CLASS.
-        triggers (A,B|auto): Kinds of triggers, or every-N.
+        policies (A,B|auto): Kinds of policies, as `memento memory init --policy` takes them, or
+            MODULE:CLASS. auto: four to six of them.
+        triggers (A,B|auto): Kinds of triggers: count, coverage, every-N, loss, never, on-arrivals,
+            or MODULE:CLASS. auto: on-arrivals, loss, every-3.
         seeds: Most repetitions; default: 5, of --example 3.
         budget (TIME): As 90s, 10m, 2h: as many seeds as there is time for.
         workers: Processes at a time.
         out (DIR): Keeps results; what was stopped goes on. With a page.
         built_in (--example): A small stream that is made, in under a minute.
+
+    Example:
+        memento backtest --example
+        memento backtest days/*.parquet --label fraud --cluster user --out try
+        memento backtest all.csv --unit day --label delay --regression --model ridge
     """
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     label, group, cluster = columns.label, columns.group, columns.cluster
-    if built_in == bool(files):
-        raise SettingError("give FILES, or --example")
+    asked = database.sql is not None or database.from_ is not None
+    if [built_in, bool(files), asked].count(True) != 1:
+        raise SettingError("give FILES, or --example, or --sql QUERY with --from URI")
     if classes is not None and regression:
         raise SettingError("--classes and --regression are for different labels; give one of them")
     seconds = _seconds(budget)
@@ -105,11 +118,13 @@ def backtest(
     if built_in:
         parts, model, seeds = example(label), model or "logistic", seeds or 3
     else:
-        parts = _parts(_tables(files or []), columns.unit)
+        paths = tables.expand(files or []) or sources.of_query(database.sql, database.from_)
+        parts = _parts(_tables(paths), columns.unit)
     _check_units(parts, label, regression)
     total = sum(table.size for _, table in parts)
     further = [name for name in (group, cluster) if name is not None]
     names = _inputs(parts[0][1], {label, columns.unit, *further}, columns.inputs or [])
+    _warn_of_texts([table for _, table in parts], names)
     stream = units_of(parts, label, names, further, numbers=regression)
     model = model or "hgb"
     make = factory(model, label, classes, numbers=regression)
@@ -209,18 +224,18 @@ def _policies(text: str, label: str, *, numbers: bool) -> dict[str, Policy]:
     words = _POLICIES[numbers] if text == "auto" else _words("--policies", text)
     chosen: dict[str, Policy] = {}
     for word in words:
-        kind = word
-        if ":" in word:
-            made = plugins.named(word, f"--policies {word}")
-            kind = getattr(made, "kind", None) or ""
-            if not isinstance(made, type) or not issubclass(made, Policy) or not kind:
-                raise SettingError(f"--policies {word} is {made!r}; expected a Policy with a kind")
+        kind = plugins.kind_named(word, Policy, f"--policies {word}")
         if word not in _OWN:  # these are always there
             chosen[kind] = usual_policy(kind, label, numbers=numbers)
     return chosen
 
 
 def _triggers(text: str, cluster: str | None) -> dict[str, Trigger]:
+    """Triggers by name, without those that are always there; modules that are named are imported.
+
+    Raises:
+        SettingError: There is no such trigger, or it needs settings.
+    """
     words = _TRIGGERS if text == "auto" else _words("--triggers", text)
     chosen: dict[str, Trigger] = {}
     for word in words:
@@ -232,12 +247,12 @@ def _triggers(text: str, cluster: str | None) -> dict[str, Trigger]:
         elif word == OnArrivals.kind:
             chosen[word] = OnArrivals(cluster=cluster)
         else:
-            chosen[word] = trigger(word)
+            kind = plugins.kind_named(word, Trigger, f"--triggers {word}")
+            chosen[kind] = trigger(kind)
     return chosen
 
 
-def _tables(patterns: Sequence[str]) -> list[tuple[str, Samples]]:
-    files = tables.expand(patterns)
+def _tables(files: Sequence[Path]) -> list[tuple[str, Samples]]:
     read = [(file, tables.read(file)) for file in files]
     stems = [re.sub(r"\.(parquet|pq|[ct]sv|arrow|feather|ipc|npz)(\.gz)?$", "", f.name, flags=re.I)
              for f in files]  # fmt: skip
@@ -290,6 +305,22 @@ def _check_units(parts: Sequence[tuple[str, Samples]], label: str, regression: b
         raise SchemaError(
             f"no unit after the third has a value in {label!r} (--label), so nothing can be judged"
         )
+
+
+def _warn_of_texts(parts: Sequence[Samples], names: Sequence[str]) -> None:
+    """Say which inputs are texts because of a few values: most of them are numbers."""
+    for name in names:
+        texts = [part[name] for part in parts if name in part and part[name].dtype.kind == "U"]
+        values, counts = np.unique(np.concatenate(texts or [np.empty(0, "U1")]), return_counts=True)
+        others = np.array([not tables.is_number_or_gap(value) for value in values], bool)
+        known = int(counts[values != ""].sum())
+        few = int(counts[others].sum())
+        if 0 < few <= known * _FEW_TEXTS:
+            ui.warn(
+                f"column {name!r} is taken as text, as {few:,} of its {known:,} values cannot be "
+                f"read as numbers, such as {str(values[others][0])!r}; make them empty, or leave "
+                "the column out with --inputs"
+            )
 
 
 def _inputs(table: Samples, taken: set[str | None], patterns: Sequence[str]) -> list[str]:

@@ -20,21 +20,29 @@
             folder (DIR): Folder of the memory.
             workers (-j): Processes.
             again: Also what was drawn before.
+
+        Example:
+            memento sample mem --seed 3
         '''
 
 An argument of a dataclass stands for an option for each field. What has no default is an argument
 of the command, the rest are options; a flag that is off is turned on by its name alone. In brackets
 stand the names of an option, where it is not called like the argument, and what stands for its
-value in the help. Whatever else Typer can do is said in the annotation, as with Typer alone.
+value in the help. Examples, one a line, stand at the end of the help. Whatever else Typer can do is
+said in the annotation, as with Typer alone.
 """  # noqa: D214
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import copy
 import dataclasses
 import functools
 import inspect
 import re
+import sys
+import textwrap
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -50,16 +58,19 @@ _NAMED, _NONE = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
 # An argument in a section of a docstring: name, perhaps a bracket, and what it is.
 _ENTRY = re.compile(r" {4}(\w+)(?: \((.+?)\))?: (.+)")
 
+_SECTION = re.compile(r"\n(?:Args|Example):\n")
+
 
 class Commands(typer.Typer):
     """A Typer application whose commands are documented like all other functions."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
         """Add a function as a command; see the module."""
-        add = super().command(name, **options)
+        add = super().command
 
         def added(function: F) -> F:
-            add(with_options(function))
+            shown = "\n\n".join(_examples(function))  # the help joins lines of a paragraph
+            add(name, epilog=shown or None, **options)(with_options(function))
             return function
 
         return added
@@ -88,8 +99,15 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [parameter.replace(kind=_NAMED) for parameter in parameters]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = (inspect.getdoc(function) or "").partition("\nArgs:\n")[0]
+    command.__doc__ = _SECTION.split(_doc(function))[0]
     return command
+
+
+def _examples(function: Callable[..., Any]) -> list[str]:
+    """Lines of the help that show how a command is called."""
+    _, _, rest = _doc(function).partition("\nExample:\n")
+    lines = [" ".join(line.split()) for line in rest.splitlines() if line.strip()]
+    return [f"Example{'s' if len(lines) > 1 else ''}:", *lines] if lines else []
 
 
 def _options_of(kind: type) -> list[inspect.Parameter]:
@@ -127,9 +145,20 @@ def _with_help(parameter: inspect.Parameter, bracket: str, text: str) -> inspect
     return parameter.replace(annotation=Annotated[hint, info])
 
 
+def _doc(owner: Any) -> str:
+    """The docstring; read from the source where Python forgets them (``PYTHONOPTIMIZE=2``)."""
+    text = owner.__doc__
+    if sys.flags.optimize > 1:
+        text = None
+        with contextlib.suppress(OSError, TypeError):
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+            text = ast.get_docstring(definition)  # type: ignore[arg-type]
+    return inspect.cleandoc(text or "")
+
+
 def _described(owner: Any, section: str) -> dict[str, tuple[str, str]]:
     """What stands in a section of a docstring: by name, what is in brackets, and the text."""
-    _, _, rest = inspect.cleandoc(owner.__doc__ or "").partition(f"\n{section}:\n")
+    _, _, rest = _doc(owner).partition(f"\n{section}:\n")
     texts: dict[str, tuple[str, str]] = {}
     name = ""
     for line in rest.splitlines():

@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +226,7 @@ def _read(file: Path, header: Header, names: Sequence[str], types: Mapping[str, 
             encoding="utf8" if header.encoding.lower() == "utf-8" else header.encoding,
         )
         zipped = file.name.lower().endswith(".gz")
-        source = _Limited(file) if zipped else str(file)
+        source = _Limited(file) if zipped else os.fspath(file)
         try:
             return arrow_csv.read_csv(source, reading, parsing, converting)
         except ValueError as error:

@@ -14,10 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-from memento.cli import tables, ui
+from memento.cli import exposition, tables, ui
 from memento.cli.commands import Commands
 from memento.cli.options import AsJson
 from memento.deployment import DayRecord, Deployment, from_toml
+from memento.deployment.job import files_of
+from memento.deployment.models import Models
 from memento.errors import SchemaError
 from memento.samples import Samples
 
@@ -38,11 +40,23 @@ def init(state: Path, config: Annotated[Path, typer.Option()], as_json: AsJson =
     Args:
         state (STATE): Folder of the deployment.
         config (FILE): Settings in TOML.
+
+    Example:
+        memento deploy init state --config deployment.toml
     """
     settings = from_toml(config)
+    files = files_of(settings.folder) if settings.folder.is_dir() else {}
+    if files:  # the newest day shows whether the settings fit
+        samples = _read(files[max(files)][0], settings.data.inputs, settings.labels, ())
     Deployment.create(state, settings)
     if not settings.folder.is_dir():
         ui.warn(f"{settings.folder}, the [data] folder, is not there yet")
+    if files:
+        for problem in Models(settings).refusals(samples):
+            ui.warn(
+                f"{files[max(files)][0]}: {problem}; mend the inputs, or the model: a pipeline "
+                "with a SimpleImputer takes gaps, one with an encoder texts"
+            )
     names = list(settings.variants)
     ui.answer(
         as_json, {"state": str(state), "variants": names}, f"made {state}: {', '.join(names)}"
@@ -58,6 +72,10 @@ def run(state: Path, day: str | None = None, as_json: AsJson = False) -> None:
     Args:
         state (STATE): Folder of the deployment.
         day (DAY): Last day to do; default: the last that is there.
+
+    Example:
+        memento deploy run state
+        memento deploy run state --day 2026-01-07
     """
     done: list[dict[str, Any]] = []
     deployment = Deployment(state)
@@ -78,12 +96,18 @@ def run(state: Path, day: str | None = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def status(state: Path, as_json: AsJson = False) -> None:
+def status(state: Path, prometheus: Path | None = None, as_json: AsJson = False) -> None:
     """Show what serves, and what became of each day.
 
     Args:
         state (STATE): Folder of the deployment.
+        prometheus (FILE.prom): Also write this textfile for Prometheus' node exporter.
+
+    Example:
+        memento deploy status state --json
     """
+    if prometheus is not None:
+        exposition.check(prometheus)
     deployment = Deployment(state)
     variants: dict[str, dict[str, Any]] = {}
     for name in deployment.settings.variants:
@@ -93,6 +117,9 @@ def status(state: Path, as_json: AsJson = False) -> None:
             "versions": deployment.publication(name).names(),
             "days": [_row(found.days[day]) for day in sorted(found.days)],
         }
+    if prometheus is not None:
+        own = {"deployment": str(state.resolve())}
+        exposition.write(prometheus, own, exposition.of_deployment(variants))
     if as_json:
         ui.print_json({"variants": variants})
         return
@@ -119,9 +146,12 @@ def rollback(
 
     Args:
         state (STATE): Folder of the deployment.
-        variant (VARIANT): Whose model.
+        variant (VARIANT): Name of the variant whose model changes.
         version ([VERSION]): Default: the one before.
         reason: For the history of publications.
+
+    Example:
+        memento deploy rollback state main --reason 'worse on Mondays'
     """
     serving, problems = Deployment(state).rollback(variant, reason, to=version)
     for problem in problems:
@@ -132,14 +162,17 @@ def rollback(
 
 
 @app.command()
-def record(state: Path, out: Path | None = None) -> None:
+def record(state: Path, out: Path | None = None, as_json: AsJson = False) -> None:
     """Tell all that was written down of each day: scores, evidence, what the gate measured.
 
-    One line of JSON for each variant and day; with --out a table.
+    One line of JSON for each variant and day; with --json one object; with --out a table.
 
     Args:
         state (STATE): Folder of the deployment.
         out (FILE): Write a table: .csv, .parquet, .arrow or .npz.
+
+    Example:
+        memento deploy record state --out days.csv
     """
     deployment = Deployment(state)
     if out is not None:
@@ -151,12 +184,14 @@ def record(state: Path, out: Path | None = None) -> None:
             row = asdict(days[day])
             figures = row.pop("figures")
             rows.append({"variant": name, **row, **figures})
-    if out is None:
+    if out is not None:
+        tables.write(out, Samples(_columns(rows)))
+        ui.answer(as_json, {"out": str(out), "days": len(rows)}, f"{out}: {len(rows):,} days")
+    elif as_json:
+        ui.print_json({"days": rows})
+    else:
         for row in rows:
-            typer.echo(json.dumps(row))
-        return
-    tables.write(out, Samples(_columns(rows)))
-    ui.say(f"{out}: {len(rows):,} days")
+            ui.print_json(row)
 
 
 # No name of a column in a file, where any may be called x.
@@ -192,7 +227,9 @@ def _read(
                 f"give it that column, or make a deployment with another label than {label!r}",
             )
         raise SchemaError(text) from error
-    return Samples.borrow({"x" if n == _STACKED else n: array for n, array in samples.items()})
+    renamed = Samples.borrow({"x" if n == _STACKED else n: array for n, array in samples.items()})
+    renamed.parts = {"x": samples.parts[_STACKED]} if _STACKED in samples.parts else {}
+    return renamed
 
 
 def _row(record: DayRecord) -> dict[str, Any]:

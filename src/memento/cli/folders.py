@@ -21,7 +21,7 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import storage_errors
+from memento.files import is_there, storage_errors
 from memento.memory import Memory
 from memento.policies import Choice, Policy
 
@@ -32,7 +32,7 @@ __all__ = ["UnchangedError", "changing", "load", "look"]
 def changing(folder: Path) -> Iterator[Memory]:
     """The memory of a folder under its lock; written back unless something is raised."""
     with storage_errors("read", folder):
-        if not folder.is_dir():
+        if not (is_there(folder) and folder.is_dir()):
             raise StorageError(
                 f"{folder} does not exist or is no folder; make a memory with: "
                 f"memento memory init {folder}"
@@ -46,6 +46,7 @@ def changing(folder: Path) -> Iterator[Memory]:
         # (the files of samples, a model, a full disk elsewhere) is no fault of it.
         with storage_errors("lock", folder):
             lock = stack.enter_context(snapshot.lock_of(folder))
+            snapshot.prune(folder)
         memory = load(folder)
         with contextlib.suppress(UnchangedError):
             with _remedies(folder):
@@ -98,7 +99,8 @@ def look(folder: Path) -> Memory:
     """A stored memory that is read only: also one whose policy is unknown here.
 
     The code of a policy is imported when users name it, or from an installed distribution, never
-    because a folder says so. What is held can be shown and exported without it.
+    because a folder says so. What is held can be shown and exported without it; it stays on the
+    disk, however much it is.
     """
     return _open(folder, closed=True)
 
@@ -108,7 +110,7 @@ def _open(folder: Path, *, closed: bool) -> Memory:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
-            return Memory.load(folder)
+            return Memory.load(folder, mapped=closed)
         except SettingError as error:
             documents = snapshot.read(folder, "memento-memory").documents
             saved = documents.get("policy")
@@ -118,7 +120,7 @@ def _open(folder: Path, *, closed: bool) -> Memory:
             message = f"{folder}: {unknown[1]}; {_how_to_import(documents)}"
             if not closed:
                 raise SettingError(message) from error
-        memory = Memory.load(folder, Unopened(saved))
+        memory = Memory.load(folder, Unopened(saved), mapped=closed)
     ui.warn(f"{message}. Without it, what only the policy knows, such as weights, is left out")
     return memory
 

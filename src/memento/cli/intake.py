@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from memento.addresses import public
 from memento.cli import predictions as whose
 from memento.cli import settings, tables, ui
 from memento.errors import SchemaError
@@ -44,23 +45,28 @@ def read_samples(
     keep = None if must is None else [*must, *may]
     if prediction is not None and must is not None and keep is not None:
         # Its inputs are read, kept or not; its outputs are not, and kept in any case.
-        must = [*(name for name in must if name != prediction.column), prediction.inputs]
+        made = prediction.columns
+        must = [*(name for name in must if name not in made), prediction.inputs]
         may = [name for name in may if name != prediction.column]
-        keep = [*keep, prediction.column]
-    parts = []
+        keep = [*keep, *made]
+    parts: list[Samples] = []
+    names: dict[str, Sequence[str]] = {}
     with ui.progress_of("reading", len(paths), quiet=True) as tell:
         for done, path in enumerate(paths, 1):
             samples = tables.read(path, maps, must, may, reading.like(memory.samples))
+            names.update(samples.parts)
             with tables.in_file(path, samples.size):
                 if prediction is not None:
-                    samples = prediction.add(samples)
+                    samples = prediction.add_to_given(samples)
                 if keep is not None:
                     samples = samples.select([n for n in dict.fromkeys(keep) if n in samples])
                 _require(samples, memory)
                 memory.check(samples)
             parts.append(samples)
             tell(done)
-    return tables.join(paths, parts)
+    joined = tables.join(paths, parts)
+    joined.parts = {name: found for name, found in names.items() if name in joined}
+    return joined
 
 
 def _require(samples: Samples, memory: Memory) -> None:
@@ -81,10 +87,26 @@ def _require(samples: Samples, memory: Memory) -> None:
 @contextlib.contextmanager
 def telling_what_is_late(memory: Memory, fresh: Samples, folder: Path) -> Iterator[None]:
     """Say in one line what the policy does without until it comes, with the remedy of a command."""
+    needed = settings.needed_columns(memory.policy)
+    absent = [name for name in needed if name not in fresh]
+    if absent and memory.ids in fresh:
+        predicted = set(absent) & set(settings.predicted_columns(memory.policy))
+        labels = set(absent) & set(settings.label_columns(memory.policy))
+        label, annotate = (f"memento memory {word} {folder}" for word in ("label", "annotate"))
+        remedies = [f"Labels come late: {label} FILE. "] * bool(labels)
+        remedies += [f"Predictions can be made: {annotate} --model MODEL. "] * bool(predicted)
+        others = set(absent) - predicted - labels
+        remedies += [f"Columns can be attached: {annotate} FILE. "] * bool(others)
+        ui.say(
+            f"memento: none of these {fresh.size:,} samples has {', '.join(map(repr, absent))}, "
+            f"which the policy reads. {''.join(remedies)}If the name is wrong: there are "
+            f"{', '.join(map(repr, fresh))}",
+            err=True,
+        )
     late = [
         name
-        for name in settings.needed_columns(memory.policy)
-        if (name not in fresh and memory.ids not in fresh)  # what has ids is labelled later
+        for name in needed
+        if (name not in fresh and memory.ids not in fresh)  # what has ids waits
         or (len(memory) and name in fresh and name not in memory.samples)
     ]
     if late:
@@ -123,9 +145,9 @@ def attach(memory: Memory, file: str, given: Samples, id_: str | None) -> tuple[
     """Attach a file's columns to what is held; their names, and whether to the reference, too."""
     names = [name for name in given if name != id_]
     if not names:
-        raise SchemaError(f"{file}: no columns but {id_!r}; there is nothing to attach")
+        raise SchemaError(f"{public(file)}: no columns but {id_!r}; there is nothing to attach")
     values = given.select(names)
-    with tables.in_file(Path(file), given.size):
+    with tables.in_file(file, given.size):
         if id_ is None:
             memory.annotate(values)
             return names, False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memento import plugins
-from memento.cli import packages
+from memento.cli import packages, signals
 from memento.cli.printing import forgiving_output
 from memento.errors import MementoError, SettingError
 from memento.files import local_path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["application", "main"]
 
-FAILED, WRONG_USE = 1, 2
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 _HELP = "Keeps the samples of a stream that matter and says when to retrain."
 _INSTALL = 'pip install "memento-replay[cli]"'
 
@@ -32,7 +32,7 @@ def application() -> typer.Typer:
     import typer
 
     import memento
-    from memento.cli import backtest, deploy, memory, report, run
+    from memento.cli import backtest, deploy, memory, report, run, select
     from memento.cli.commands import Commands
 
     app = Commands(
@@ -70,9 +70,10 @@ def application() -> typer.Typer:
     app.add_typer(memory.app, name="memory")
     app.add_typer(deploy.app, name="deploy")
     app.command()(backtest.backtest)
+    app.command()(select.select)
     app.command()(run.run)
     app.command()(report.report)
-    taken = {"backtest", "memory", "deploy", "run", "report"}
+    taken = {"backtest", "memory", "deploy", "select", "run", "report"}
     for name, point in plugins.installed(plugins.COMMANDS).items():
         try:
             if name in taken:
@@ -91,10 +92,11 @@ def application() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done; 1 unexpected failure; 2 wrong use, bad input or a storage problem; 10 from
-    `memento memory status --decide` when retraining is due. `memento puffer deploy run` says more
-    with codes of its own; `memento run` and `memento datacenter` end with 130 or 143 when a signal
-    stopped them.
+    Exit codes: 0 done; 1 unexpected failure (of `memento select` also a lack of workers or of
+    room); 2 wrong use, bad input or a storage problem; 10 from `memento memory status --decide`
+    when retraining is due; 130 where Ctrl-C came before a command had begun. `memento puffer
+    deploy run` says more with codes of its own; `memento run` and `memento datacenter` end with 130
+    or 143 when a signal stopped them.
 
     What cannot be printed (a closed pipe, a full disk) changes neither the work nor the exit code.
 
@@ -102,7 +104,10 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Words after the name of the program; those of the process if left out.
     """
     with forgiving_output():
-        _run(sys.argv[1:] if arguments is None else arguments)
+        try:
+            _run(sys.argv[1:] if arguments is None else arguments)
+        except KeyboardInterrupt:  # before a command has begun: they have answers of their own
+            raise SystemExit(INTERRUPTED) from None
 
 
 def _run(arguments: list[str]) -> None:
@@ -116,7 +121,7 @@ def _run(arguments: list[str]) -> None:
     debug = _debugging(arguments)
     news = _show_news_of_kernels()
     try:
-        with _warnings_in_a_line():
+        with _warnings_in_a_line(), signals.as_before():
             words, modules = _without_imports([word for word in arguments if word != "--debug"])
             for module in modules:
                 plugins.named(module, f"--import {module}")

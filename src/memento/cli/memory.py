@@ -6,6 +6,7 @@ generation under the folder's lock. So whatever fails, the folder is as it was.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 import typer
 
 from memento import snapshot
-from memento.cli import intake, options, settings, tables, ui
+from memento.cli import exposition, intake, options, settings, sources, tables, ui
 from memento.cli import predictions as whose
 from memento.cli import status as state
 from memento.cli.commands import Commands
@@ -47,7 +48,13 @@ app = Commands(
 def init(
     folder: options.Folder, chosen: options.MemoryOptions, as_json: options.AsJson = False
 ) -> None:
-    """Make an empty memory in DIR."""
+    """Make an empty memory in DIR.
+
+    Example:
+        memento memory init mem --capacity 100000 --labels y:21 --probabilities yhat
+        memento memory init mem --capacity 5000 --policy loss-reservoir
+        memento memory init mem --config memory.toml
+    """
     given = {name: value for name, value in vars(chosen).items() if value not in (None, [])}
     config = given.pop("config", None)
     if config is not None:
@@ -84,6 +91,10 @@ def use(
         labels (NAME[:CLASSES]): Column of labels: integers or texts, or integers from 0 to
             CLASSES - 1. Repeatable.
         set_ (--set NAME=VALUE): Further setting of the policy. Repeatable.
+
+    Example:
+        memento memory use mem --labels y
+        memento memory use mem --set batch_size=64
     """
     if not labels and not set_:
         raise SettingError("nothing to change; give --labels NAME, or --set NAME=VALUE")
@@ -99,9 +110,10 @@ def use(
 @app.command()
 def insert(
     folder: options.Folder,
-    files: list[str],
     reading: options.FileOptions,
     predicting: options.NamedModelOptions,
+    database: options.DatabaseOptions,
+    files: Annotated[list[str] | None, typer.Argument()] = None,
     unit: str | None = None,
     again: bool = False,
     columns: str | None = None,
@@ -114,17 +126,25 @@ def insert(
     since the training; `status --decide` gives the answer.
 
     Args:
-        files (FILE...): Parquet, CSV, Arrow or NPZ files, or patterns.
+        files (FILE...): Parquet, CSV, Arrow or NPZ files, or patterns; also addresses such as
+            s3://bucket/days/ or https://..., - for standard input, and folders of day=2026-01-07/.
         unit (NAME): What this insert is called: it is done once only.
         again: Insert what went in before once more.
         columns (A,B,...): Columns to keep, after --map; default: all at the first insert, then
             those held and those that the policy reads.
+
+    Example:
+        memento memory insert mem day.parquet --unit 2026-01-07 --model model.onnx
+        memento memory insert mem 'days/*.csv' --map 'x=f_*'
+        memento memory insert mem --sql 'select * from days' --from sqlite:///days.db
     """
     if unit == "":
         raise SettingError("--unit is empty; give it a name, such as that of the day")
     maps, how = reading.parse()
     wanted = intake.listed(columns)
-    paths = tables.expand(files)
+    if bool(files) == (database.sql is not None or database.from_ is not None):
+        raise SettingError("give FILES, or --sql QUERY with --from URI")
+    paths = tables.expand(files or []) or sources.of_query(database.sql, database.from_)
     predictor = whose.load(predicting, predicting.model_name)
     digests = _digests(paths)
     report, decision = Report(0, 0, 0), None
@@ -135,9 +155,12 @@ def insert(
         _say_already(already, rest)
         if not rest:
             raise UnchangedError
+        if unit is not None and not again:
+            _say_same_content(memory, unit, rest, digests)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the insert repeats them
             fresh = intake.read_samples(memory, rest, maps, wanted, prediction, how)
+        memory.stacked = {**memory.stacked, **fresh.parts}
         if prediction is None:
             whose.given_in_files(memory, fresh, predicting.model_name)
         else:
@@ -146,8 +169,14 @@ def insert(
         names = [name for name in names if name not in memory.units]
         with intake.telling_what_is_late(memory, fresh, folder):
             report, decision = observe(
-                memory, fresh, _trigger(memory), insert=partial(memory.insert_unit, names)
+                memory,
+                fresh,
+                _trigger(memory),
+                insert=partial(memory.insert_unit, names),
+                at=time.time(),
             )
+    before = report.discarded - (report.offered - report.kept)
+    older = f", {before:,} of them held before" if before > 0 else ""
     ui.answer(
         as_json,
         {
@@ -160,7 +189,7 @@ def insert(
             "seen": memory.seen,
             "due": None if decision is None else decision.due,
         },
-        f"offered {report.offered:,}, kept {report.kept:,}, discarded {report.discarded:,}; "
+        f"offered {report.offered:,}, kept {report.kept:,}, discarded {report.discarded:,}{older}; "
         f"{folder} holds {len(memory):,} of {memory.seen:,} seen",
     )
 
@@ -184,6 +213,10 @@ def annotate(
         file (FILE): Columns for what is held: a row a sample, in the order of export.
         id_ (--id NAME): Column of FILE that tells samples apart.
         columns (A,B,...): Columns to take, after --map; default: all but --id.
+
+    Example:
+        memento memory annotate mem --model model.onnx
+        memento memory annotate mem losses.parquet --id id
     """
     if (file is None) == (predicting.model is None):
         raise SettingError("give either FILE, or --model to predict with")
@@ -195,7 +228,7 @@ def annotate(
         reference = memory.reference is not None
         if prediction is not None:
             prediction.again(memory, always=True)
-            attached = [prediction.column]
+            attached = prediction.columns
         else:
             given = intake.read_table(
                 str(file), maps, intake.listed(columns), id_, how.like(memory.samples)
@@ -233,6 +266,9 @@ def label(
         file (FILE): A Parquet, CSV, Arrow or NPZ file.
         id_ (--id NAME): Column of FILE that tells samples apart.
         columns (A,B,...): Columns to take, after --map; default: all but --id.
+
+    Example:
+        memento memory label mem labels.csv --id id
     """
     maps, how = reading.parse()
     with changing(folder) as memory:
@@ -243,7 +279,7 @@ def label(
         labels = [column for column in given if column != name]
         if columns is None:  # a file of labels may say more
             labels = [c for c in labels if c in memory.samples or c in memory.policy.reads]
-        with tables.in_file(Path(file), given.size):
+        with tables.in_file(file, given.size):
             if not labels:
                 raise SchemaError(
                     f"no column that is held or that the policy reads; there are "
@@ -262,6 +298,7 @@ def status(
     decide: bool = False,
     threshold: float | None = None,
     coverage: bool = True,
+    prometheus: Path | None = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show size, ages, composition, and whether retraining is due.
@@ -273,7 +310,14 @@ def status(
         decide: Exit with 10 when retraining is due.
         threshold: Decide by coverage instead: the least increase at which retraining is due.
         coverage: Whether to compute the coverage.
+        prometheus (FILE.prom): Also write this textfile for Prometheus' node exporter.
+
+    Example:
+        memento memory status mem
+        memento memory status mem --decide --json
     """
+    if prometheus is not None:
+        exposition.check(prometheus)
     memory = look(folder) if threshold is None else load(folder)
     facts: dict[str, Any] = {
         "folder": str(folder),
@@ -281,6 +325,9 @@ def status(
         **state.facts(memory),
         **state.decision(memory, threshold, folder, compare=coverage, required=decide),
     }
+    if prometheus is not None:
+        own = {"memory": str(folder.resolve())}
+        exposition.write(prometheus, own, exposition.of_memory(memory, facts, folder))
     if as_json:
         ui.print_json(facts)
     else:
@@ -296,6 +343,9 @@ def trained(
     """Mark what is held as the last training set.
 
     With --model, predictions are made again first, by the model that was trained.
+
+    Example:
+        memento memory trained mem --model new.onnx
     """
     predictor = whose.load(predicting)
     with changing(folder) as memory:
@@ -328,6 +378,9 @@ def sample(
         size (--size): How many; all that are held if they are fewer.
         out (--out FILE): A .parquet, .arrow, .npz or .csv file.
         seed: Of the draw.
+
+    Example:
+        memento memory sample mem --size 1000 --out batch.parquet --seed 7
     """
     for option, value, least in (("--size", size, 1), ("--seed", seed, 0)):
         if value < least:
@@ -350,6 +403,9 @@ def merge(
     Args:
         other (OTHER): Folder of another memory.
         again: Also if units of OTHER went in before.
+
+    Example:
+        memento memory merge mem other
     """
     if other.resolve() == folder.resolve():
         raise SettingError(f"{other} is DIR itself; name another memory")
@@ -392,6 +448,9 @@ def export(
     Args:
         out (OUT): A .parquet, .arrow or .npz file.
         reference: What was held at the last training instead.
+
+    Example:
+        memento memory export mem train.parquet
     """
     tables.check_ending(out)
     memory = look(folder)
@@ -406,7 +465,11 @@ def export(
 
 @app.command()
 def check(folder: options.Folder, as_json: options.AsJson = False) -> None:
-    """Verify the digests of all files and that the content is consistent."""
+    """Verify the digests of all files and that the content is consistent.
+
+    Example:
+        memento memory check mem
+    """
     memory = look(folder)
     problems = list(state.problems(memory))
     if problems:
@@ -454,6 +517,20 @@ def _say_already(already: Mapping[str, int], rest: Sequence[Path]) -> None:
             f"memento: {name} went in already, with insert {number}, so {then}; insert it again "
             "with --again",
             err=True,
+        )
+
+
+def _say_same_content(
+    memory: Memory, unit: str, paths: Sequence[Path], digests: Mapping[Path, str]
+) -> None:
+    """Files that went in before under another name: a quiet day may look like another, or not."""
+    before = {path: memory.units[digests[path]] for path in paths if digests[path] in memory.units}
+    for path, number in before.items():
+        names = [n for n, i in memory.units.items() if i == number and not n.startswith("sha256:")]
+        ui.warn(
+            f"the content of {path} went in already, with insert {number}"
+            f"{f', the unit {names[0]!r}' if names else ''}; as the unit {unit!r} it is another "
+            "one and goes in once more. Without --unit a file goes in once, whatever its name"
         )
 
 

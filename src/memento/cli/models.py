@@ -10,19 +10,18 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memento import plugins
-from memento.errors import MementoError, ModelError, SettingError, StorageError, needs
+from memento.errors import ModelError, SettingError, StorageError, needs
 from memento.files import digest
+from memento.scale.predictions import checked_outputs, onnx_function
 
-__all__ = ["Predictor", "load_model", "named"]
-
-# Small pieces are faster than one large one: activations stay in the cache.
-ROWS_AT_ONCE = 4096
+__all__ = ["Predictor", "load_model", "named", "predicted"]
 
 
 @dataclass(frozen=True)
@@ -55,39 +54,14 @@ class Predictor:
         Raises:
             ModelError: The model fails, or gives another shape, or values that are not finite.
         """
-        pieces = [
-            self._piece(inputs[start : start + ROWS_AT_ONCE])
-            for start in range(0, len(inputs), ROWS_AT_ONCE)
-        ]
-        outputs = np.concatenate(pieces)
+        outputs = checked_outputs(self.call, inputs, self.name, "--inputs")
+        if outputs.ndim != 2:
+            raise ModelError(
+                f"{self.name} gave one number a row; expected a row of numbers, (n, classes)"
+            )
         if softmax:
             outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
             outputs /= outputs.sum(axis=1, keepdims=True)
-        return outputs
-
-    def _piece(self, inputs: np.ndarray) -> np.ndarray:
-        """Predictions of some rows, checked."""
-        try:
-            outputs = np.asarray(self.call(inputs))
-        except MementoError:
-            raise
-        except Exception as error:  # whatever a model of the user's may raise
-            raise ModelError(
-                f"{self.name} failed on inputs of shape {inputs.shape} and type {inputs.dtype}: "
-                f"{_first_line(error)}; check --inputs and what the model was trained on"
-            ) from error
-        if outputs.ndim != 2 or len(outputs) != len(inputs) or outputs.dtype.kind not in "fiu":
-            raise ModelError(
-                f"{self.name} gave {outputs.dtype} of the shape {outputs.shape} for "
-                f"{len(inputs):,} rows; expected ({len(inputs)}, classes) numbers"
-            )
-        outputs = outputs.astype(np.result_type(outputs, np.float32), copy=False)
-        if not np.isfinite(outputs).all():
-            row = int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])
-            raise ModelError(
-                f"{self.name} gave NaN or infinite values, first in row {row} of {len(inputs):,}; "
-                "check its weights and the scale of --inputs"
-            )
         return outputs
 
 
@@ -112,7 +86,8 @@ def load_model(spec: str, files: Sequence[Path] = ()) -> Predictor:
     if ending in (".pt", ".pth", ".ts"):
         known, call = [digest(_existing(spec))], _torchscript(Path(spec))
     elif ending == ".onnx":
-        known, call = [digest(_existing(spec))], _onnx(Path(spec))
+        known = [digest(_existing(spec))]
+        call = onnx_function(Path(spec), f"--model {spec}")
     elif ":" in spec:
         return _function(spec, contents)
     else:
@@ -121,6 +96,17 @@ def load_model(spec: str, files: Sequence[Path] = ()) -> Predictor:
             "module:function"
         )
     return Predictor(spec, _joined([*known, *contents]), call)
+
+
+@lru_cache(maxsize=1)
+def _loaded(spec: str, files: tuple[Path, ...]) -> Predictor:
+    """A predictor, once a process: those that share the work get its name, not its content."""
+    return load_model(spec, files)
+
+
+def predicted(spec: str, files: tuple[Path, ...], softmax: bool, inputs: np.ndarray) -> np.ndarray:
+    """Outputs of the model that stands after ``--model``; see `load_model` and `Predictor`."""
+    return _loaded(spec, files).predict(inputs, softmax=softmax)
 
 
 def named(name: str) -> str:
@@ -171,38 +157,6 @@ def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         return array
 
     return call
-
-
-def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """An ONNX file as a function from inputs to probabilities."""
-    with needs("onnxruntime", "onnx", f"--model {path}"):
-        import onnxruntime
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class of its own for every status
-        raise ModelError(f"{path} cannot be loaded as ONNX: {_first_line(error)}") from error
-    if len(session.get_inputs()) != 1:
-        names = [given.name for given in session.get_inputs()]
-        raise ModelError(f"{path} has the inputs {names}; expected a single one")
-    (wanted,) = session.get_inputs()
-    kind = {"tensor(double)": np.float64, "tensor(int64)": np.int64}.get(wanted.type, np.float32)
-    # Classifiers converted from other libraries give a label first and probabilities second.
-    floats = [out.name for out in session.get_outputs() if out.type in _FLOATS]
-    if not floats:
-        kinds = {out.name: out.type for out in session.get_outputs()}
-        raise ModelError(
-            f"{path} has the outputs {kinds}; expected one tensor of probabilities (for converted "
-            "scikit-learn models set zipmap=False)"
-        )
-
-    def call(inputs: np.ndarray) -> np.ndarray:
-        (outputs,) = session.run([floats[-1]], {wanted.name: inputs.astype(kind, copy=False)})
-        return np.asarray(outputs)
-
-    return call
-
-
-_FLOATS = ("tensor(float)", "tensor(double)")
 
 
 def _function(spec: str, contents: Sequence[str]) -> Predictor:

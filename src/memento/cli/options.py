@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from memento.cli import tables
+from memento.cli import completion, tables
 
 __all__ = [
     "AsJson",
@@ -59,6 +59,19 @@ class FileOptions:
 
 
 @dataclass(frozen=True)
+class DatabaseOptions:
+    """A database instead of files.
+
+    Attributes:
+        sql (QUERY): Take what this query gives; needs --from.
+        from_ (--from URI): Address of the database: sqlite:///FILE or postgresql://USER@HOST/NAME.
+    """
+
+    sql: str | None = None
+    from_: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """What predicts.
 
@@ -102,7 +115,10 @@ class MemoryOptions:
             decisions count them as one. Default: rows are independent.
         witnesses (SHARE): Share of each insert that enters one insert late (a quarter of it never),
             so that the first one after a training can be compared; default 0.
-        policy (NAME): What decides who stays, or module:Class of your own; default: memento.
+        policy (NAME): What decides who stays: class-balanced-reservoir, daily-window,
+            density-reservoir, facility-location, fifo, gradient-sample-selection, herding,
+            k-center-greedy, loss-aware-reservoir, loss-reservoir, memento, metric,
+            query-by-committee, reservoir, unbounded; or module:Class of your own. Default: memento.
         batch_size: Samples in a batch; by default 1 to 256, from the capacity.
         bandwidth: Kernel width; default 0.1.
         temperature: Of the discard draw; 0 is deterministic; default 0.01 or less.
@@ -112,7 +128,10 @@ class MemoryOptions:
             CLASSES - 1. Repeatable.
         probabilities (NAME): Column of predicted probabilities. Repeatable.
         values (NAME): Column of real numbers. Repeatable.
-        config (FILE): All of this from a TOML file instead.
+        config (FILE): All of this from a TOML file instead. There the distances that batches are
+            compared by may be of any kind: jensen-shannon-densities, jensen-shannon-labels,
+            jensen-shannon-probabilities, jensen-shannon-values, minkowski, sliced-wasserstein,
+            wasserstein-cdfs, wasserstein-normals, wasserstein-values.
     """
 
     capacity: int | None = None
@@ -120,7 +139,7 @@ class MemoryOptions:
     id: str | None = None
     cluster: str | None = None
     witnesses: float | None = None
-    policy: str | None = None
+    policy: Annotated[str | None, typer.Option(autocompletion=completion.policies)] = None
     batch_size: int | None = None
     bandwidth: float | None = None
     temperature: float | None = None

@@ -29,27 +29,21 @@ EXTRAS = {
     "dask_jobqueue": "dask",
 }
 
+# Commands that need nothing more.
+_PLAIN = (
+    *("memory init", "memory use", "memory insert", "memory status", "memory trained"),
+    *("memory annotate", "memory label", "memory sample", "memory merge", "memory export"),
+    *("memory check", "deploy init", "deploy run", "deploy status", "deploy rollback"),
+    "deploy record",
+)
+
 # Command -> packages; "NAME if OPTION" where only an option needs it.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "backtest": ("sklearn", "altair if out", "vl_convert if out", "jinja2 if out"),
+    "select": ("pyarrow", "distributed if dask", "distributed if slurm", "dask_jobqueue if slurm"),
     "run": ("distributed if scheduler", "dask_jobqueue if slurm"),
-    "report": ("matplotlib", "jinja2"),
-    "memory init": (),
-    "memory use": (),
-    "memory insert": (),
-    "memory status": (),
-    "memory trained": (),
-    "memory annotate": (),
-    "memory label": (),
-    "memory sample": (),
-    "memory merge": (),
-    "memory export": (),
-    "memory check": (),
-    "deploy init": (),
-    "deploy run": (),
-    "deploy status": (),
-    "deploy rollback": (),
-    "deploy record": (),
+    "report": ("matplotlib", "altair", "vl_convert", "jinja2"),
+    **dict.fromkeys(_PLAIN, ()),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from memento.cli import models, settings, ui
 from memento.cli.options import ModelOptions
 from memento.errors import ModelError, SchemaError, SettingError
 from memento.memory import Memory
+from memento.missing import lacking, without_gaps
 from memento.observe import retrained
 from memento.samples import Samples
+from memento.scores import class_losses, classes_of
 
 __all__ = [
     "SEVERAL",
@@ -38,15 +40,26 @@ class Prediction:
         inputs: Column that it reads.
         column: Column that its output goes to.
         softmax: Whether the model gives logits.
+        label: Column of the labels.
+        loss: Column that losses go to; None: the policy reads none.
+        learned: What the model was trained on, as far as it is known.
     """
 
     predictor: models.Predictor
     inputs: str
     column: str
     softmax: bool
+    label: str = "y"
+    loss: str | None = None
+    learned: Samples | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that it writes."""
+        return [self.column] if self.loss is None else [self.column, self.loss]
 
     def add(self, samples: Samples) -> Samples:
-        """Samples with predictions.
+        """Samples with predictions, and with losses where the policy reads them.
 
         Raises:
             SchemaError: They lack the inputs, or these are no numbers.
@@ -64,7 +77,36 @@ class Prediction:
                 f"column {self.inputs!r} is of type {inputs.dtype}; --model reads numbers"
             )
         outputs = self.predictor.predict(inputs, softmax=self.softmax)
-        return samples.with_columns({self.column: outputs})
+        if self.loss is None:
+            return samples.with_columns({self.column: outputs})
+        losses = np.full(samples.size, np.nan)
+        if self.label in samples:
+            known = None if self.learned is None else self.learned.get(self.label)
+            losses = class_losses(samples[self.label], outputs, known)
+        return samples.with_columns({self.column: outputs, self.loss: losses})
+
+    def add_to_given(self, samples: Samples) -> Samples:
+        """The same for samples of a file, whose own losses stay.
+
+        Raises:
+            SchemaError: The policy reads losses, and there is no label to make them of.
+            ModelError: The model fails on them.
+        """
+        if self.loss is None:
+            return self.add(samples)
+        given = samples.get(self.loss)
+        if given is None and self.label not in samples:
+            raise SchemaError(
+                f"the policy reads {self.loss!r}, which --model makes with the label "
+                f"{self.label!r}; there are {', '.join(map(repr, samples))}: put one of the two "
+                f"into the file (empty where it is not known yet), or rename one with "
+                f"--map {self.label}=SOURCE"
+            )
+        made = self.add(samples)
+        if given is None:
+            return made
+        losses = np.where(lacking(given), made[self.loss], given)
+        return made.with_columns({self.loss: losses})
 
     def again(self, memory: Memory, *, always: bool = False) -> None:
         """Bring predictions that are held, and the reference's, up to date: all of one model.
@@ -88,9 +130,9 @@ class Prediction:
                     return
             held = self._of(memory.samples)
             reference = None if memory.reference is None else self._of(memory.reference)
-            memory.annotate({self.column: held})
+            memory.annotate(held)
             if reference is not None:
-                memory.annotate_reference({self.column: reference})
+                memory.annotate_reference(reference)
             self._recent_again(memory)
         memory.model = predictor.digest
         if memory.reference is not None:
@@ -107,18 +149,56 @@ class Prediction:
 
     def trained(self, memory: Memory) -> None:
         """Mark what is held as what this model was trained on."""
-        self.again(memory)
-        add = self.add if self.inputs in memory.samples else None
+        own = replace(self, learned=memory.samples)
+        own.again(memory)
+        add = own.add if self.inputs in memory.samples else None
         retrained(memory, recent=add)
+        own.say_whose_columns(memory.samples)
 
-    def _of(self, samples: Samples) -> np.ndarray:
+    def _of(self, samples: Samples) -> Samples:
         if self.inputs not in samples:
             raise ModelError(
                 f"the predictions held are of another model and the memory holds no column "
                 f"{self.inputs!r} to make them again; keep it with --columns from the first insert "
                 "on"
             )
-        return self.add(samples)[self.column]
+        return self.add(samples).select(self.columns)
+
+    def say_whose_columns(self, samples: Samples) -> None:
+        """Say so where the order of the model's columns is not known, or looks like another one.
+
+        Args:
+            samples: What the model was trained on, with its predictions.
+        """
+        if not {self.label, self.column} <= set(samples):
+            return
+        known = without_gaps(samples, [self.label, self.column])
+        labels, outputs = known[self.label], known[self.column]
+        if labels.dtype.kind not in "biufUS" or not known.size:
+            return
+        classes, width = classes_of(labels, outputs.shape[1]), outputs.shape[1]
+        if classes is None:
+            ui.warn(
+                f"{self.predictor.name} gives {width} columns, and the {self.label!r} held is one "
+                f"of {len(np.unique(labels))} labels, so whose columns these are is not known: "
+                "losses are not, or count columns from 0. A model needs one column for each label "
+                "that it was trained on, in ascending order, or those of whole numbers from 0"
+            )
+            return
+        for column, label in enumerate(classes.tolist()):
+            own = labels == label
+            if not own.any() or own.all():
+                continue
+            mine, others = outputs[own, column], outputs[~own, column]
+            error = np.sqrt(mine.var() / len(mine) + others.var() / len(others))
+            if mine.mean() < others.mean() - max(0.05, 5 * error):
+                ui.warn(
+                    f"{self.predictor.name}: column {column} is taken for the label {label!r}, "
+                    f"whose samples have {mine.mean():.2f} there, and the others "
+                    f"{others.mean():.2f}, although it was trained on them; columns are those of "
+                    "the labels in ascending order, or of whole numbers from 0"
+                )
+                return
 
     def _say_unknown(self, memory: Memory) -> None:
         what = (
@@ -144,16 +224,20 @@ def prediction(
     """
     if predictor is None:
         return None
-    column = options.predictions
+    policy, column = memory.policy, options.predictions
+    loss = getattr(policy, "loss", None)
     if column is None:
-        names = settings.predicted_columns(memory.policy)
+        names = settings.predicted_columns(policy) or ["yhat"] * (loss is not None)
         if len(names) != 1:
             raise SettingError(
                 f"the policy compares {len(names)} columns of probabilities; name the one for the "
                 "model's output with --predictions"
             )
         (column,) = names
-    return Prediction(predictor, options.inputs, column, options.softmax)
+    label = next(iter(settings.label_columns(policy)), "y")
+    return Prediction(
+        predictor, options.inputs, column, options.softmax, label, loss, memory.reference
+    )
 
 
 def load(options: ModelOptions, name: str | None = None) -> models.Predictor | None:

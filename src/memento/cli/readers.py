@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import codecs
 import contextlib
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,26 @@ from memento import arrow
 from memento.casting import exactly
 from memento.cli import delimited
 from memento.columns import as_column
-from memento.errors import DamagedError, MementoError, SchemaError, SettingError, reason_of
+from memento.errors import (
+    ColumnTypeError,
+    DamagedError,
+    MementoError,
+    SchemaError,
+    SettingError,
+    reason_of,
+)
 from memento.samples import Samples
 
-__all__ = ["TYPES", "Reading", "Source", "module", "opened", "parse_reading"]
+__all__ = [
+    "ENDINGS",
+    "TYPES",
+    "Reading",
+    "Source",
+    "cast_numpy",
+    "module",
+    "opened",
+    "parse_reading",
+]
 
 #: What ``--types`` takes.
 TYPES = (
@@ -210,7 +227,7 @@ def _ipc(file: Path, reading: Reading) -> Iterator[Source]:
     """An Arrow file or stream."""
     ipc, base = module("ipc"), module("lib")
     # Mapped, so that no size in the file makes room for itself before it is known to be true.
-    with base.memory_map(str(file)) as mapped:
+    with base.memory_map(os.fspath(file)) as mapped:
         stream = mapped.read(6) != b"ARROW1"
         mapped.seek(0)
         open_ = ipc.open_stream if stream else ipc.open_file
@@ -246,7 +263,7 @@ def _npz(file: Path, reading: Reading) -> Iterator[Source]:
             arrays = {}
             for name in wanted:
                 array = _npy(name, archive.read(members[name]), file.stat().st_size)
-                arrays[name] = _cast_numpy(name, array, types.get(name))
+                arrays[name] = cast_numpy(name, array, types.get(name))
             return arrays
 
         yield Source(names, columns)
@@ -290,6 +307,8 @@ _READERS: dict[str, Callable[[Path, Reading], contextlib.AbstractContextManager[
     ".ipc": _ipc,
     ".npz": _npz,
 }
+#: What names of files may end in.
+ENDINGS = tuple(_READERS)
 
 
 def _reader(file: Path) -> Callable[[Path, Reading], contextlib.AbstractContextManager[Source]]:
@@ -350,6 +369,13 @@ def _arrow_type(word: str) -> Any:
 
 def _cast(name: str, column: Any, word: str | None) -> Any:
     """An array of pyarrow as another type, if that changes no value."""
+    if arrow.is_numeric(column.type):
+        if word is None:
+            try:
+                return arrow.numbers_of(name, column)
+            except ColumnTypeError as error:
+                raise SchemaError(f"{error}, or round it with --types {name}=float64") from error
+        column = arrow.texts_of(column)
     if word is None:
         return column
     try:
@@ -358,7 +384,7 @@ def _cast(name: str, column: Any, word: str | None) -> Any:
         raise _cannot(name, str(column.type), word, error) from error
 
 
-def _cast_numpy(name: str, array: np.ndarray, word: str | None) -> np.ndarray:
+def cast_numpy(name: str, array: np.ndarray, word: str | None) -> np.ndarray:
     """An array of numpy as another type, if that changes no value."""
     if word is None:
         return array

@@ -15,22 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 
-def report(folder: Path, out: Path | None = None, as_json: AsJson = False) -> None:
-    """Write one HTML page with charts and tables, and the paper's numbers beside them.
+def report(
+    folder: Path, against: Path | None = None, out: Path | None = None, as_json: AsJson = False
+) -> None:
+    """Write one HTML page with charts and tables: of a memory, a deployment, or results.
 
-    Nothing is computed again and nothing is changed but the page. What is missing, failed or still
-    running is listed, with what to do about it.
+    Nothing is changed but the page. Of results nothing is computed again; what is missing, failed
+    or still running is listed, with what to do about it.
 
     Args:
-        folder (DIR): Results of `memento run`; or what `memento backtest`, `memento puffer replay`,
-            `memento puffer analyze`, `memento datacenter replay`, `memento demo` wrote; or a
-            deployment.
+        folder (DIR): A memory; a deployment; results of `memento run`; or what `memento backtest`,
+            `memento puffer replay`, `memento puffer analyze`, `memento datacenter replay`,
+            `memento demo` wrote.
+        against (DIR): Of a memory: another one to compare with, such as an earlier copy.
         out (FILE.html): Default: DIR/report.html; for analyses and demos, which have a page of that
-            name, DIR/comparison.html.
+            name, DIR/comparison.html; for a memory, DIR-report.html beside it.
+
+    Example:
+        memento report mem --against mem-of-last-week
+        memento report results --out week.html
     """
     from memento.report.folders import open_report
 
-    made = open_report(folder)
+    made = open_report(folder, against)
     path = _page(made, out)
     with ui.progress_of("figures", width=32) as tell:
         made.write(path, tell)
@@ -57,7 +64,12 @@ def _page(made: Report, out: Path | None) -> Path:
         if not out.parent.is_dir():
             raise SettingError(f"--out {out}: there is no folder {out.parent}; make it first")
         return out
-    path = made.folder / kinds()[made.kind].page
+    page = kinds()[made.kind].page
+    path = made.folder / page
+    if page.startswith("-"):  # beside a folder in which nothing else may lie
+        path = made.folder.resolve().with_name(f"{made.folder.resolve().name}{page}")
+    if path.is_dir():
+        raise SettingError(f"{path} is a folder; give another name with --out")
     if path.exists() and GENERATOR.encode() not in path.read_bytes()[:4096]:
         raise SettingError(
             f"{path} was not written by memento report; give another name with --out, or remove it"

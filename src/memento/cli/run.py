@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich import progress
 
-from memento.cli import packages, ui
+from memento.cli import completion, packages, ui
 from memento.cli.options import AsJson
 from memento.errors import SettingError
 
@@ -44,7 +44,7 @@ class PlaceOptions:
 
 def run(
     place: PlaceOptions,
-    group: Annotated[str | None, typer.Argument()] = None,
+    group: Annotated[str | None, typer.Argument(autocompletion=completion.groups)] = None,
     patterns: Annotated[list[str] | None, typer.Argument()] = None,
     listing: bool = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True)] = 0,
@@ -73,6 +73,11 @@ def run(
         results: Folder of all results. Default: results.
         force: Also what is done (but not what it needs).
         dry_run: Say what would run, where and why.
+
+    Example:
+        memento run -l
+        memento run puffer-replay 'table-*' -j 2
+        memento run mine --experiments page.py --dry-run
     """
     from memento.runner import registry, schedule
     from memento.runner.settings import RunSettings, from_toml
@@ -231,11 +236,15 @@ def _list_groups(known: Registry, listing: bool, as_json: bool) -> None:
         raise SettingError(
             f"say which group to run: {', '.join(known.groups)}; memento run -l counts them"
         )
-    counts = {name: len(known.group(name)) for name in known.groups}
+    counts = {name: len(known.select(name)) for name in known.groups}
+    on_demand = {name: len(known.group(name)) - count for name, count in counts.items()}
     if as_json:
-        ui.print_json({"groups": counts})
+        ui.print_json({"groups": counts, "on_demand": on_demand})
         return
-    ui.print_table(["group", "experiments"], [[name, str(count)] for name, count in counts.items()])
+    ui.print_table(
+        ["group", "experiments", "more by a pattern"],
+        [[name, str(count), f"{on_demand[name]:,}" or ""] for name, count in counts.items()],
+    )
 
 
 def _list(plan: Plan, as_json: bool) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "changed",
     "from_options",
     "from_toml",
+    "label_columns",
     "needed_columns",
     "predicted_columns",
 ]
@@ -155,6 +156,17 @@ def needed_columns(policy: Policy) -> list[str]:
     """The columns that the policy's distances read."""
     names = [name for distance in getattr(policy, "distances", ()) for name in distance.columns]
     return list(dict.fromkeys(names))
+
+
+def label_columns(policy: Policy) -> list[str]:
+    """The columns of labels that the policy compares, or chooses by."""
+    own: str | None = getattr(policy, "label", None)
+    compared = [
+        str(distance.columns[0])
+        for distance in getattr(policy, "distances", ())
+        if distance.kind == "jensen-shannon-labels"
+    ]
+    return compared if own is None else [own, *compared]
 
 
 def predicted_columns(policy: Policy) -> list[str]:

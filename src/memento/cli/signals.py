@@ -6,7 +6,29 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-__all__ = ["terminated_like_interrupted"]
+__all__ = ["as_before", "end_in_order", "terminated_like_interrupted"]
+
+
+def end_in_order() -> None:
+    """From here on SIGTERM unwinds what runs, so that what is temporary goes with it."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, stop)
+
+
+@contextlib.contextmanager
+def as_before() -> Iterator[None]:
+    """What SIGTERM does stays as it was, whatever `end_in_order` does."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

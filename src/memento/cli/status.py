@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from memento.cli import predictions, ui
+from memento.cli import predictions, settings, ui
 from memento.density import SampleSpace
 from memento.errors import InputError, ModelError, SettingError
 from memento.memory import Memory
-from memento.missing import lacking
+from memento.missing import lacking, without_gaps
 from memento.retrain import Decision, OnCoverage, Situation
 
 __all__ = ["decision", "facts", "problems", "show"]
@@ -25,6 +25,7 @@ def facts(memory: Memory) -> dict[str, Any]:
         "size": len(memory),
         "capacity": memory.capacity,
         "seen": memory.seen,
+        "waiting": int(memory.waiting.sum()),
         "inserts": memory.inserts,
         "model": memory.model,
         "reference_model": memory.reference_model,
@@ -107,6 +108,7 @@ def decision(
             raise
         ui.warn(error)
         return {"coverage": None, "decision": None}
+    _warn_of_gaps(memory, folder)
     facts: dict[str, Any] = {}
     rise = None
     if compare or threshold is not None:
@@ -115,6 +117,18 @@ def decision(
     if threshold is not None and rise is not None:
         return {**facts, "decision": _answer(asdict(rise))}
     return {**facts, "decision": _by_arrivals(memory)}
+
+
+def _warn_of_gaps(memory: Memory, folder: object) -> None:
+    """Say which predictions are not there, as after an insert without a model."""
+    for name in settings.predicted_columns(memory.policy):
+        gaps = int(lacking(memory.samples[name]).sum()) if name in memory.samples else 0
+        if gaps:
+            ui.warn(
+                f"{gaps:,} of {len(memory):,} samples held have no predictions in {name!r} and "
+                "count for nothing until they do; predict them with memento memory annotate "
+                f"{folder} --model MODEL, and what comes with memento memory insert --model MODEL"
+            )
 
 
 def _increase(rise: Decision) -> dict[str, float | None]:
@@ -155,29 +169,22 @@ def _number(value: float) -> float | None:
 
 
 def problems(memory: Memory) -> Iterator[str]:
-    """What contradicts itself in a memory whose files are what was written."""
+    """What contradicts itself in a memory whose files are what was written.
+
+    Lengths, types and the capacity were checked when it was loaded.
+    """
     size = len(memory)
-    for name, column in memory.samples.items():
-        if len(column) != size:
-            yield f"column {name!r} has {len(column):,} rows; the memory has {size:,}"
-    if memory.capacity is not None and size > memory.capacity:
-        yield f"{size:,} samples are held; the capacity is {memory.capacity:,}"
     if memory.seen < size:
         yield f"{size:,} samples are held, but only {memory.seen:,} were seen"
     arrivals = memory.arrivals
-    if len(arrivals) != size:
-        yield f"{len(arrivals):,} arrivals for {size:,} samples"
-    elif size and (arrivals.min() < 1 or arrivals.max() > memory.inserts):
+    if size and (arrivals.min() < 1 or arrivals.max() > memory.inserts):
         # In no order where memories were merged.
         yield f"samples came with inserts that are none of 1 to {memory.inserts:,}"
-    for name, mark in memory.state.marks.items():
-        if len(mark) != size:
-            yield f"{len(mark):,} marks {name!r} for {size:,} samples"
     try:
-        if size:
-            memory.policy.check(memory.samples)
-        if memory.reference is not None:
-            memory.policy.check(memory.reference)
+        for part in (memory.samples, memory.reference):
+            known = None if part is None else without_gaps(part, memory.policy.reads)
+            if known is not None and known.size:
+                memory.policy.check(known)
     except InputError as error:
         yield str(error)
     weights = memory.weights
@@ -198,6 +205,9 @@ def show(facts: Mapping[str, Any], memory: Memory) -> None:
         ("policy", repr(memory.policy)),
         ("columns", ", ".join(f"{name}: {kind}" for name, kind in facts["columns"].items())),
     ]
+    if facts["waiting"]:
+        why = "for what the policy reads (memory label), or got it since the last insert"
+        rows.append(("waiting", f"{facts['waiting']:,} of them, {why}"))
     if facts["weight"] is not None:
         rows.append(("weight", f"{facts['weight']:,.0f} in total"))
     rows += _grouped(facts["ages"], len(memory))

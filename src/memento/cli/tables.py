@@ -11,7 +11,6 @@ import csv
 import fnmatch
 import glob
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,19 @@ from typing import Any
 
 import numpy as np
 
+from memento.addresses import public
 from memento.casting import common_type
-from memento.cli.readers import TYPES, Reading, module, opened, parse_reading
+from memento.cli import sources
+from memento.cli.readers import (
+    ENDINGS,
+    TYPES,
+    Reading,
+    Source,
+    cast_numpy,
+    module,
+    opened,
+    parse_reading,
+)
 from memento.errors import (
     ColumnTypeError,
     InputError,
@@ -31,7 +41,7 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
-from memento.files import local_path, replacing, storage_errors
+from memento.files import is_there, local_path, replacing, storage_errors, write_npz
 from memento.samples import Samples
 
 __all__ = [
@@ -132,27 +142,46 @@ def parse_map(text: str) -> Mapped:
 def expand(patterns: Sequence[str]) -> list[Path]:
     """Files from names and patterns, each pattern's matches in natural order.
 
+    Args:
+        patterns: Also addresses, ``-`` for standard input, and folders of folders such as
+            ``day=2026-01-07/``, which are columns then; see `memento.cli.sources`.
+
     Raises:
-        InputError: A pattern matches nothing, a file is named twice, or a folder is named.
-        StorageError: A file does not exist.
+        InputError: A pattern matches nothing, a file is named twice, or another folder is named.
+        StorageError: A file does not exist, or cannot be fetched.
     """
     files: list[Path] = []
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns):
+        if pattern in patterns[:number]:
+            raise _twice(public(pattern))
+        fetched = sources.elsewhere(pattern)
+        if fetched is not None:
+            files += fetched
+            continue
         local_path(pattern, "the file")
         with storage_errors("read", Path(pattern)):
-            files += _matches(pattern)
-    seen: set[Path] = set()
+            found = _matches(pattern)
+            for file in found:
+                files += (sources.in_folder(file, ENDINGS) if file.is_dir() else ()) or [file]
+    seen: set[object] = set()
     for file in files:
         if file.is_dir():
             raise InputError(f"{file} is a folder; name its files, as in '{file}/*.parquet'")
-        if file.resolve() in seen:
-            raise InputError(f"{file} is named twice; its samples would count twice, name it once")
-        seen.add(file.resolve())
+        if (which := sources.identity(file)) in seen:
+            raise _twice(file)
+        seen.add(which)
+    sources.tell_apart(files)
     return files
 
 
+def _twice(file: Path | str) -> InputError:
+    return InputError(f"{file} is named twice; its samples would count twice, name it once")
+
+
 def _matches(pattern: str) -> list[Path]:
-    if Path(pattern).exists():
+    with storage_errors("read", Path(pattern)):
+        there = is_there(Path(pattern))
+    if there:
         return [Path(pattern)]
     if not _WILD.search(pattern):
         raise StorageError(f"{pattern}: no such file; check the name and the folder")
@@ -193,12 +222,13 @@ def read(
     """
     reading = reading or Reading()
     with in_file(file):
-        if not file.is_file():
-            raise StorageError("no such file; check the name and the folder")
         with storage_errors("read", file):
+            if not (is_there(file) and file.is_file()):
+                raise StorageError("no such file; check the name and the folder")
             if file.stat().st_size == 0:
                 raise SchemaError("the file is empty (0 bytes); write it again")
-            with opened(file, reading) as source:
+            with opened(file, reading) as inside:
+                source = _with_folders(inside, getattr(file, "columns", {}))
                 plan = _plan(source.names, maps, columns, optional)
                 wanted = list(dict.fromkeys(n for names, _ in plan.values() for n in names))
                 _check_names(wanted, source.names)
@@ -211,6 +241,7 @@ def read(
         samples = Samples.borrow(arrays)
         if samples.size == 0:
             raise SchemaError(f"the file has no rows (columns {_listed(source.names)})")
+        samples.parts = {name: names for name, (names, stacks) in plan.items() if stacks}
     return samples
 
 
@@ -278,15 +309,16 @@ def write(file: Path, samples: Samples) -> None:
 
 
 @contextlib.contextmanager
-def in_file(file: Path, rows: int | None = None) -> Iterator[None]:
+def in_file(file: Path | str, rows: int | None = None) -> Iterator[None]:
     """Put the file's name, and its number of rows, before the message of whatever is raised."""
-    where = f"{file}" if rows is None else f"{file} ({rows:,} rows)"
+    called = public(str(file))
+    where = called if rows is None else f"{called} ({rows:,} rows)"
     try:
         with _remedy():
             yield
     except (InputError, ModelError, StorageError) as error:
         message = str(error)
-        if str(file) in message:
+        if called in message:
             raise
         if isinstance(error, NewLabelError):
             error.found = f"{where}: {error.found}"
@@ -307,6 +339,29 @@ def _remedy() -> Iterator[None]:
 
 
 # --- what is read ----------------------------------------------------------------------------
+
+
+def _with_folders(source: Source, given: Mapping[str, str]) -> Source:
+    """A source with columns that names of folders are, which hold whole numbers or texts."""
+    further = {name: text for name, text in given.items() if name not in source.names}
+    if not further:
+        return source
+
+    def columns(
+        names: list[str], types: Mapping[str, str], texts: set[str]
+    ) -> dict[str, np.ndarray]:
+        inside = [name for name in names if name not in further] or source.names[:1]
+        arrays = source.columns(inside, types, texts)
+        rows = len(next(iter(arrays.values())))
+        for name in names:
+            if name in further:
+                text = further[name]
+                number = re.fullmatch(r"-?\d{1,18}", text) and name not in texts
+                value = np.array(int(text) if number else text)
+                arrays[name] = cast_numpy(name, np.repeat(value, rows), types.get(name))
+        return arrays
+
+    return Source([*source.names, *further], columns)
 
 
 def _plan(
@@ -371,13 +426,32 @@ def _check_names(wanted: Sequence[str], names: Sequence[str]) -> None:
         )
 
 
+def is_number_or_gap(text: str) -> bool:
+    """Whether a text is a number, or empty.
+
+    Example:
+        >>> is_number_or_gap("1e3"), is_number_or_gap(""), is_number_or_gap("twelve")
+        (True, True, False)
+    """
+    try:
+        float(text)
+    except ValueError:
+        return text == ""
+    return True
+
+
 def _stacked(name: str, sources: Sequence[str], raw: Mapping[str, Any]) -> np.ndarray:
+    """``(n, k)`` columns of numbers side by side."""
     pieces = Samples.borrow({source: raw[source] for source in sources})
     for source, piece in pieces.items():
         if piece.ndim != 1 or piece.dtype.kind not in "biuf":
+            found = f"is {_described(piece)}"
+            if piece.ndim == 1 and piece.dtype.kind == "U":
+                row = next((i for i, text in enumerate(piece) if not is_number_or_gap(text)), 0)
+                found = f"holds text, such as {str(piece[row])!r} in row {row}"
             raise SchemaError(
-                f"column {source!r} is {_described(piece)}; columns that are stacked into {name!r} "
-                "hold one number a row"
+                f"column {source!r} {found}; columns that are stacked into {name!r} hold one "
+                "number a row: mend the value, or encode texts as numbers first"
             )
     kind = common_type(name, list(pieces.values()))
     stacked = np.empty((pieces.size, len(pieces)), kind)
@@ -390,13 +464,10 @@ def _stacked(name: str, sources: Sequence[str], raw: Mapping[str, Any]) -> np.nd
 
 
 def _write_npz(file: Path, samples: Samples) -> None:
-    # Not numpy.savez, which takes names for its own arguments.
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in samples.items():
-            if "\0" in name:
-                raise SettingError(f"column {name!r} has a zero byte in its name; not for NPZ")
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    for name in samples:
+        if "\0" in name:
+            raise SettingError(f"column {name!r} has a zero byte in its name; not for NPZ")
+    write_npz(file, samples)
 
 
 def _write_parquet(file: Path, samples: Samples) -> None:

@@ -76,8 +76,8 @@ def warn(text: object) -> None:
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
-    """Print one JSON object on one line."""
-    typer.echo(json.dumps(facts, default=str))
+    """Print one JSON object on one line; what is no finite number becomes null."""
+    typer.echo(json.dumps(_plain(facts), default=str))
 
 
 def answer(as_json: bool, facts: Mapping[str, Any], text: object = None) -> None:
@@ -102,6 +102,15 @@ def rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The same by rows."""
     named = columns(table)
     return [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """A value of which every number is one of JSON's."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return _finite(value)
 
 
 def _finite(value: Any) -> Any:
@@ -151,9 +160,14 @@ def print_table(
     for row in rows:
         table.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     console = Console(stderr=err, highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDE
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = _WIDE
+    with console.capture() as printed:
+        console.print(table)
+    lines = [line.rstrip() for line in printed.get().splitlines()]  # for logs and mails
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 class Progress(progress.Progress):
@@ -258,7 +272,9 @@ class Progress(progress.Progress):
         task = None if self._current is None else self._tasks.get(self._current)
         name = task.description if task is not None and task.description else "still at work"
         share = f", {task.percentage:.0f} %" if task is not None and task.total else ""
-        return f"{name}{share}, {time.monotonic() - self._started:,.0f} s so far"
+        left = None if task is None else task.time_remaining
+        ahead = f", about {left:,.0f} s left" if left else ""
+        return f"{name}{share}, {time.monotonic() - self._started:,.0f} s so far{ahead}"
 
 
 @contextlib.contextmanager

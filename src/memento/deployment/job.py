@@ -41,7 +41,7 @@ from memento.retrain import Decision, Situation, Trigger
 from memento.samples import Samples
 from memento.step import Moment, Stepper, annotated, predict_again
 
-__all__ = ["Deployment", "Reader"]
+__all__ = ["Deployment", "Reader", "files_of"]
 
 #: From a file, names or patterns of inputs, the labels, and names of further columns to keep where
 #: there are any: to samples with the inputs as ``x``.
@@ -119,7 +119,7 @@ class Deployment(Driver[DeploymentSettings]):
         if until is not None and not is_day(until):
             raise SettingError(f"--day is {shown(until)}; expected a day such as 2026-01-07")
         with self._locked(), _without_warnings():
-            models, files = Models(self.settings), self._files()
+            models, files = Models(self.settings), files_of(self.settings.folder)
             self._clean()
             jobs = [_VariantJob(self, name, models, reader) for name in self.variants]
             days = [
@@ -160,17 +160,21 @@ class Deployment(Driver[DeploymentSettings]):
         if earlier:
             publication.precede(earlier, state.serving)
 
-    def _files(self) -> dict[str, list[Path]]:
-        """The files of each day; a day should have one."""
-        folder = self.settings.folder
-        if not folder.is_dir():
-            raise StorageError(f"{folder}, the [data] folder, is no folder; make it, with the days")
-        files: dict[str, list[Path]] = {}
-        with storage_errors("read", folder):
-            for path in sorted(folder.iterdir()):
-                if path.suffix in _ENDINGS and is_day(path.stem) and path.is_file():
-                    files.setdefault(path.stem, []).append(path)
-        return files
+
+def files_of(folder: Path) -> dict[str, list[Path]]:
+    """The files of each day in a folder; a day should have one.
+
+    Raises:
+        StorageError: There is no such folder, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise StorageError(f"{folder}, the [data] folder, is no folder; make it, with the days")
+    files: dict[str, list[Path]] = {}
+    with storage_errors("read", folder):
+        for path in sorted(folder.iterdir()):
+            if path.suffix in _ENDINGS and is_day(path.stem) and path.is_file():
+                files.setdefault(path.stem, []).append(path)
+    return files
 
 
 @dataclass(frozen=True)
@@ -346,7 +350,7 @@ class _TaskJob:
     Attributes:
         label: Column of the labels.
         settings: Of the deployment.
-        variant: Its settings.
+        variant: Settings of the variant: capacity, policy and trigger.
         models: Makes its learners.
         state: Goes on with every step.
     """
@@ -389,6 +393,7 @@ class _TaskJob:
                 label, numbers=state.numbers, seed=self.settings.model.seed
             )
         memory, self._candidate = state.memory, None
+        memory.stacked = {**memory.stacked, **samples.parts}
         if model and version is not None:
             self._attach(memory, version, model)
         trigger = _Told(self.variant.deciding(label, numbers=bool(state.numbers)))

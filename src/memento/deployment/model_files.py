@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from memento.files import write_npz
 from memento.integrations.sklearn import archive_of_state, state_of_archive
 from memento.learner import digest_of_state
 
@@ -76,10 +76,6 @@ def _files_of(state: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     files = {} if archive is None else {_SKOPS: archive}
     if rest:
         buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as out:
-            for name in sorted(rest):
-                content = io.BytesIO()
-                np.lib.format.write_array(content, np.asarray(rest[name]), allow_pickle=False)
-                out.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
+        write_npz(buffer, dict(sorted(rest.items())))
         files[_ARRAYS] = buffer.getvalue()
     return files

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,21 @@ class Models:
         labels = samples[label]
         known = labels[~missing.lacking(labels)]
         return known.dtype.kind == "f" and bool((known != np.trunc(known)).any())
+
+    def refusals(self, samples: Samples) -> Iterator[str]:
+        """Why estimators cannot be trained on samples, of which the first 500 count.
+
+        Args:
+            samples: With the inputs and the labels.
+        """
+        few = samples.rows(0, 500)
+        for label in self._settings.labels:
+            learner = self.make(label)
+            if isinstance(learner, SklearnLearner) and not missing.lacking(few[label]).all():
+                try:
+                    learner.fit(few)
+                except MementoError as error:
+                    yield str(error).rstrip(".")
 
     def _imported(self) -> Callable[[int], Any]:
         """The function of the user's module that makes a model."""

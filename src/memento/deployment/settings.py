@@ -22,6 +22,7 @@ from memento.deployment.git import check_git_folder
 from memento.errors import SettingError
 from memento.files import local_path
 from memento.memory import Memory
+from memento.plugins import kind_named
 from memento.policies import Policy, usual_distances, usual_policy
 from memento.retrain import OnCoverage, Trigger
 from memento.retrain import trigger as trigger_of
@@ -212,7 +213,9 @@ class DeploymentSettings:
                 "capacity = 2000"
             )
         local_path(data.folder, f"{where}: [data] folder")
-        variants = {n: _variant(n, table, labels, where) for n, table in file.variants.items()}
+        variants = {
+            n: _variant(n, table, labels, home, where) for n, table in file.variants.items()
+        }
         git = None if file.publish.git is None else str(home / file.publish.git)
         publish = dataclasses.replace(file.publish, git=git)
         return cls(home, labels, variants, data, file.model, file.gate, publish, tables)
@@ -240,7 +243,7 @@ def from_toml(path: str | Path) -> DeploymentSettings:
     return DeploymentSettings.of(tables, file.resolve().parent, str(file))
 
 
-def _variant(name: str, table: _Variant, labels: Sequence[str], where: str) -> Variant:
+def _variant(name: str, table: _Variant, labels: Sequence[str], home: Path, where: str) -> Variant:
     """A variant; what its policy, trigger or memory refuse, they do so now."""
     place = f"{where}: [variants.{name}]"
     if not _NAME.fullmatch(name):
@@ -249,6 +252,9 @@ def _variant(name: str, table: _Variant, labels: Sequence[str], where: str) -> V
         {"kind": value} if isinstance(value, str) else dict(value)
         for value in (table.policy, table.trigger)
     )
+    for what, asked, base in (("policy", policy, Policy), ("trigger", trigger, Trigger)):
+        spec = asked.get("kind")
+        asked["kind"] = kind_named(spec, base, f"{place} {what} {spec!r}", home)
     try:
         made = Variant(table.capacity, policy, trigger_of(**trigger))
         for label, numbers in itertools.product(labels, (False, True)):

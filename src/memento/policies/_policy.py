@@ -13,6 +13,7 @@ from memento.arguments import check_fields, shown
 from memento.distances import distance_from_settings
 from memento.errors import DamagedError, SettingError
 from memento.kinds import class_of, described, made_of, settings_of
+from memento.landmarks import Approximation
 from memento.samples import Samples
 
 __all__ = [
@@ -50,11 +51,13 @@ class Choice:
             that are held, the others rows of the fresh samples.
         counters: Counters after the choice.
         marks: The new marks, each with ``m`` entries in the order of ``rows``.
+        approximations: How densities were made that might be approximate.
     """
 
     rows: np.ndarray
     counters: Mapping[str, int | float] = field(default_factory=dict)
     marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    approximations: tuple[Approximation, ...] = ()
 
 
 class Policy(ABC):

@@ -104,8 +104,4 @@ def short_distances(labels: Any = (), values: Any = (), probabilities: Any = ())
 
 
 def _imported(kind: Any, base: type[Policy | Distance]) -> Any:
-    """The kind of ``module:Class``, which is imported; any other kind as it is."""
-    if not isinstance(kind, str) or ":" not in kind:
-        return kind
-    asked = f"{base.__name__.lower()} {kind!r}"
-    return plugins.own_kind(plugins.named(kind, asked), base, asked).kind
+    return plugins.kind_named(kind, base, f"{base.__name__.lower()} {kind!r}")

@@ -96,7 +96,8 @@ def choose(
     blanks = {name: np.zeros(len(waits), mark.dtype) for name, mark in choice.marks.items()}
     joined = {n: np.concatenate([mark, blanks[n]])[order] for n, mark in choice.marks.items()}
     left = np.concatenate([np.full(len(chosen), np.nan), keys[waits]])[order]
-    return Choice(rows[order], choice.counters, joined), left if len(waits) else None
+    made = Choice(rows[order], choice.counters, joined, choice.approximations)
+    return made, left if len(waits) else None
 
 
 def _places(policy: Policy, waiting: int, others: int, capacity: int | None) -> int:

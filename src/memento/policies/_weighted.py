@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,11 +21,12 @@ from numpy.random import Generator
 
 from memento.batching import scrambled
 from memento.errors import DamagedError
+from memento.landmarks import Approximation
 from memento.policies._columns import require
 from memento.policies._policy import Choice, Policy, State, extend_mark, take_marks
 from memento.samples import Samples
 
-__all__ = ["WeightedReservoir"]
+__all__ = ["WeightedReservoir", "hashed_exponential", "smallest_ranks", "threshold_of"]
 
 
 class WeightedReservoir(Policy):
@@ -64,15 +66,21 @@ class WeightedReservoir(Policy):
         now = int(state.counters.get("inserts", 0))
         # Forward decay (Cormode et al. 2009): instead of making all that is held lighter, make what
         # comes heavier. Ranks then never change.
-        log_fresh = (
-            np.log(self.fresh_weights(held, fresh, capacity, state, rng)) + now * self._decay
-        )
+        weights, approximations = self.weighed(held, fresh, capacity, state, rng)
+        log_fresh = np.log(weights) + now * self._decay
         marks = {
             "key": extend_mark(state, "key", held, self._keys(fresh, rng)),
             "log_weight": extend_mark(state, "log_weight", held, log_fresh),
             "insert": extend_mark(state, "insert", held, np.full(fresh.size, now)),
         }
-        return _smallest_ranks(marks, _threshold(state), capacity, now + 1)
+        choice = smallest_ranks(marks, threshold_of(state), capacity, now + 1)
+        return replace(choice, approximations=approximations)
+
+    def weighed(
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
+    ) -> tuple[np.ndarray, tuple[Approximation, ...]]:
+        """What `fresh_weights` returns, and how densities behind that were made."""
+        return self.fresh_weights(held, fresh, capacity, state, rng), ()
 
     def weights(self, state: State, size: int) -> np.ndarray:
         """``(size,)`` training weights, ``(decay / pi) ** exponent``; see `Policy.weights`."""
@@ -89,15 +97,21 @@ class WeightedReservoir(Policy):
         log_weight = state.marks["log_weight"]
         ages = int(state.counters["inserts"]) - 1 - state.marks["insert"]
         with np.errstate(over="ignore"):  # an endless threshold makes the probability 1
-            included = -np.expm1(-np.exp(_threshold(state) + log_weight))
+            included = -np.expm1(-np.exp(threshold_of(state) + log_weight))
         result: np.ndarray = np.exp(-self._decay * ages) / included
         return result
+
+    def drawn_weights(self, state: State) -> np.ndarray:
+        """``(n,)`` weights that the samples held were given when they came; 1 is usual."""
+        decayed = state.marks["log_weight"] - state.marks["insert"] * self._decay
+        weights: np.ndarray = np.exp(decayed)
+        return weights
 
     def merge(self, first: State, second: State, capacity: int | None) -> Choice:
         """Join two memories of streams that have no sample in common.
 
         The result is what one memory of both streams would hold: exactly that where weights and
-        keys depend on the sample alone (``density`` and ``identify_by``) and no capacity differs.
+        keys depend on the sample alone (``identify_by``) and no capacity differs.
         Otherwise it is a sample of the joint stream nevertheless, with each sample's inclusion
         probability, and each keeps the weight that its own memory gave it.
 
@@ -124,11 +138,11 @@ class WeightedReservoir(Policy):
                         "insert": state.marks["insert"] + late,
                     }
                 )
-            threshold = min(threshold, _threshold(state) - late * self._decay)
+            threshold = min(threshold, threshold_of(state) - late * self._decay)
         if not marks:
             return Choice(np.empty(0, np.int64))
         joint = {name: np.concatenate([mark[name] for mark in marks]) for name in marks[0]}
-        return _smallest_ranks(joint, threshold, capacity, max(inserts))
+        return smallest_ranks(joint, threshold, capacity, max(inserts))
 
     @property
     def _decay(self) -> float:
@@ -138,15 +152,15 @@ class WeightedReservoir(Policy):
     def _keys(self, fresh: Samples, rng: Generator) -> np.ndarray:
         if self.identify_by is None:
             return rng.standard_exponential(fresh.size)
-        return _hashed_exponential(fresh[self.identify_by])
+        return hashed_exponential(fresh[self.identify_by])
 
 
-def _threshold(state: State) -> float:
+def threshold_of(state: State) -> float:
     """Logarithm of the smallest rank ever turned away; infinite as long as none was."""
     return float(state.counters.get("log_threshold", math.inf))
 
 
-def _smallest_ranks(
+def smallest_ranks(
     marks: dict[str, np.ndarray], threshold: float, capacity: int | None, inserts: int
 ) -> Choice:
     """Rows with ranks below the threshold, and only the smallest if these exceed the capacity."""
@@ -164,7 +178,7 @@ def _smallest_ranks(
     return Choice(rows, counters, take_marks(marks, rows))
 
 
-def _hashed_exponential(numbers: np.ndarray) -> np.ndarray:
+def hashed_exponential(numbers: np.ndarray) -> np.ndarray:
     """Integers to numbers that behave like draws from Exp(1)."""
     shares = (scrambled(numbers.astype(np.uint64)) >> np.uint64(11)).astype(np.float64) + 0.5
     keys: np.ndarray = -np.log(shares * 2.0**-53)

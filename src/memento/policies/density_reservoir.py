@@ -15,9 +15,10 @@ from numpy.random import Generator
 from memento import missing
 from memento.arguments import Column, Share, check_fields, number
 from memento.batching import Batches
-from memento.density import SampleSpace
+from memento.density import Field, SampleSpace
 from memento.distances import Distance
 from memento.errors import DomainError, SettingError
+from memento.landmarks import Approximation
 from memento.policies._columns import numbers
 from memento.policies._policy import State, take_marks
 from memento.policies._weighted import WeightedReservoir
@@ -114,6 +115,11 @@ class DensityReservoir(SampleSpace, WeightedReservoir):
     def fresh_weights(
         self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> np.ndarray:
+        return self.weighed(held, fresh, capacity, state, rng)[0]
+
+    def weighed(
+        self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
+    ) -> tuple[np.ndarray, tuple[Approximation, ...]]:
         """Weights of fresh samples, of which some may lack what a distance reads (a late label).
 
         Those are compared by what they have, with all samples that have as much.
@@ -123,8 +129,9 @@ class DensityReservoir(SampleSpace, WeightedReservoir):
         lacks = np.array([missing.lacking(fresh[name]) for name in names], bool)
         lacked = np.array([missing.lacking(held[name]) for name in names if name in held], bool)
         if not lacks.any() and not lacked.any():
-            return self._fresh_weights(held, fresh, capacity, state, rng)
+            return self._weighed(held, fresh, capacity, state, rng)
         weights = np.ones(fresh.size)
+        approximations: list[Approximation] = []
         for pattern in np.unique(lacks, axis=1).T:
             had = np.flatnonzero(pattern == 0)
             if not len(had):
@@ -133,7 +140,7 @@ class DensityReservoir(SampleSpace, WeightedReservoir):
             come = np.flatnonzero(~lacks[had].any(axis=0))
             left = [name for name in fresh if name not in np.array(names)[pattern]]
             marks = take_marks(state.marks, here)
-            found = replace(self, missing="skip")._fresh_weights(
+            found, known = replace(self, missing="skip")._weighed(
                 held.select(left).take(here) if held.size else held,
                 fresh.select(left).take(come),
                 capacity,
@@ -142,11 +149,14 @@ class DensityReservoir(SampleSpace, WeightedReservoir):
             )
             same = (lacks[:, come] == pattern[:, None]).all(axis=0)
             weights[come[same]] = found[same]
-        return weights
+            approximations += known
+        return weights, tuple(approximations)
 
-    def _fresh_weights(
+    def _weighed(
         self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, tuple[Approximation, ...]]:
+        """As `weighed`, of samples that all have what is read."""
+        known: tuple[Approximation, ...] = ()
         if self.density is not None:
             rarity = np.maximum(fresh[self.density], self.floor) ** -self.gamma
         elif self.gamma == 0 or self.uniform == 1 or not self.sees((fresh,)):
@@ -155,23 +165,31 @@ class DensityReservoir(SampleSpace, WeightedReservoir):
             size = self.size_for(held.size + fresh.size if capacity is None else capacity)
             ties = rng if self.remainder == "even" else None
             batches = self.batches((held, fresh), size=size, rng=ties)
-            rarity = self._estimated_rarity(batches, held.size, state)
+            rarity, known = self._estimated_rarity(batches, held.size, state, rng)
         weights: np.ndarray = self.uniform + (1 - self.uniform) * rarity
-        return weights
+        return weights, known
 
-    def _estimated_rarity(self, batches: Batches, held: int, state: State) -> np.ndarray:
+    def _estimated_rarity(
+        self, batches: Batches, held: int, state: State, rng: Generator
+    ) -> tuple[np.ndarray, tuple[Approximation, ...]]:
         """``(fresh,)`` rarity of the fresh rows, relative to the stream so far."""
         fresh = len(batches.order) - held
         stream = np.concatenate([self.stands_for(state, held), np.ones(fresh)])
         counts = np.add.reduceat(stream[batches.order], batches.offsets[:-1])
         # A batch's own kernel is the larger part of a small density, the larger the younger the
         # memory: with it, rare samples of the first inserts would look less rare than later ones.
-        density = self.field(batches, counts).density(leave_one_out=True)
-        rarity = np.maximum(density, self.floor) ** -self.gamma
-        # Relative to the stream so far, under the same estimate. Estimates change as the memory
-        # fills and as models (so predictions) change; what they do to all samples alike would
-        # otherwise favour some inserts over others.
-        rarity /= np.average(rarity, weights=counts)
+        field = self.field(batches, counts, rng)
+        rarity = self.rarity_of(field, counts)
         of_rows = np.empty(len(stream))
         of_rows[batches.order] = np.repeat(rarity, batches.sizes)
-        return of_rows[held:]
+        return of_rows[held:], field.approximations
+
+    def rarity_of(self, field: Field, counts: np.ndarray) -> np.ndarray:
+        """``(n,)`` rarity of batches that count ``(n,)`` samples of the stream each.
+
+        Relative to the stream so far, under the same estimate. Estimates change as the memory fills
+        and as models (so predictions) change; what they do to all samples alike would otherwise
+        favour some inserts over others.
+        """
+        rarity = np.maximum(field.density(leave_one_out=True), self.floor) ** -self.gamma
+        return np.asarray(rarity / np.average(rarity, weights=counts))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.random import Generator
 
-from memento.arguments import number
+from memento.arguments import Share, number
 from memento.batching import Batches
 from memento.density import Field, SampleSpace
+from memento.landmarks import Approximation
 from memento.policies._policy import Choice, Policy, State, everything
 from memento.samples import Samples
 
-__all__ = ["Memento"]
+__all__ = ["MOST_BATCHES", "Memento"]
 
 _TEMPERATURE = 0.01
 # Of the mean density of a batch among the others: a batch that is all alone is then discarded
@@ -23,8 +25,8 @@ _TEMPERATURE = 0.01
 _SHARE = 0.1
 # Not 0, at which the last of equals goes, so the end of the order; equals go at random.
 _COLDEST = 1e-9
-# So many batches at a time, as time grows with their square.
-_MOST_BATCHES = 8192
+#: So many batches are thinned at a time, as time grows with their square.
+MOST_BATCHES = 8192
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,19 @@ class Memento(SampleSpace, Policy):
         fill: Whether the memory is filled up to its capacity with single samples (drawn from the
             batch discarded last, then from the remainder that filled no batch). False keeps whole
             batches only. None, the default, fills with ``remainder="even"``.
+        forget: Share of the samples held, in [0, 1], that goes at random before an insert; at most
+            as many as come in, and once an insert, however large it is. 0: none.
+        distance_sample_fraction: Share of the batches, above 0 and at most 1, that densities are
+            estimated from, drawn at random each time: unbiased under one distance, with a standard
+            error that falls with the root of how many are drawn. It saves time where sums are exact
+            (``precision="exact"``, distances of your own) and not beside fast ones;
+            ``precision="approximate"`` has a bounded error.
 
     The other arguments are those of `SampleSpace`. Time grows with the square of the number of
     batches, memory with their number; with ``remainder="even"``, what is offered beyond 8192
-    batches comes in parts drawn at random, so that time grows with their number. As published:
+    batches comes in parts drawn at random, so that time grows with their number. With
+    ``precision="approximate"`` all comes at once. At temperature 0 sums are exact whatever the
+    precision, as the densest batch is a matter of their last digits. As published:
     ``Memento(distances, batch_size=256, bandwidth=0.1, temperature=0.01,
     sort_by=("y", "yhat", "x"), remainder="drop")``.
 
@@ -71,10 +82,26 @@ class Memento(SampleSpace, Policy):
         Annotated[float, number(0, infinite=True, words="0 (always the densest) or more")] | None
     ) = None
     fill: bool | None = None
+    forget: Share = 0.0
+    distance_sample_fraction: Annotated[
+        float, number(most=1, above=0, words="a share above 0 and at most 1")
+    ] = 1.0
 
     def choose(
         self, held: Samples, fresh: Samples, capacity: int | None, state: State, rng: Generator
     ) -> Choice:
+        forgotten = min(int(self.forget * held.size), fresh.size)
+        if forgotten:
+            rest = np.sort(rng.permutation(held.size)[forgotten:])
+            choice = self._choose(held.take(rest), fresh, capacity, rng)
+            rows = np.concatenate([rest, np.arange(held.size, held.size + fresh.size)])
+            return replace(choice, rows=rows[choice.rows])
+        return self._choose(held, fresh, capacity, rng)
+
+    def _choose(
+        self, held: Samples, fresh: Samples, capacity: int | None, rng: Generator
+    ) -> Choice:
+        """What stays, once what is forgotten has gone."""
         if capacity is None or held.size + fresh.size <= capacity:
             return Choice(everything(held, fresh))
         parts = tuple(part for part in (held, fresh) if part.size)
@@ -84,38 +111,76 @@ class Memento(SampleSpace, Policy):
         order = self.order(parts, rng=rng if even else None)
         stays = np.arange(len(order)) < held.size
         pieces = self._pieces(held.size, fresh.size, size, rng)
+        approximations: list[Approximation] = []
         for piece in pieces:
             stays[piece] = True
             there = order if len(pieces) == 1 else order[stays[order]]
             if len(there) > capacity:
-                rows = self._thinned(self.cut(parts, there, size=size), capacity, len(stays), rng)
+                batches = self.cut(parts, there, size=size)
+                rows, known = self._thinned(batches, capacity, len(stays), rng)
+                approximations += known
                 stays[:] = False
                 stays[rows] = True
-        return Choice(np.flatnonzero(stays))
+        return Choice(np.flatnonzero(stays), approximations=tuple(approximations))
 
     def _pieces(
         self, held: int, fresh: int, size: int, rng: Generator
     ) -> Sequence[np.ndarray | slice]:
         """Fresh rows in the parts that are offered one after the other; mostly a single one."""
-        room = _MOST_BATCHES * size
-        if self.remainder != "even" or held + fresh <= room:
+        room = MOST_BATCHES * size
+        whole = self.remainder != "even" or self.precision == "approximate"
+        if whole or held + fresh <= room:
             return [slice(held, None)]
         count = -(-fresh // max(room - held, room // 2))
         return np.array_split(held + rng.permutation(fresh), count)
 
-    def _thinned(self, batches: Batches, capacity: int, total: int, rng: Generator) -> np.ndarray:
-        """Rows of the batches that stay, and what fills the memory up."""
-        temperature, share = self.temperature, 0.0
-        if temperature is None:
-            temperature, share = _TEMPERATURE, _SHARE
+    def _thinned(
+        self, batches: Batches, capacity: int, total: int, rng: Generator
+    ) -> tuple[np.ndarray, tuple[Approximation, ...]]:
+        """Rows of the batches that stay, with what fills the memory up; how densities were made."""
+        temperature, _ = self._cooling()
         sizes = batches.sizes
-        kept, discarded = thin(self.field(batches), sizes, capacity, temperature, rng, share)
+        if temperature == math.inf:
+            field = Field.of_equals(len(sizes))
+        else:
+            weights = self.sampled(len(sizes), rng)
+            field = self.field(batches, weights, rng, approximated=temperature != 0)
+        kept, discarded = self.thin(field, sizes, capacity, rng)
         rows = batches.order[np.repeat(kept, sizes)]
-        fill = self.remainder == "even" if self.fill is None else self.fill
-        if fill and len(rows) < capacity:
+        if self.fills and len(rows) < capacity:
             spare = self._spare(batches, discarded, total, rng)
             rows = np.concatenate([rows, spare[: capacity - len(rows)]])
-        return rows
+        return rows, field.approximations
+
+    def sampled(self, count: int, rng: Generator) -> np.ndarray | None:
+        """``(count,)`` how much each batch counts in densities; None: all the same.
+
+        With a ``distance_sample_fraction`` most count nothing, and those that do count for them.
+        """
+        if self.distance_sample_fraction == 1.0 or count < 2:
+            return None
+        some = min(count, max(2, math.ceil(self.distance_sample_fraction * count)))
+        weights = np.zeros(count)
+        weights[rng.permutation(count)[:some]] = count / some
+        return weights
+
+    def _cooling(self) -> tuple[float, float]:
+        """Highest temperature, and its most as a share of the mean density of the others."""
+        if self.temperature is None:
+            return _TEMPERATURE, _SHARE
+        return self.temperature, 0.0
+
+    @property
+    def fills(self) -> bool:
+        """Whether single samples fill the memory up to its capacity."""
+        return self.remainder == "even" if self.fill is None else self.fill
+
+    def thin(
+        self, field: Field, sizes: np.ndarray, capacity: int, rng: Generator
+    ) -> tuple[np.ndarray, list[int]]:
+        """Discard batches at this policy's temperature; see the function `thin`."""
+        temperature, share = self._cooling()
+        return thin(field, sizes, capacity, temperature, rng, share)
 
     def _spare(
         self, batches: Batches, discarded: list[int], size: int, rng: Generator
@@ -127,6 +192,22 @@ class Memento(SampleSpace, Policy):
         outside = np.ones(size, dtype=bool)
         outside[batches.order] = False
         return np.concatenate([last, rng.permutation(np.flatnonzero(outside))])
+
+
+def going_next(policy: Memento, field: Field) -> np.ndarray:
+    """``(n,)`` probability of each batch to be discarded next, by `thin`; they add up to 1."""
+    density = field.density()
+    temperature, share = policy._cooling()
+    if share:
+        everything = np.ones(field.size, bool)
+        temperature = min(temperature, max(_COLDEST, share * field.mean_of_others(everything)))
+    if temperature == 0:
+        odds = np.zeros(field.size)
+        odds[field.draw(np.ones(field.size, bool), 0.0, 0.0)] = 1.0
+        return odds
+    odds = np.exp((density - density.max()) / temperature)
+    chances: np.ndarray = odds / odds.sum()
+    return chances
 
 
 def thin(
@@ -155,6 +236,8 @@ def thin(
     left = int(sizes.sum())
     if left <= capacity:
         return alive, []
+    if temperature == 0:
+        field.sum_exactly()  # which of two batches is the denser depends on the last digits
     before = rng.bit_generator.state
     drawn = np.zeros(len(sizes)) if temperature == 0 else rng.random(len(sizes))
     gone = field.discard(sizes, left - capacity, temperature, drawn, share)

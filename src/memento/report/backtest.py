@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memento.errors import DamagedError, needs
+from memento.errors import DamagedError
 from memento.files import atomic_write, storage_errors
-from memento.report.page import GENERATOR, Heading, Interactive, Part, write_page
-from memento.report.sections import Listing, Report, Section
+from memento.report import live
+from memento.report.sections import Listing, LiveChart, Report, Section
 
 __all__ = ["FILE", "claims", "gain_text", "of_backtest", "write"]
 
@@ -40,17 +41,7 @@ def write(document: Mapping[str, Any], path: Path) -> None:
     """
     with storage_errors("write the results", path.parent):
         atomic_write(path.parent / FILE, json.dumps(document, indent=1).encode())
-    chart = Interactive(
-        _charts(document),
-        "Point at a mark to see its name. Left: what arms gain in the tail and lose in the median, "
-        "and what a temperature on the baseline does (line). Right: trainings, and what they cost "
-        "of the mean.",
-    )
-    parts: list[Part] = [*_text(document), chart]
-    for section in _sections(document):
-        parts.append(Heading(section.title, section.name))
-        parts += [listing.shown() for listing in section.listings]
-    write_page(path, _TITLE, parts, contents=True, generator=GENERATOR)
+    _report(document, path.parent).write(path)
 
 
 def claims(folder: Path) -> bool:
@@ -69,11 +60,16 @@ def of_backtest(folder: Path) -> Report:
     try:
         with storage_errors("read the results", path):
             document = json.loads(path.read_bytes())
-        return Report("backtest", folder, _TITLE, _text(document), _sections(document))
+        return _report(document, folder)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(
             f"{path} is not readable ({error!r}); run memento backtest again with the same --out"
         ) from error
+
+
+def _report(document: Mapping[str, Any], folder: Path) -> Report:
+    sections = [Section("charts", "At a glance", _charts(document)), *_sections(document)]
+    return Report("backtest", folder, _TITLE, _text(document), sections)
 
 
 def gain_text(found: Mapping[str, Any] | None) -> str:
@@ -110,7 +106,9 @@ def _sections(document: Mapping[str, Any]) -> list[Section]:
             gains[name] = [gain_text(arm["measures"].get(measure)) for arm in arms.values()]
     gains["tail above the frontier"] = [gain_text(a.get("above_frontier")) for a in arms.values()]
     names = ("trainings", "cost", "false_alarms", "units")
-    figures = {"trigger": list(triggers)} | {n: [t[n] for t in triggers.values()] for n in names}
+    figures = {"trigger": list(triggers)} | {
+        n.replace("_", " "): [t[n] for t in triggers.values()] for n in names
+    }
     taken = {"memory": list(arms)} | {
         name: [arm[name] for arm in arms.values()] for name in ("trainings", "seconds")
     }
@@ -130,37 +128,82 @@ def _sections(document: Mapping[str, Any]) -> list[Section]:
     ]  # fmt: skip
 
 
-def _charts(document: Mapping[str, Any]) -> Any:
-    """Altair's description of the tail-median plane and the curve of costs."""
-    with needs("altair", "figures", "drawing charts"):
-        import altair as alt
-    points = [
-        {"arm": name, **{m: one["gain"] for m, one in arm["measures"].items()}}
-        for name, arm in document["arms"].items()
-        if {"median", "worst1"} <= set(arm["measures"])
+def _charts(document: Mapping[str, Any]) -> list[LiveChart]:
+    """The tail-median plane and the curve of costs; every arm has one colour on the page."""
+    baseline = document["baseline"]
+    plane = [
+        {"arm": name, **{n: one["measures"][m]["gain"] for m, n in _PLANE.items()}}
+        for name, one in document["arms"].items()
+        if set(_PLANE) <= set(one["measures"])
     ]
-    axes = {
-        "x": alt.X("median:Q", title="median, gain"),
-        "y": alt.Y("worst1:Q", title="worst 1 %, gain"),
+    softened = f"{baseline}, with a temperature"
+    plane += [
+        {"arm": softened, **{name: point.get(m) for m, name in _PLANE.items()}}
+        for point in document["frontier"]
+    ]
+    costs = [
+        {
+            "trigger": name,
+            "trainings": one["trainings"],
+            "cost of the mean": one["cost"],
+            "false alarms": one["false_alarms"],
+        }
+        for name, one in document["triggers"].items()
+    ]
+    charts = []
+    if plane:
+        charts.append(LiveChart(
+            "plane", f"{_best(plane)} Right is better for usual samples, up for the worst 1 %; all "
+            f"are gains over {baseline}.", _columns(plane), _draw_plane
+        ))  # fmt: skip
+    if costs:
+        charts.append(LiveChart(
+            "costs", f"{_cheapest(costs)} Left are fewer trainings, down is a lower cost of the "
+            "mean against training after every unit.", _columns(costs), _draw_costs
+        ))  # fmt: skip
+    return charts
+
+
+_PLANE = {"median": "gain of the median", "worst1": "gain of the worst 1 %"}
+
+
+def _draw_plane(rows: list[dict[str, Any]]) -> Any:
+    x, y = _PLANE.values()
+    return live.points(rows, x=x, y=y, x_unit=f"{x} (score)", y_unit=f"{y} (score)", arm="arm")
+
+
+def _draw_costs(rows: list[dict[str, Any]]) -> Any:
+    return live.points(
+        rows,
+        x="trainings",
+        y="cost of the mean",
+        x_unit="trainings (number)",
+        y_unit="cost of the mean (score)",
+        arm="trigger",
+    )
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> str:
+    tail = _PLANE["worst1"]
+    known = [row for row in rows if row[tail] is not None]
+    if not known:
+        return "No arm's tail is known."
+    first = max(known, key=lambda row: row[tail])
+    return f"The tail gains most with {first['arm']}: {first[tail]:+.3f}."
+
+
+def _cheapest(rows: Sequence[Mapping[str, Any]]) -> str:
+    known = [row for row in rows if row["trainings"] is not None]
+    if not known:
+        return "What trainings cost is not known."
+    first = min(known, key=lambda row: row["trainings"])
+    cost = first["cost of the mean"]
+    said = "" if cost is None else f", for {cost:.3f} of the mean"
+    return f"{first['trigger']} trains least: {first['trainings']:g} times{said}."
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows as columns; what is not known is NaN."""
+    return {
+        name: [math.nan if row[name] is None else row[name] for row in rows] for name in rows[0]
     }
-    marks = alt.Chart({"values": points}).mark_circle(size=90)
-    plane = marks.encode(
-        **axes, color=alt.Color("arm:N"), tooltip=["arm:N", "median:Q", "worst1:Q"]
-    )
-    frontier = [dict(point) for point in document["frontier"]]
-    if frontier:
-        line = alt.Chart({"values": frontier}).mark_line(color="#999999", point=True)
-        plane += line.encode(**axes, order="temperature:Q", tooltip=["temperature:Q", "mean:Q"])
-    costs = [{"trigger": name, **one} for name, one in document["triggers"].items()]
-    curve = (
-        alt.Chart({"values": costs})
-        .mark_point(filled=True, size=90)
-        .encode(
-            x=alt.X("trainings:Q", title="trainings"),
-            y=alt.Y("cost:Q", title="cost of the mean"),
-            shape=alt.Shape("trigger:N"),
-            tooltip=["trigger:N", "trainings:Q", "cost:Q", "false_alarms:Q", "seconds:Q"],
-        )
-    )
-    size = {"width": 360, "height": 280}
-    return (plane.properties(**size) | curve.properties(**size)).resolve_scale(shape="independent")

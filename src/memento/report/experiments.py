@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from memento.errors import DamagedError
-from memento.files import digest, storage_errors
+from memento.files import digest, readable_json, storage_errors
 from memento.report.kinds import installed
 from memento.report.sections import Listing, Report, Section
 from memento.report.tables import read
-from memento.runner.results import Place, Status, read_json, status
+from memento.runner.results import Place, Status, status
 
 __all__ = ["Results", "of_results"]
 
@@ -44,7 +44,7 @@ class Results:
         place = Place(self.root, group, name)
         remedy = f"run it again: {_again(group, name)}"
         for _ in range(2):  # once more if a new result came in between
-            result = read_json(place.result)
+            result = readable_json(place.result)
             if result is None or file not in result["files"]:
                 return None
             path = place.output(int(result["attempt"])) / file
@@ -59,7 +59,7 @@ class Results:
 
     def asked(self, group: str, name: str) -> Mapping[str, Any]:
         """The declaration of an experiment as it was last asked for; empty if it never was."""
-        return read_json(Place(self.root, group, name).experiment) or {}
+        return readable_json(Place(self.root, group, name).experiment) or {}
 
     def remedy(self, group: str, name: str = "") -> str:
         """What brings an experiment's results, and why they are not there.
@@ -109,7 +109,7 @@ def _standing(root: Path) -> dict[str, dict[str, Status]]:
         group, name = path.parent.parent.name, path.parent.name
         place = Place(root, group, name)
         try:
-            asked = read_json(place.experiment) or {}
+            asked = readable_json(place.experiment) or {}
             standing.setdefault(group, {})[name] = status(place, str(asked.get("digest", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(

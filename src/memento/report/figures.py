@@ -12,27 +12,37 @@ import numpy as np
 from memento.report import drawing
 from memento.report.tables import Columns
 
-__all__ = ["arms", "distributions", "forest", "time_series"]
+__all__ = ["arms", "arrows", "diagram", "distributions", "forest", "time_series"]
 
 
 def distributions(
-    path: Path, curves: Mapping[str, Columns], *, xlabel: str, title: str = "", zero: bool = True
+    path: Path,
+    table: Columns,
+    *,
+    by: str = "scheme",
+    xlabel: str,
+    ylabel: str = "share of the time streamed",
+    zero: bool = True,
+    log: bool = False,
 ) -> None:
     """Weighted distributions, such as of daily differences between two schemes.
 
     Args:
         path: PNG file to write.
-        curves: By name, ``value`` ascending, and ``share`` at or below it, up to 1.
+        table: ``value``, ascending in each distribution, ``share`` at or below it, up to 1, and a
+            column of names.
+        by: The column of names, a distribution for each.
         xlabel: What the values are, with their unit.
-        title: Title of the figure.
+        ylabel: Of what the share is.
         zero: Mark 0, and say in the legend what share lies above it.
+        log: Whether values are drawn by their logarithms.
     """
     figure, axis = drawing.pyplot().subplots(figsize=(6, 4), layout="constrained")
     if zero:
         axis.axvline(0, color="#bbbbbb", linewidth=1)
-    for i, (name, colour) in enumerate(drawing.coloured(curves, skip=2)):
-        values, shares = list(curves[name]["value"]), list(curves[name]["share"])
-        label = name
+    for i, (name, colour) in enumerate(drawing.coloured(dict.fromkeys(table[by]), skip=2)):
+        values, shares = drawing.series(table, "value", "share", **{by: str(name)})
+        label = str(name)
         if zero and values:
             below = max((s for v, s in zip(values, shares, strict=True) if v <= 0), default=0.0)
             label = f"{name} ({1 - below:.0%} above 0)"
@@ -47,7 +57,9 @@ def distributions(
             linewidth=1.8,
             label=label,
         )
-    axis.set(title=title, xlabel=xlabel, ylabel="share of the time streamed", ylim=(0, 1.02))
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.02))
+    if log:
+        axis.set_xscale("log")
     axis.legend(frameon=False, fontsize=8)
     drawing.open_axes(axis)
     drawing.save(figure, path)
@@ -218,3 +230,53 @@ def arms(path: Path, table: Columns, *, xlabel: str, title: str = "") -> None:
     axes[0][0].set_ylim(len(labels) - 0.4, -0.6)
     drawing.legend(figure, axes.flat)
     drawing.save(figure, path, title)
+
+
+def diagram(path: Path, table: Columns) -> None:
+    """Boxes and what goes from one to another.
+
+    Args:
+        path: PNG file to write.
+        table: A row per arrow: ``source`` and ``target`` (texts in boxes), ``label`` (beside the
+            arrow), and the boxes' places ``source_x``, ``source_y``, ``target_x``, ``target_y``,
+            from 0 to 1.
+    """
+    figure, axis = drawing.pyplot().subplots(figsize=(8, 3.4), layout="constrained")
+    axis.set_axis_off()
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": drawing.GREY}
+    names = ("source", "target", "label", "source_x", "source_y", "target_x", "target_y")
+    for source, target, label, *places in zip(*(table[name] for name in names), strict=True):
+        here, there = (places[0], places[1]), (places[2], places[3])
+        # The texts of an arrow's ends keep it off their boxes.
+        ends = [
+            axis.text(*place, text, ha="center", va="center", bbox=box, zorder=3, fontsize=9)
+            for place, text in ((here, source), (there, target))
+        ]
+        arrow = {"arrowstyle": "-|>", "color": drawing.OURS[0], "patchB": ends[1].get_bbox_patch()}
+        arrow |= {"patchA": ends[0].get_bbox_patch(), "shrinkA": 2, "shrinkB": 2}
+        axis.annotate("", there, here, arrowprops=arrow)
+        middle = ((places[0] + places[2]) / 2, (places[1] + places[3]) / 2)
+        if label:
+            plain = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axis.text(*middle, label, ha="center", va="center", fontsize=8, bbox=plain, zorder=4)
+    drawing.save(figure, path)
+
+
+def arrows(
+    boxes: Mapping[str, tuple[float, float]], links: Sequence[tuple[int, int, str]]
+) -> dict[str, list[Any]]:
+    """The table that `diagram` draws.
+
+    Args:
+        boxes: Places by text.
+        links: Numbers of two boxes, and what goes from one to the other.
+    """
+    names = list(boxes)
+    table: dict[str, list[Any]] = {"label": [label for _, _, label in links]}
+    ends = {"source": [a for a, _, _ in links], "target": [b for _, b, _ in links]}
+    for end, numbers in ends.items():
+        table[end] = [names[number] for number in numbers]
+        for axis, letter in enumerate("xy"):
+            table[f"{end}_{letter}"] = [boxes[text][axis] for text in table[end]]
+    return table

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from memento.errors import ForeignError, StorageError
+from memento.errors import ForeignError, SettingError, StorageError
 from memento.files import storage_errors
+from memento.report import deployment, memory
 from memento.report.backtest import claims, of_backtest
 from memento.report.experiments import of_results
 from memento.report.kinds import Kind, installed
@@ -21,7 +22,10 @@ def kinds() -> Mapping[str, Kind]:
     for reports in installed():
         added = {**reports.kinds, **added}
     return {
+        # First, as its folders look like others by the names of their files.
+        "daily-job": Kind("memento deploy init", deployment.claims, deployment.of_deployment),
         **added,
+        "memory": Kind("memento memory init", memory.claims, memory.of_memory, "-report.html"),
         "backtest": Kind("memento backtest --out", claims, of_backtest),
         "results": Kind("memento run", _holds_results, of_results),
     }
@@ -58,13 +62,23 @@ def kind_of(folder: str | Path) -> str:
     raise ForeignError(f"{folder} {what}; expected a folder made by {commands}")
 
 
-def open_report(folder: str | Path) -> Report:
+def open_report(folder: str | Path, against: str | Path | None = None) -> Report:
     """Read a folder of results, of whatever kind.
 
+    Args:
+        folder: What it is about.
+        against: Folder of another memory, where it is about one, to compare with.
+
     Raises:
+        SettingError: There is something to compare with, but the folder holds no memory.
         StorageError: There is no such folder.
         ForeignError: It is of no known kind.
         DamagedError: A table is missing or damaged; the message names it and the remedy.
         SchemaError: A table lacks a column.
     """
-    return kinds()[kind_of(folder)].open(Path(folder))
+    kind = kind_of(folder)
+    if against is None:
+        return kinds()[kind].open(Path(folder))
+    if kind != "memory":
+        raise SettingError(f"{folder} holds no memory, and only two memories are compared")
+    return memory.of_memory(Path(folder), Path(against))

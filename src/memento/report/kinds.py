@@ -28,7 +28,8 @@ class Kind:
         made_by: The command that makes such a folder, for messages.
         claims: Whether a folder, which exists, is of this kind; looks at names of files alone.
         open: Reads a folder of this kind as a report.
-        page: Name of the page that is written into it.
+        page: Name of the page that is written into it; one that starts with "-" is appended to the
+            folder's own name, for a page beside it.
     """
 
     made_by: str

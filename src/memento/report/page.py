@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,53 @@ class Picture:
         return base64.b64encode(self.path.read_bytes()).decode()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interactive:
-    """A chart of Altair's, drawn by the browser, with a caption. One a page: it brings 900 kB."""
+    """A chart of Altair's, drawn by the browser in the page's width and colours, with a caption.
+
+    What draws charts stands once in a page: 900 kB, however many there are.
+    """
 
     chart: Any
     caption: str
 
-    @property
-    def script(self) -> str:
-        """What draws the chart, with all that it needs."""
-        with needs("vl-convert-python", "figures", "drawing charts"):
-            import vl_convert
-        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-        # In JSON a slash may be escaped: so no text of the user's can end the script.
-        spec = json.dumps(self.chart.to_dict()).replace("</", "<\\/")
-        return f"{bundle}\nwindow.vegaEmbed('#chart', {spec}, {{actions: false}});"
+
+# What browsers draw on: the page's own background, light or dark.
+_LIGHT = {"quiet": "#555555", "text": "#222222", "line": "#dddddd"}
+_DARK = {"quiet": "#a9b0b7", "text": "#e4e6e8", "line": "#3a4047"}
+
+
+def _script(charts: Sequence[Interactive]) -> str:
+    """What draws the charts, with all that it needs, and again where light turns to dark."""
+    if not charts:
+        return ""
+    with needs("vl-convert-python", "figures", "drawing charts"):
+        import vl_convert
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    described = [[part.chart.to_dict() for part in charts], _config(_LIGHT), _config(_DARK)]
+    # In JSON "<" may be escaped: so no text of the user's can end the script, or open one in it.
+    specs, light, dark = (json.dumps(each).replace("<", "\\u003c") for each in described)
+    return f"""{bundle}
+const specs = {specs}, night = window.matchMedia("(prefers-color-scheme: dark)");
+const draw = () => specs.forEach((spec, i) => window.vegaEmbed("#chart-" + i, spec,
+  {{actions: false, renderer: "svg", config: night.matches ? {dark} : {light}}}));
+night.addEventListener("change", draw);
+draw();"""
+
+
+def _config(colours: Mapping[str, str]) -> dict[str, Any]:
+    """Vega-Lite's configuration for a background."""
+    quiet, text, line = colours["quiet"], colours["text"], colours["line"]
+    named = {"labelColor": quiet, "titleColor": text}
+    return {
+        "background": "transparent",
+        "view": {"stroke": "transparent"},
+        "axis": {**named, "gridColor": line, "domainColor": line, "tickColor": line},
+        "legend": {**named, "orient": "bottom", "columns": 3},
+        "title": {"color": text},
+        "text": {"color": text},
+        "rule": {"color": quiet},
+    }
 
 
 Part = str | Heading | Table | Picture | Interactive
@@ -101,11 +132,15 @@ def write_page(
     template = jinja2.Environment(
         autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     ).from_string(source)
+    charts = [part for part in parts if isinstance(part, Interactive)]
     text = template.render(
         title=title,
         generator=generator,
         headings=[part for part in parts if contents and isinstance(part, Heading)],
+        charts=charts,
+        script=_script(charts),
         parts=[("str" if isinstance(part, str) else type(part).__name__, part) for part in parts],
     )
     with storage_errors("write the report", path):
-        atomic_write(path, text.encode())
+        # Names of folders, and texts, may hold bytes that are no UTF-8; they stand there as "?".
+        atomic_write(path, text.encode("utf-8", "replace"))

@@ -17,11 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from memento.errors import SettingError
-from memento.report.page import GENERATOR, Heading, Picture, Table, write_page
+from memento.errors import SettingError, needs
+from memento.report.page import (
+    GENERATOR,
+    Heading,
+    Interactive,
+    Part,
+    Picture,
+    Table,
+    write_page,
+)
 from memento.report.tables import Columns
 
-__all__ = ["Chart", "Listing", "Report", "Section"]
+__all__ = ["Chart", "Listing", "LiveChart", "Report", "Section"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,38 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class LiveChart:
+    """A figure that the browser draws, in the width and the colours of the page.
+
+    Attributes:
+        name: Unique in a report.
+        caption: A sentence that says what follows from it, and what is drawn, with units.
+        table: What is drawn: columns of equal length.
+        build: Makes Altair's chart of the rows.
+    """
+
+    name: str
+    caption: str
+    table: Columns
+    build: Callable[[list[dict[str, Any]]], Any] = field(repr=False)
+
+    @property
+    def chart(self) -> Any:
+        """Altair's chart."""
+        return self.build(list(_rows(self.table)))
+
+    def save(self, folder: str | Path) -> Path:
+        """Draw it to ``folder/name.png``; the folder is made."""
+        with needs("vl-convert-python", "figures", "drawing charts"):
+            import vl_convert
+        path = Path(folder) / f"{self.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        described = {**self.chart.to_dict(), "width": 640}
+        path.write_bytes(vl_convert.vegalite_to_png(described, scale=2))
+        return path
+
+
+@dataclass(frozen=True)
 class Listing:
     """A table. Columns whose names begin with "paper" hold what was published.
 
@@ -57,11 +97,14 @@ class Listing:
         caption: One or more sentences on what it shows.
         table: Columns of equal length. ``x_error`` is shown behind ``x`` with ±, ``x_low`` and
             ``x_high`` in brackets.
+        ours: Whether the names of the columns are ours; a user's are shown as they are, one column
+            each, whatever they end with.
     """
 
     name: str
     caption: str
     table: Columns
+    ours: bool = True
 
     def shown(self) -> Table:
         """As text, for a page or a terminal.
@@ -71,6 +114,9 @@ class Listing:
             >>> Listing("t", "", table).shown().rows
             [['a', '0.25 ± 0.125', '0.7']]
         """
+        if not self.ours:
+            columns = [[_text(value) for value in column] for column in self.table.values()]
+            return Table(list(self.table), list(zip(*columns, strict=True)), self.caption)
         behind = [
             name
             for name in self.table
@@ -113,7 +159,7 @@ class Section:
 
     name: str
     title: str
-    parts: Sequence[str | Chart | Listing]
+    parts: Sequence[str | Chart | LiveChart | Listing]
 
     def show(self, figures: str | Path) -> None:
         """Write title and tables to standard output, charts to a folder; in Jupyter show them.
@@ -123,7 +169,7 @@ class Section:
         """
         sys.stdout.write(f"\n{self.title}\n")
         for part in self.parts:
-            if isinstance(part, Chart):
+            if isinstance(part, (Chart, LiveChart)):
                 path = part.save(figures)
                 sys.stdout.write(f"\n{path}: {part.caption}\n")
                 _inline(path)
@@ -131,9 +177,9 @@ class Section:
                 sys.stdout.write(f"\n{part}\n")
 
     @property
-    def charts(self) -> list[Chart]:
+    def charts(self) -> list[Chart | LiveChart]:
         """Its figures."""
-        return [part for part in self.parts if isinstance(part, Chart)]
+        return [part for part in self.parts if isinstance(part, (Chart, LiveChart))]
 
     @property
     def listings(self) -> list[Listing]:
@@ -186,19 +232,24 @@ class Report:
             StorageError: The page cannot be written.
         """
         total = sum(len(section.charts) for section in self.sections)
-        parts: list[str | Heading | Table | Picture] = list(self.text)
+        parts: list[Part] = list(self.text)
         done = 0
         with tempfile.TemporaryDirectory(prefix="memento-report-") as name:
             for section in self.sections:
                 parts.append(Heading(section.title, section.name))
                 for part in section.parts:
-                    if isinstance(part, Chart):
+                    if isinstance(part, Listing):
+                        parts.append(part.shown())
+                    elif isinstance(part, str):
+                        parts.append(part)
+                    else:
                         if progress is not None:
                             progress(done, total, part.name)
-                        parts.append(Picture(part.save(name), part.caption))
+                        if isinstance(part, LiveChart):
+                            parts.append(Interactive(part.chart, part.caption))
+                        else:
+                            parts.append(Picture(part.save(name), part.caption))
                         done += 1
-                    else:
-                        parts.append(part.shown() if isinstance(part, Listing) else part)
             if self.missing:
                 parts += [
                     Heading("What is not there", "missing"),
@@ -238,7 +289,7 @@ def _inline(path: Path) -> None:
         kit.display.display(kit.display.Image(str(path)))
 
 
-def _described(part: Chart | Listing) -> dict[str, Any]:
+def _described(part: Chart | LiveChart | Listing) -> dict[str, Any]:
     return {"name": part.name, "caption": part.caption, "rows": list(_rows(part.table))}
 
 

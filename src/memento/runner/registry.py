@@ -7,6 +7,7 @@ A declaration page is a module, or a file of the user, with a function ``experim
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 import importlib
 import importlib.util
@@ -85,7 +86,9 @@ class Registry:
                 if experiment.group == name:
                     _add(found, experiment, self._pages[name])
             for experiment in self._declared.get(name, {}).values():
-                _add(found, experiment, "a file of experiments")
+                same = found.get(experiment.name)  # a page may declare what is installed
+                if same is None or same.document() != experiment.document():
+                    _add(found, experiment, "a file of experiments")
             self._groups[name] = found
         return self._groups[name]
 
@@ -126,7 +129,8 @@ class Registry:
 
         Args:
             group: Its name.
-            patterns: UNIX globs (``*``, ``?``, ``[...]``); all experiments if there is none.
+            patterns: UNIX globs (``*``, ``?``, ``[...]``); if there is none, all experiments but
+                those that run on demand only.
 
         Raises:
             SettingError: There is no such group, or a pattern matches nothing.
@@ -134,15 +138,15 @@ class Registry:
         experiments = self.group(group)
         for pattern in patterns:
             if not fnmatch.filter(experiments, pattern):
-                known = ", ".join(list(experiments)[:8]) or "no experiments"
-                more = f" and {len(experiments) - 8} more" if len(experiments) > 8 else ""
                 raise SettingError(
-                    f"no experiment of group {group} matches {pattern!r}; there are {known}{more}"
+                    f"no experiment of group {group} matches {pattern!r}; "
+                    f"{_nearest(pattern, list(experiments))}"
                 )
         return [
             experiment
             for name, experiment in experiments.items()
-            if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+            if (not patterns and not experiment.on_demand)
+            or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
         ]
 
     def needs(self, experiment: Experiment) -> list[str]:
@@ -155,12 +159,13 @@ class Registry:
         for need in experiment.needs:
             group, _, name = need.rpartition("/")
             group = group or experiment.group
-            groups = fnmatch.filter(self.groups, group)
+            groups = [group] if group in self.groups else fnmatch.filter(self.groups, group)
             matching = [
-                other.key
+                f"{known}/{other}"
                 for known in groups
-                for other in self.group(known).values()
-                if fnmatch.fnmatchcase(other.name, name)
+                for other in (
+                    [name] if name in self.group(known) else fnmatch.filter(self.group(known), name)
+                )
             ]
             if not matching:
                 raise SettingError(
@@ -228,6 +233,15 @@ def _declared(module: ModuleType, page: str) -> Iterable[Experiment]:
         if not isinstance(experiment, Experiment):
             raise SettingError(f"{page}: experiments() yields {experiment!r}, no Experiment")
     return found
+
+
+def _nearest(pattern: str, names: list[str]) -> str:
+    """For a message: names like a pattern, or some of those there are."""
+    near = difflib.get_close_matches(pattern, names, 4, 0.6)
+    if near:
+        return f"there are, for instance, {', '.join(near)}"
+    known = ", ".join(names[:8]) or "no experiments"
+    return f"there are {known}" + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
 
 
 def _add(group: dict[str, Experiment], experiment: Experiment, page: str) -> None:

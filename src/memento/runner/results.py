@@ -44,6 +44,7 @@ from memento.files import (
     Lock,
     atomic_write,
     digest,
+    readable_json,
     storage_errors,
     sync_folder,
     temporary_of,
@@ -156,7 +157,7 @@ class Place:
         """
         if not self.folder.exists():
             return
-        asked = read_json(self.experiment)
+        asked = readable_json(self.experiment)
         if asked is not None:
             if asked.get("format") != _FORMAT:
                 raise ForeignError(
@@ -214,8 +215,8 @@ def status(place: Place, digest: str) -> Status:
         digest: Of the declaration as it is now, with its needs.
     """
     # The attempt first: a result that comes in between is newer than what the attempt says.
-    attempt = read_json(place.state) or {}
-    result = read_json(place.result)
+    attempt = readable_json(place.state) or {}
+    result = readable_json(place.result)
     number = int(attempt.get("attempt", 0))
     facts: dict[str, Any] = {
         "attempt": number,
@@ -230,7 +231,7 @@ def status(place: Place, digest: str) -> Status:
         facts["seconds"] = float(result.get("seconds", "nan"))
         return Status(done.state, done.reason, output=output, **facts)
     if attempt.get("state") == "running":
-        beat = read_json(place.heartbeat) or {}
+        beat = readable_json(place.heartbeat) or {}
         if beat.get("attempt") != number:
             beat = {}
         dead = _death(attempt, beat, place.heartbeat)
@@ -299,7 +300,7 @@ def check(place: Place) -> None:
         DamagedError: A file is missing or differs; the message names it.
         StorageError: There is no result.
     """
-    result = read_json(place.result)
+    result = readable_json(place.result)
     if result is None:
         raise StorageError(f"{place.folder} holds no completed result; run the experiment first")
     folder = place.output(int(result["attempt"]))
@@ -377,8 +378,8 @@ class Attempt:
         self.digest = digest
         self._asked = asked
         self._where = where
-        before = read_json(place.state) or {}
-        result = read_json(place.result) or {}
+        before = readable_json(place.state) or {}
+        result = readable_json(place.result) or {}
         self.number = 1 + max(int(before.get("attempt", 0)), int(result.get("attempt", 0)))
         self.output = place.output(self.number)
         self.checkpoint = place.checkpoint(digest)
@@ -467,7 +468,7 @@ class Attempt:
 
     def _clear(self) -> None:
         """Remove what is neither the result nor of use to the next attempt."""
-        result = read_json(self.place.result) or {}
+        result = readable_json(self.place.result) or {}
         kept = {self.place.output(int(result.get("attempt", 0)))}
         if result.get("attempt") != self.number or not self._facts:
             kept |= {self.checkpoint}
@@ -499,8 +500,8 @@ def tidy(place: Place) -> None:
         return
     try:
         with place.lock():
-            result = read_json(place.result) or {}
-            if (read_json(place.state) or {}).get("attempt") != result.get("attempt"):
+            result = readable_json(place.result) or {}
+            if (readable_json(place.state) or {}).get("attempt") != result.get("attempt"):
                 return  # a later attempt has begun: all of it is in use
             forget_checkpoints(place)
             for path in left():
@@ -524,8 +525,8 @@ def mark_failed(place: Place, host_pid: tuple[str, int], error: str) -> bool:
 
     try:
         with place.lock():
-            found = read_json(place.state) or {}
-            result = read_json(place.result) or {}
+            found = readable_json(place.state) or {}
+            result = readable_json(place.result) or {}
             if found.get("state") != "running" or (found["host"], found["pid"]) != host_pid:
                 return False
             if int(result.get("attempt", 0)) >= int(found["attempt"]):
@@ -554,15 +555,6 @@ def _versions() -> dict[str, str]:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Replace a file by a JSON document, all at once."""
     atomic_write(path, (json.dumps(document, indent=1) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON document; None if there is none, or none that can be read."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 # --- tables ----------------------------------------------------------------------------------
@@ -635,7 +627,7 @@ def tables(root: Path, group: str, file: str) -> dict[str, np.ndarray]:
 
     Args:
         root: Folder of all results.
-        group: Whose experiments.
+        group: Name of the experiments' group.
         file: Name of the table, such as ``"scores.parquet"``; experiments without it are left out.
 
     Returns:
@@ -648,7 +640,7 @@ def tables(root: Path, group: str, file: str) -> dict[str, np.ndarray]:
     folder = root / group
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         place = Place(root, group, path.name)
-        result = read_json(place.result)
+        result = readable_json(place.result)
         if result is None or file not in result["files"]:
             continue
         parts.append((path.name, read_table(place.output(int(result["attempt"])) / file)))

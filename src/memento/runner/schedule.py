@@ -108,15 +108,15 @@ def obstacles(plan: Plan) -> dict[str, str]:
     """
     known: dict[str, tuple[Status, str]] = {}
     for key, job in plan.jobs.items():  # needs come first
-        found, why = job.status(), ""
-        if not job.settled(found) and found.state in ("missing", "stale"):
+        status, why = job.status(), ""
+        if not job.settled(status) and status.state in ("missing", "stale"):
             for need in job.needs:
                 before, reason = known[need]
                 if before.state == "failed" or reason:
                     why = f"needs {need}, which {reason or 'failed'}"
                     break
             why = why or job.experiment.absent()
-        known[key] = (found, why)
+        known[key] = (status, why)
     return {key: known[key][1] for key in plan.asked if known[key][1]}
 
 
@@ -127,16 +127,16 @@ def _in_order(edges: Mapping[str, Sequence[str]], asked: Sequence[str]) -> list[
     except CycleError as error:
         circle = " needs ".join(reversed(error.args[1]))
         raise SettingError(f"needs go in a circle: {circle}; remove one of them") from None
-    found: dict[str, None] = {}
+    order: dict[str, None] = {}
     stack = [(key, False) for key in reversed(asked)]
     while stack:
         key, ready = stack.pop()
         if ready:
-            found[key] = None
-        elif key not in found:
+            order[key] = None
+        elif key not in order:
             stack.append((key, True))
             stack += [(need, False) for need in reversed(edges[key])]
-    return list(found)
+    return list(order)
 
 
 @dataclass(frozen=True)
@@ -243,16 +243,16 @@ class _Course:
                 continue  # it was looked at, and nothing has changed
             self._seen.add(key)
             failed = [n for n, r in zip(job.needs, needs, strict=True) if r and r.state != "done"]
-            found = job.status()
-            if not failed and job.settled(found):
+            status = job.status()
+            if not failed and job.settled(status):
                 tidy(job.place)
-                self._end(key, Report("done", status=found))
+                self._end(key, Report("done", status=status))
             elif failed:
                 self._end(key, Report("missing", f"needs {failed[0]}, which is not done", False))
             elif absent := job.experiment.absent():
                 self._end(key, Report("missing", absent, False))
-            elif found.state == "running":
-                self._wait_elsewhere(key, found.attempt - 1)
+            elif status.state == "running":
+                self._wait_elsewhere(key, status.attempt - 1)
             elif self._executor.free() > 0:
                 del self._waiting[key]
                 self._running.add(key)
@@ -266,19 +266,19 @@ class _Course:
     def _finish(self, key: str, outcome: Outcome) -> None:
         """Take note of a job that has ended."""
         self._running.discard(key)
-        found = self._jobs[key].status()
+        status = self._jobs[key].status()
         if outcome.state == "elsewhere":
             # It may have ended since: then the next look says so.
-            before = found.attempt - 1 if found.state == "running" else found.attempt
+            before = status.attempt - 1 if status.state == "running" else status.attempt
             self._wait_elsewhere(key, before)
-        elif outcome.state == "done" and found.state == "done":
-            self._end(key, Report("done", ran=outcome.ran, status=found))
+        elif outcome.state == "done" and status.state == "done":
+            self._end(key, Report("done", ran=outcome.ran, status=status))
         elif outcome.state == "done":
-            self._end(key, Report(found.state, f"ended, but is {found.reason}", True, found))
+            self._end(key, Report(status.state, f"ended, but is {status.reason}", True, status))
         elif outcome.state == "interrupted":
-            self._end(key, Report("missing", outcome.error or "interrupted", True, found))
+            self._end(key, Report("missing", outcome.error or "interrupted", True, status))
         else:
-            self._end(key, Report("failed", outcome.error or found.reason, True, found))
+            self._end(key, Report("failed", outcome.error or status.reason, True, status))
 
     def _wait_elsewhere(self, key: str, before: int) -> None:
         self._waiting.pop(key, None)
@@ -291,14 +291,14 @@ class _Course:
             return
         self._looked = time.monotonic()
         for key, before in list(self._elsewhere.items()):
-            found = self._jobs[key].status()
-            if found.state == "running":
+            status = self._jobs[key].status()
+            if status.state == "running":
                 continue
             del self._elsewhere[key]
-            if self._jobs[key].settled(found):
-                self._end(key, Report("done", status=found))
-            elif found.state == "failed" and found.attempt > before:
-                self._end(key, Report("failed", found.reason, False, found))
+            if self._jobs[key].settled(status):
+                self._end(key, Report("done", status=status))
+            elif status.state == "failed" and status.attempt > before:
+                self._end(key, Report("failed", status.reason, False, status))
             else:  # whoever ran it was stopped: it is ours now
                 self._waiting[key] = None
 

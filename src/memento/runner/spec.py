@@ -86,6 +86,8 @@ class Experiment:
         version: Raise it when the body changes so that earlier results no longer count.
         description: One line for people.
         optional: Whether a run of the whole group may leave it out where its files do not exist.
+        on_demand: Whether a run of the whole group leaves it out: a pattern has to ask for it, or
+            another experiment need it.
 
     Raises:
         SettingError: A name, the body, a parameter or a file has another form.
@@ -108,6 +110,7 @@ class Experiment:
     version: int = 1
     description: str = ""
     optional: bool = False
+    on_demand: bool = False
 
     def __post_init__(self) -> None:
         for what in ("group", "name"):
@@ -203,6 +206,7 @@ class Experiment:
             "version": self.version,
             "description": self.description,
             "optional": self.optional,
+            "on_demand": self.on_demand,
         }
 
     @classmethod

@@ -148,7 +148,7 @@ def backtest(
     Args:
         stream: Pairs of a name and samples, as for `memento.run`; iterators are kept as a list.
         make_learner: Makes an untrained learner from a seed.
-        policies: By name; ``random`` (a reservoir) and ``newest`` if left out. A reservoir
+        policies: By name; ``random`` (a reservoir) and ``fifo`` if left out. A reservoir
             joins as ``random`` where that is the baseline and is not given.
         triggers: By name; training after every unit if left out. Arms are named
             ``policy/trigger`` where there are several, else as the policy.
@@ -184,11 +184,12 @@ def backtest(
         ...     ToyStream(days=6, size=50), lambda seed: ConstantLearner(), capacity=100, seeds=2
         ... )
         >>> sorted(set(result.table["arm"].tolist())), result.baseline
-        (['newest', 'random', 'random+T', 'random-triple'], 'random')
+        (['fifo', 'random', 'random+T', 'random-triple'], 'random')
         >>> len(result.frontier), result.recommended in result.trainings
         (8, True)
     """
     numbers = _seeds(seeds)
+    arguments.require("capacity", capacity, arguments.whole())
     arms = _arms(policies, triggers, wrappers, baseline)
     reference = _reference(arms, baseline)
     arms[reference] = arms[reference]._replace(temperatures=TEMPERATURES)
@@ -298,11 +299,11 @@ def course(
     """The body of a run: one arm with one seed; writes ``steps.csv``.
 
     Args:
-        run: Where to.
-        arm: Its name.
+        run: Its folders of results and of checkpoints.
+        arm: Name of the arm.
         seed: Of memory, learner and trigger.
-        policy: Its settings.
-        trigger: Its settings.
+        policy: Settings of the memory's policy.
+        trigger: Settings of the trigger.
         wrapper: Name of a wrapper; empty for none.
         share: Times the capacity.
         temperatures: At which the predictions are judged, too.
@@ -379,6 +380,9 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     return list(seeds)
 
 
+_BY_NAME = arguments.instance(Mapping, "a mapping, as in {'density': DensityReservoir(...)}")
+
+
 def _arms(
     policies: Mapping[str, Policy] | None,
     triggers: Mapping[str, Trigger] | None,
@@ -386,7 +390,9 @@ def _arms(
     baseline: str,
 ) -> dict[str, _Arm]:
     """Every policy with every trigger and wrapper, by name, checked."""
-    policies = {_RANDOM: Reservoir(), "newest": FIFO()} if policies is None else dict(policies)
+    for name, named in (("policies", policies), ("triggers", triggers), ("wrappers", wrappers)):
+        arguments.require(name, named, arguments.optional(_BY_NAME))
+    policies = {_RANDOM: Reservoir(), "fifo": FIFO()} if policies is None else dict(policies)
     triggers = {"every": Every(1)} if triggers is None else triggers
     if baseline == _RANDOM:
         policies.setdefault(_RANDOM, Reservoir())

@@ -20,7 +20,7 @@ def example(
 
     Args:
         label: Name of the label's column: 0 on time, 1 late, 2 lost.
-        units: How many.
+        units: Number of units.
         size: Parcels of each.
         seed: Equal seeds give equal streams.
 

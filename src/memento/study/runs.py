@@ -15,6 +15,7 @@ import numpy as np
 
 from memento import arguments, errors
 from memento.errors import DamagedError, ForeignError, MementoError
+from memento.files import readable_json
 
 if TYPE_CHECKING:
     from memento.runner.executors import Executor
@@ -125,8 +126,8 @@ def _is_done(job: Job, places: Collection[str]) -> bool:
     from memento.runner import results
 
     job.place.check_ours()
-    result = results.read_json(job.place.result)
-    asked = results.read_json(job.place.experiment)
+    result = readable_json(job.place.result)
+    asked = readable_json(job.place.experiment)
     if result is None or asked is None:
         return False
     if result.get("digest") != job.digest:
@@ -218,7 +219,7 @@ def finished(root: Path, group: str) -> dict[str, tuple[dict[str, Any], Path]]:
     found = {}
     for path in sorted((root / group).glob("*/result.json")):
         place = results.Place(root, group, path.parent.name)
-        asked, result = results.read_json(place.experiment), results.read_json(path)
+        asked, result = readable_json(place.experiment), readable_json(path)
         if asked is not None and result is not None:
             found[place.name] = asked["parameters"], place.output(int(result["attempt"]))
     return found

@@ -79,24 +79,24 @@ class Trial:
             arm, measure, *numbers = row
             values = dict(zip(("value", "gain", "low", "high"), map(_finite, numbers), strict=True))
             arms.setdefault(arm, {"measures": {}})["measures"][measure] = values
-        for name, one in arms.items():
-            one |= {"trainings": found.trainings[name], "seconds": found.seconds[name]}
+        for name, row in arms.items():
+            row |= {"trainings": found.trainings[name], "seconds": found.seconds[name]}
             if name in found.above:
                 gain = found.above[name]._asdict()
-                one["above_frontier"] = {key: _finite(value) for key, value in gain.items()}
+                row["above_frontier"] = {key: _finite(value) for key, value in gain.items()}
         return {
             "baseline": found.baseline,
             "arms": arms,
             "frontier": [dict(point) for point in found.frontier],
             "triggers": {
                 name: {
-                    "trainings": one.trainings,
-                    "cost": _finite(one.cost),
-                    "false_alarms": one.false_alarms,
-                    "units": one.units,
-                    "seconds": one.seconds,
+                    "trainings": figures.trainings,
+                    "cost": _finite(figures.cost),
+                    "false_alarms": figures.false_alarms,
+                    "units": figures.units,
+                    "seconds": figures.seconds,
                 }
-                for name, one in self.triggers.items()
+                for name, figures in self.triggers.items()
             },
             "units": list(found.units),
             "seeds": self.seeds,
@@ -239,7 +239,9 @@ def _figures(
         name: TriggerFigures(
             trainings=timed.trainings[f"random/{name}"],
             cost=-gains.get(f"random/{name}", math.nan) + 0.0,
-            false_alarms=float(np.mean([one.trainings[f"random/{name}"] - 1 for one in quiet])),
+            false_alarms=float(
+                np.mean([course.trainings[f"random/{name}"] - 1 for course in quiet])
+            ),
             units=units - 1,
             seconds=timed.seconds[f"random/{name}"],
         )
@@ -250,9 +252,9 @@ def _figures(
 def _trigger(figures: Mapping[str, TriggerFigures]) -> tuple[str, str]:
     """The trigger of the fewest trainings that costs little and is quiet where nothing changes."""
     good = {
-        name: one
-        for name, one in figures.items()
-        if one.cost <= _CHEAP and one.false_alarms <= max(_CALM * one.units, 0.5)
+        name: figure
+        for name, figure in figures.items()
+        if figure.cost <= _CHEAP and figure.false_alarms <= max(_CALM * figure.units, 0.5)
     }
     daily = figures[_DAILY].trainings
     if not good:
@@ -261,13 +263,13 @@ def _trigger(figures: Mapping[str, TriggerFigures]) -> tuple[str, str]:
             "of the mean, or came where nothing changes."
         )
     best = min(good, key=lambda name: good[name].trainings)  # not by the clock: always the same
-    one = good[best]
+    figure = good[best]
     if best == _NEVER:
-        return best, f"Train once: training after every unit gains {one.cost:+.3f} of the mean."
+        return best, f"Train once: training after every unit gains {figure.cost:+.3f} of the mean."
     return best, (
-        f"Retrain by {best}: {one.trainings:.1f} trainings instead of {daily:.0f}, for "
-        f"{one.cost:+.3f} of the mean, and {one.false_alarms:.1f} false alarms in {one.units} "
-        "units where nothing changes."
+        f"Retrain by {best}: {figure.trainings:.1f} trainings instead of {daily:.0f}, for "
+        f"{figure.cost:+.3f} of the mean, and {figure.false_alarms:.1f} false alarms in "
+        f"{figure.units} units where nothing changes."
     )
 
 

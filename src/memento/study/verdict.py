@@ -123,8 +123,9 @@ def verdict(
     else:
         best, text = _nothing(gains, baseline, controls)
     if seeds < _SEEDS:
-        text = f"a hint only, as {seeds} of {_SEEDS} seeds at least say little: {text}"
-    return Verdict(best, f"{text} ({len(candidates)} arms compared, {seeds} seeds).", above)
+        text = f"a hint only, as few seeds ran ({seeds}; {_SEEDS} say something): {text}"
+    ran = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    return Verdict(best, f"{text} ({len(candidates)} arms compared, {ran}).", above)
 
 
 def _widening(comparisons: int) -> float:

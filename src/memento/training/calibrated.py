@@ -19,7 +19,7 @@ import numpy as np
 from memento import missing
 from memento.arguments import number, require
 from memento.errors import SchemaError, SettingError
-from memento.learner import Checkpointable, Learner
+from memento.learner import Learner, checkpointable
 from memento.samples import Samples
 
 __all__ = ["Calibrated", "fitted_temperature", "softened"]
@@ -47,7 +47,7 @@ class Calibrated:
 
     Attributes:
         learner: As given.
-        tail: Likewise.
+        tail: As given: the weight of the mean loss of the worst 1 %.
         temperature: ``T``, in [0.4, 6]; above 1 where the learner is too certain.
 
     Raises:
@@ -146,11 +146,7 @@ class Calibrated:
         Raises:
             SettingError: It has no ``state`` and ``restore``; or what it raises itself.
         """
-        if not isinstance(self.learner, Checkpointable):
-            raise SettingError(
-                f"{type(self.learner).__name__} has no state() and restore(), so it cannot be "
-                "saved; give it both, or run without checkpoint"
-            )
+        checkpointable(self.learner)
         getattr(self.learner, "check_checkpoint", lambda: None)()
 
     def state(self) -> Mapping[str, np.ndarray]:

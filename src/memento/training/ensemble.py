@@ -21,8 +21,9 @@ import numpy as np
 from memento.arguments import Column, Count, check_fields, names, number, require, whole
 from memento.batching import make_batches
 from memento.errors import ModelError, SchemaError, SettingError
-from memento.learner import Adaptive, Checkpointable, Learner, label_of
+from memento.learner import Learner, label_of
 from memento.samples import Samples
+from memento.training._wrapper import Wrapper
 
 __all__ = ["Ensemble"]
 
@@ -32,7 +33,7 @@ _ROWS = 1 << 14  # samples that are compared with prototypes at a time
 
 
 @dataclass(eq=False, repr=False)
-class Ensemble:
+class Ensemble(Wrapper):
     """A learner that remembers the last models of another learner.
 
     It predicts as the newest of them does. For `QueryByCommittee` it adds a column of votes; the
@@ -85,17 +86,7 @@ class Ensemble:
         self.label = self._label = self.label or label_of(self.learner)
         require("members", self.members, whole(2 if self.keep_first else 1))
         self.inputs = names("inputs", self.inputs)
-        if isinstance(self.learner, Adaptive):
-            raise SettingError(
-                f"{type(self.learner).__name__} adapts to the stream, which Ensemble would "
-                f"hide; put it outside: {type(self.learner).__name__}(Ensemble(...))"
-            )
-        if not isinstance(self.learner, Checkpointable):
-            raise SettingError(
-                f"{type(self.learner).__name__} has no state() and restore(), so its earlier "
-                "models cannot be asked; give it both"
-            )
-        self._checkpoints: Checkpointable = self.learner
+        self._checkpoints = self._going_back("its earlier models cannot be asked")
         self._models: list[dict[str, np.ndarray]] = []  # oldest first
         self._sketches: list[Samples] = []
         self._seen: list[np.ndarray] = []  # (prototypes, classes), as the newest model sees them
@@ -103,11 +94,6 @@ class Ensemble:
     def __len__(self) -> int:
         """How many models are remembered."""
         return len(self._models)
-
-    @property
-    def trained(self) -> bool:
-        """Whether the learner is, which it may have been before it came here."""
-        return self.learner.trained
 
     def fit(self, samples: Samples, weights: np.ndarray | None = None) -> None:
         """Train a model and remember it. If it raises, everything is as it was.
@@ -147,12 +133,12 @@ class Ensemble:
             return {**columns, "committee": newest[:, None]}
         if self.committee == "members":
             votes = np.empty((len(newest), len(self._models), newest.shape[1]), newest.dtype)
-            for i, found in enumerate(self.each(samples)):
-                votes[:, i] = self._probabilities(found)
+            for i, annotated in enumerate(self.each(samples)):
+                votes[:, i] = self._probabilities(annotated)
             return {**columns, "committee": votes}
         mean = np.zeros(newest.shape)
-        for found in self.each(samples):
-            mean += self._probabilities(found)
+        for annotated in self.each(samples):
+            mean += self._probabilities(annotated)
         mean /= len(self._models)
         return {**columns, "committee": mean.astype(newest.dtype)[:, None]}
 
@@ -188,10 +174,10 @@ class Ensemble:
         member = np.zeros(samples.size, np.int64)
         chosen: dict[str, np.ndarray] = {}
         for which in reversed(range(len(self._models))):
-            found = self._annotated_by(which, samples)
-            chance = self._probabilities(found)[rows, labels].astype(np.float64)
+            columns = self._annotated_by(which, samples)
+            chance = self._probabilities(columns)[rows, labels].astype(np.float64)
             better = chance > best
-            _copy(found, chosen, better, samples.size)
+            _copy(columns, chosen, better, samples.size)
             best[better], member[better] = chance[better], which
         return {**chosen, "member": member}
 
@@ -241,9 +227,9 @@ class Ensemble:
             p = np.sqrt(self._probabilities(self.learner.annotate(piece)), dtype=np.float32)
             best = np.full(len(p), -math.inf, np.float32)
             for which in reversed(range(len(roots))):
-                found = _density(p, roots[which], self.bandwidth)
-                better = found > best
-                best[better] = found[better]
+                density = _density(p, roots[which], self.bandwidth)
+                better = density > best
+                best[better] = density[better]
                 member[start : start + len(p)][better] = which
         return member
 
@@ -281,8 +267,8 @@ class Ensemble:
                     parts.setdefault(kind, {})[rest] = _unpacked(state, name)
             else:
                 raise ModelError(f"{name!r} belongs to no state of an ensemble; restore state()'s")
-        found = parts.get("model", {})
-        count = len(next(iter(found.values()), []))
+        stored = parts.get("model", {})
+        count = len(next(iter(stored.values()), []))
         wanted = {"sketch": set(self.inputs), "seen": {"rows"}} if count and self.sketch else {}
         for kind in ("sketch", "seen"):
             if set(parts.get(kind, {})) != wanted.get(kind, set()):
@@ -292,7 +278,7 @@ class Ensemble:
                 )
         if any(len(arrays) != count for part in parts.values() for arrays in part.values()):
             raise ModelError(f"a state of {count} models lacks parts; restore what state() gave")
-        models = [{name: arrays[i] for name, arrays in found.items()} for i in range(count)]
+        models = [{name: arrays[i] for name, arrays in stored.items()} for i in range(count)]
         self._checkpoints.restore(models[-1] if models else learner)
         self._models = models
         self._sketches = [
@@ -316,17 +302,12 @@ class Ensemble:
             self._checkpoints.restore(self._models[-1])
 
     def _probabilities(self, columns: Mapping[str, Any]) -> np.ndarray:
-        if self.prediction not in columns:
+        predictions = self._predictions(columns)
+        if predictions.ndim != 2:
             raise SchemaError(
-                f"{type(self.learner).__name__} annotates {sorted(columns)} and no "
-                f"{self.prediction!r}; name the column of its predictions"
+                f"column {self.prediction!r} has shape {predictions.shape}; expected (n, classes)"
             )
-        found = np.asarray(columns[self.prediction])
-        if found.ndim != 2:
-            raise SchemaError(
-                f"column {self.prediction!r} has shape {found.shape}; expected (n, classes)"
-            )
-        return found
+        return predictions
 
     def _sketched(self, samples: Samples) -> Samples:
         """Rows of a training set at equal steps: none is drawn, so fits repeat."""
@@ -343,11 +324,11 @@ class Ensemble:
 
     def _summarised(self, sketch: Samples) -> np.ndarray:
         """``(m, classes)``: mean predictions of equal parts of a sketch, in sorted order."""
-        found = self._probabilities(self.learner.annotate(sketch))
+        predictions = self._probabilities(self.learner.annotate(sketch))
         size = -(-sketch.size // self.prototypes)
-        named = Samples.borrow({self.prediction: found})
+        named = Samples.borrow({self.prediction: predictions})
         batches = make_batches(named, max(size, 1), [self.prediction], remainder="keep")
-        sums = np.add.reduceat(found[batches.order].astype(np.float64), batches.offsets[:-1])
+        sums = np.add.reduceat(predictions[batches.order].astype(np.float64), batches.offsets[:-1])
         return np.asarray(sums / batches.sizes[:, None])
 
 
@@ -384,10 +365,10 @@ def _density(p: np.ndarray, q: np.ndarray, bandwidth: float) -> np.ndarray:
 
 
 def _copy(
-    found: Mapping[str, Any], chosen: dict[str, np.ndarray], rows: np.ndarray, size: int
+    columns: Mapping[str, Any], chosen: dict[str, np.ndarray], rows: np.ndarray, size: int
 ) -> None:
     """Take over some rows of all columns."""
-    for name, column in found.items():
+    for name, column in columns.items():
         values = np.asarray(column)
         if name not in chosen:
             chosen[name] = values.copy()

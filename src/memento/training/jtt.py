@@ -15,15 +15,16 @@ from typing import Annotated, Any
 import numpy as np
 
 from memento.arguments import Column, check_fields, number
-from memento.errors import SchemaError, SettingError
-from memento.learner import Adaptive, Checkpointable, Learner, label_of
+from memento.errors import SchemaError
+from memento.learner import Learner, label_of
 from memento.samples import Samples
+from memento.training._wrapper import Wrapper
 
 __all__ = ["JustTrainTwice"]
 
 
 @dataclass(eq=False, repr=False)
-class JustTrainTwice:
+class JustTrainTwice(Wrapper):
     """A learner that trains another one twice; samples it got wrong count more the second time.
 
     Both trainings start where the learner was before. The weights that a memory states stay: they
@@ -41,7 +42,7 @@ class JustTrainTwice:
 
     Attributes:
         learner: As given.
-        factor: Likewise.
+        factor: As given: what weights of wrong samples are multiplied with.
         wrong: Share of samples that the last first training got wrong; NaN before.
 
     Raises:
@@ -65,23 +66,8 @@ class JustTrainTwice:
     def __post_init__(self) -> None:
         check_fields(self)
         self.label = self._label = self.label or label_of(self.learner)
-        if isinstance(self.learner, Adaptive):
-            raise SettingError(
-                f"{type(self.learner).__name__} adapts to the stream, which JustTrainTwice would "
-                f"hide; put it outside: {type(self.learner).__name__}(JustTrainTwice(...))"
-            )
-        if not isinstance(self.learner, Checkpointable):
-            raise SettingError(
-                f"{type(self.learner).__name__} has no state() and restore(), so it cannot start "
-                "twice from the same weights; give it both"
-            )
+        self._checkpoints = self._going_back("it cannot start twice from the same weights")
         self.wrong = math.nan
-        self._checkpoints: Checkpointable = self.learner
-
-    @property
-    def trained(self) -> bool:
-        """Whether the learner is."""
-        return self.learner.trained
 
     def fit(self, samples: Samples, weights: np.ndarray | None = None) -> None:
         """Train, find the errors, and train again from the same start.
@@ -127,13 +113,8 @@ class JustTrainTwice:
         """``(n,)`` bool: whose answer is not its label."""
         if self._label not in samples:
             raise SchemaError(f"no column {self._label!r} (the label) among {sorted(samples)}")
-        columns = self.learner.annotate(samples)
-        if self.prediction not in columns:
-            raise SchemaError(
-                f"{type(self.learner).__name__} annotates {sorted(columns)} and no "
-                f"{self.prediction!r}; name the column of its predictions"
-            )
-        found, labels = np.asarray(columns[self.prediction]), samples[self._label]
+        found = self._predictions(self.learner.annotate(samples))
+        labels = samples[self._label]
         answers = found.argmax(axis=1) if found.ndim == 2 else found
         if answers.shape != labels.shape:
             raise SchemaError(

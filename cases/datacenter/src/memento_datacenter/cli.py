@@ -71,6 +71,9 @@ def simulate(
             Repeatable.
         seed: Of all random numbers, from 1.
         jobs (-j): Processes at a time.
+
+    Example:
+        memento datacenter simulate --to simulated -j 2
     """
     from memento_datacenter import simulate as case
     from memento_datacenter.schema import Run
@@ -167,6 +170,9 @@ def replay_(
         memories: Which, with commas between. Default: all that apply to a scenario.
         seeds: Such as 0-4. Each is a replay of its own.
         jobs (-j): Processes at a time.
+
+    Example:
+        memento datacenter replay rare-patterns --stride 4 --seeds 0-4 -j 2
     """
     from memento_datacenter import scores
     from memento_datacenter.comparison import compare
@@ -194,10 +200,24 @@ def replay_(
     rows = {name: ui.rows(columns) for name, columns in made.items()}
     _show_targets(made["targets"])
     ui.say(f"tables and figures are in {out}", err=True)
-    ui.answer(as_json, {**rows, "files": [str(file) for file in files]})
+    notes = [_NOTE_OF_REDUCED] if planning.reduced else []
+    for note in notes:
+        ui.say(f"note: {note}", err=True)
+    ui.answer(as_json, {**rows, "notes": notes, "files": [str(file) for file in files]})
+
+
+_NOTE_OF_REDUCED = (
+    "reduced replays show that everything works; which memory is best they do not: in incremental "
+    "Memento may come behind a random memory here, and is ahead of it with all samples"
+)
 
 
 def _plan(options: PlanOptions) -> Plan:
+    """The plan that the options ask for.
+
+    Raises:
+        SettingError: No such network, or a capacity that is no number.
+    """
     from memento_datacenter import models
     from memento_datacenter.scenarios import REDUCED, Plan
 
@@ -324,6 +344,9 @@ def tune(
         window: Packets that a sample sees.
         epochs: Of each training. Default: the task's own.
         seed: Of splits, trials and networks.
+
+    Example:
+        memento datacenter tune classification
     """
     from memento_datacenter.scenarios import TASKS
     from memento_datacenter.simulate import SETTINGS

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from memento.arguments import require, whole
 from memento.errors import ForeignError, SettingError
@@ -19,6 +16,7 @@ from memento_datacenter import experiments
 from memento_datacenter.replay import described, runs_of
 from memento_datacenter.scenarios import MEMORIES, SCENARIOS, Plan, memories_of, scenario
 from memento_datacenter.schema import Runs
+from memento_datacenter.scores import stacked
 
 __all__ = ["compare", "joined"]
 
@@ -80,17 +78,7 @@ def compare(
 
 def joined(folders: Iterable[Path]) -> Samples:
     """The rows of several replays, from their folders; columns that one has not are NaN."""
-    tables = [read_results(folder, experiments.TABLE) for folder in folders]
-    sizes = [len(table["iteration"]) for table in tables]
-    names = dict.fromkeys(name for table in tables for name in table)
-    return Samples.borrow(
-        {
-            name: np.concatenate(
-                [t.get(name, np.full(n, math.nan)) for t, n in zip(tables, sizes, strict=True)]
-            )
-            for name in names
-        }
-    )
+    return stacked([read_results(folder, experiments.TABLE) for folder in folders])
 
 
 def _experiments(

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from memento.runner.spec import Experiment, Resources, Run
@@ -35,6 +36,11 @@ def experiments() -> Iterator[Experiment]:
         for seed in SEEDS:
             for memory in memories_of(scenario_of(name).task):
                 yield declared(name, memory, seed, "simulated", {})
+    larger = {"capacities": {"congestion": 80_000}}
+    for memory in ("memento", "memento-T0", "random", "fifo"):
+        for seed in SEEDS:
+            one = declared("congestion", memory, seed, "simulated", larger)
+            yield replace(one, name=f"congestion-80000-{memory}-{seed}", on_demand=True)
     for task in TASKS:
         yield Experiment(
             "datacenter-tuning",
@@ -76,7 +82,7 @@ def replaying(
     """One replay; writes ``iterations.csv`` with the rows of ``replay.replay``.
 
     Args:
-        run: Where to.
+        run: Its folder of results.
         scenario: One of ``scenarios.SCENARIOS``.
         memory: One of ``scenarios.MEMORIES``.
         seed: Of the replay.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from memento.errors import SettingError
+from memento.arguments import require, whole
 from memento.samples import Samples
 from memento_datacenter.schema import Run
 
@@ -164,6 +164,5 @@ def _places(
 
 
 def _checked(runs: Run | Sequence[Run], window: int) -> tuple[Sequence[Run], int]:
-    if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
-        raise SettingError(f"window {window!r}; give how many packets a sample sees, at least 1")
+    require("window", window, whole(words="how many packets a sample sees, at least 1"))
     return ([runs] if isinstance(runs, Run) else list(runs)), int(window)

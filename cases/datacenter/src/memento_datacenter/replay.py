@@ -272,6 +272,7 @@ def _check_alike(
     other: tuple[str, int],
     common: Mapping[str, Any],
 ) -> None:
+    """Raise `ForeignError` where a run was made in another way than the one it goes with."""
     differs = difference(about, common)
     if differs is not None:
         name, found, wanted = differs

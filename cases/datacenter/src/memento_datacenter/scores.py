@@ -102,6 +102,25 @@ def weighted_quantile(values: npt.ArrayLike, weights: npt.ArrayLike, q: float) -
 # ------------------------------------------------------------------------------- tables of replays
 
 
+def stacked(tables: Sequence[Mapping[str, Any]]) -> Samples:
+    """Tables of replays below each other; columns that one has not are NaN.
+
+    Example:
+        >>> stacked([{"iteration": [1], "rci": [0.5]}, {"iteration": [1]}])["rci"]
+        array([0.5, nan])
+    """
+    sizes = [len(table["iteration"]) for table in tables]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return Samples.borrow(
+        {
+            name: np.concatenate(
+                [t.get(name, np.full(n, math.nan)) for t, n in zip(tables, sizes, strict=True)]
+            )
+            for name in names
+        }
+    )
+
+
 def summary(table: Mapping[str, Any], level: float = 0.9) -> Samples:
     """What each memory achieved in each scenario, over seeds.
 
@@ -120,8 +139,8 @@ def summary(table: Mapping[str, Any], level: float = 0.9) -> Samples:
     """
     rows = [
         (scenario, memory, score, *interval(values, level), len(values))
-        for scenario, memory, own in _groups(table)
-        for score, values in _scores(scenario, own).items()
+        for scenario, memory, group in _groups(table)
+        for score, values in _scores(scenario, group).items()
     ]
     return _table(rows, ("scenario", "memory", "score", *_INTERVAL))
 
@@ -138,10 +157,10 @@ def composition(table: Mapping[str, Any], level: float = 0.9) -> Samples:
         (samples), ``low``, ``high``, ``seeds``.
     """
     rows = []
-    for scenario, memory, own in _groups(table):
-        last = own["iteration"] == own["last"]
+    for scenario, memory, group in _groups(table):
+        last = group["iteration"] == group["last"]
         for workload in WORKLOADS:
-            values = own[f"held_{workload}"][last]
+            values = group[f"held_{workload}"][last]
             rows.append((scenario, memory, workload, *interval(values, level), len(values)))
     return _table(rows, ("scenario", "memory", "workload", *_INTERVAL))
 
@@ -164,13 +183,13 @@ def courses(table: Mapping[str, Any], score: str, level: float = 0.9) -> Samples
     if score not in table:
         raise SchemaError(f"no column {score!r} among {sorted(table)}")
     rows = []
-    for scenario, memory, own in _groups(table):
-        for iteration in np.unique(own["iteration"]).tolist():
-            here = own["iteration"] == iteration
-            values = own[score][here]
+    for scenario, memory, group in _groups(table):
+        for iteration in np.unique(group["iteration"]).tolist():
+            here = group["iteration"] == iteration
+            values = group[score][here]
             values = values[~np.isnan(values)]
             if len(values):
-                names = own["settings"][here][0]
+                names = group["settings"][here][0]
                 made = interval(values, level)
                 rows.append((scenario, memory, iteration, names, *made, len(values)))
     return _table(rows, ("scenario", "memory", "iteration", "settings", *_INTERVAL))
@@ -190,10 +209,10 @@ def targets(table: Mapping[str, Any], memory: str = "memento") -> Samples:
         number: the lesser of these two increases has to be at least twice the largest one of all
         other iterations.
     """
-    groups = {(scenario, name): own for scenario, name, own in _groups(table)}
+    groups = {(scenario, name): group for scenario, name, group in _groups(table)}
     means = {
-        key: {score: float(np.mean(v)) for score, v in _scores(key[0], own).items()}
-        for key, own in groups.items()
+        key: {score: float(np.mean(v)) for score, v in _scores(key[0], group).items()}
+        for key, group in groups.items()
     }
     rare, steps = ((name, memory) for name in ("rare-patterns", "incremental"))
     there = [key for key in (rare, steps) if key in groups]
@@ -205,8 +224,8 @@ def targets(table: Mapping[str, Any], memory: str = "memento") -> Samples:
             ahead = accuracy - means[random]["accuracy"]
             rows.append(_least("rare patterns: accuracy above random", ahead, 0.10))
     if steps in groups:
-        own = groups[steps]
-        after = _over_seeds(own, "balanced_accuracy", _known(own))
+        group = groups[steps]
+        after = _over_seeds(group, "balanced_accuracy", _known(group))
         lowest = min(after.values(), default=math.nan)
         rows.append(_least("incremental: lowest accuracy once w3 is known", lowest, 0.88))
     for key in there:
@@ -244,10 +263,10 @@ def _shares(key: tuple[str, str], table: Mapping[str, Any]) -> list[_Target]:
     ]
 
 
-def _rises(own: Mapping[str, Any]) -> _Target:
+def _rises(group: Mapping[str, Any]) -> _Target:
     """Coverage increase where a workload is new (the least), and elsewhere (the most)."""
-    rises = _over_seeds(own, "rci")
-    new = {iteration for w in ("w2", "w3") for iteration in own[f"{w}_from"].tolist()}
+    rises = _over_seeds(group, "rci")
+    new = {iteration for w in ("w2", "w3") for iteration in group[f"{w}_from"].tolist()}
     jump = min((v for i, v in rises.items() if i in new), default=math.nan)
     rest = max((v for i, v in rises.items() if i not in new), default=0.0)
     return _least("incremental: coverage increase where w2 and w3 appear", jump, 2 * rest)
@@ -268,33 +287,33 @@ def _errors(memory: str, means: Mapping[tuple[str, str], Mapping[str, float]]) -
     return rows
 
 
-def _scores(scenario: str, own: Mapping[str, Any]) -> dict[str, list[float]]:
+def _scores(scenario: str, group: Mapping[str, Any]) -> dict[str, list[float]]:
     """The values of each score, one for each seed."""
     score, scale = "balanced_accuracy", 1.0
-    parts = {"accuracy": np.ones(len(own["seed"]), bool)}
+    parts = {"accuracy": np.ones(len(group["seed"]), bool)}
     if scenario == "incremental":
-        parts["accuracy_after_w3"] = _known(own)
+        parts["accuracy_after_w3"] = _known(group)
     if scenario == "congestion":
         score, scale = "error_p99", 1e3
-        loads = np.array([_load(names) for names in own["settings"].tolist()])
+        loads = np.array([_load(names) for names in group["settings"].tolist()])
         parts = {f"error_{load}": loads == load for load in LOADS}
         parts["error_before_133"] = loads < LOADS[-1]
     found: dict[str, list[float]] = {}
-    for seed in np.unique(own["seed"]):
-        mine = own["seed"] == seed
+    for seed in np.unique(group["seed"]):
+        mine = group["seed"] == seed
         for name, part in parts.items():
             if (mine & part).any():
-                mean = float(np.mean(own[score][mine & part])) * scale
+                mean = float(np.mean(group[score][mine & part])) * scale
                 found.setdefault(name, []).append(mean)
-        seconds = own["select"][mine].astype(np.float64)
+        seconds = group["select"][mine].astype(np.float64)
         if not np.isnan(seconds).all():
             found.setdefault("select", []).append(float(np.nanmedian(seconds)))
     return found
 
 
-def _known(own: Mapping[str, Any]) -> np.ndarray:
+def _known(group: Mapping[str, Any]) -> np.ndarray:
     """Where w3 came long enough before."""
-    return np.asarray(own["iteration"] >= own["w3_from"] + _AFTER)
+    return np.asarray(group["iteration"] >= group["w3_from"] + _AFTER)
 
 
 def _load(settings: str) -> int:
@@ -303,12 +322,12 @@ def _load(settings: str) -> int:
     return int(load) if load else LOADS[0]
 
 
-def _over_seeds(own: Mapping[str, Any], score: str, rows: Any = True) -> dict[int, float]:
+def _over_seeds(group: Mapping[str, Any], score: str, rows: Any = True) -> dict[int, float]:
     """By iteration the mean of a score over seeds, where there is one."""
-    there = rows & ~np.isnan(own[score])
-    iterations = own["iteration"]
+    there = rows & ~np.isnan(group[score])
+    iterations = group["iteration"]
     return {
-        iteration: float(np.mean(own[score][there & (iterations == iteration)]))
+        iteration: float(np.mean(group[score][there & (iterations == iteration)]))
         for iteration in np.unique(iterations[there]).tolist()
     }
 
@@ -330,18 +349,18 @@ def _groups(table: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     groups = []
     for scenario, memory in dict.fromkeys(pairs):
         rows = _of(columns, scenario, memory)
-        own = {name: column[rows] for name, column in columns.items()}
+        group = {name: column[rows] for name, column in columns.items()}
         names = ("last", *(f"{w}_from" for w in WORKLOADS))
-        marks = {name: own["iteration"].copy() for name in names}
-        for seed in np.unique(own["seed"]):
-            mine = own["seed"] == seed
-            iterations, settings = own["iteration"][mine], own["settings"][mine].tolist()
+        marks = {name: group["iteration"].copy() for name in names}
+        for seed in np.unique(group["seed"]):
+            mine = group["seed"] == seed
+            iterations, settings = group["iteration"][mine], group["settings"][mine].tolist()
             marks["last"][mine] = iterations.max()
             for workload in WORKLOADS:
                 here = [workload in re.findall(r"\bw\d+", text) for text in settings]
                 first = iterations[here].min() if any(here) else iterations.max() + 1
                 marks[f"{workload}_from"][mine] = first
-        groups.append((scenario, memory, own | marks))
+        groups.append((scenario, memory, group | marks))
     return groups
 
 

@@ -170,7 +170,7 @@ def settings(
     traffic raises from 66 to 100 or 133: w1, w1_c100, w1_c133.
 
     Args:
-        names: Which ones.
+        names: Of the settings that are wanted.
         workloads: By name, in addition to the published ones (which they may replace).
 
     Raises:

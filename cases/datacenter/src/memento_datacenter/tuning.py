@@ -281,6 +281,12 @@ class Search:
 
     @staticmethod
     def _read(path: Path, about: Mapping[str, Any]) -> list[Trial]:
+        """Trials that a file holds, none where there is no file.
+
+        Raises:
+            DamagedError: It is cut off, or its content differs from its digest.
+            ForeignError: It is of another version, or its trials were made in another way.
+        """
         if not path.exists():
             return []
         with storage_errors("read trials", path):

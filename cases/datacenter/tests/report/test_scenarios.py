@@ -24,6 +24,7 @@ def test_data_centre(tmp_path):
         "rare-patterns",
         "congestion",
         "targets",
+        "networks",
     ]
     assert set(report.missing) == {"incremental"}
     section = report.section("rare-patterns")

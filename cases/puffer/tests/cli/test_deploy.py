@@ -23,6 +23,7 @@ KILLS = 100
 pytest.importorskip("torch", reason="publishing needs torch")
 
 import deployment_days as helpers  # noqa: E402
+import published_tree  # noqa: E402
 
 CONFIG = """
 capacity = 320
@@ -230,6 +231,36 @@ def test_the_published_record_and_ones_own(state, call, data_folder, tmp_path):
     assert code == 0
     assert out.count("default") == 5
     assert (tmp_path / "own.png").is_file()
+
+
+def test_the_record_of_the_published_tree(tmp_path, call):
+    pytest.importorskip("matplotlib")
+    for variant in ("default", "deterministic"):
+        for day, trained in published_tree.DAYS.items():
+            for horizon in range(4 if variant == "default" else 5):
+                row = published_tree.row(variant, horizon, day, trained)
+                published_tree.write(tmp_path / "tree", row)
+    figure = tmp_path / "published.png"
+    code, out, err = call("record", tmp_path / "tree", "--figure", figure, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert facts["published"] is True
+    assert [row["retrained"] for row in facts["rows"]] == [2] * 9
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert len(facts["notes"]) == 3
+    assert "default lacks the horizons 4" in err
+    assert "lacks the models that were trained on 2022-09-26 (horizon 0)" in " ".join(err.split())
+    code, out, err = call("record", tmp_path / "tree", "--from", "2022-09-27")
+    assert code == 0
+    assert [line.split()[2:4] for line in out.splitlines()[1:]] == [["2", "1"]] * 9
+
+
+def test_a_folder_that_holds_no_deployment(tmp_path, call):
+    code, _, err = call("record", tmp_path)
+    assert code == 2
+    assert "neither STATE of memento puffer deploy init, nor a published one" in " ".join(
+        err.split()
+    )
 
 
 def test_a_record_in_a_pipe_is_whole(call, data_folder):

@@ -20,6 +20,7 @@ pytest.importorskip("polars")
 pytest.importorskip("matplotlib")
 pytest.importorskip("torch")
 
+import published_tree
 from days import Short
 
 from memento.cli.main import main
@@ -82,6 +83,19 @@ def test_simulated_days_are_days_of_the_release(made):
         assert {e.abr for e in day.experiments.values()} == {
             "linear_bba", "mpc", "robust_mpc", "bola_basic_v1",
         }  # fmt: skip
+
+
+def test_days_over_traces_in_text(tmp_path, capsys):
+    (tmp_path / "norway").write_text("".join(f"{t}.0\t{1 + t % 3}.25\n" for t in range(300)))
+    words = ("simulate", NAMES[0], "--sessions", 2, "--no-content", "--traces", tmp_path / "norway")
+    code, _, err = command(capsys, *words, "--to", tmp_path / "days")
+    assert code == 0, err
+    assert Day.find(tmp_path / "days", NAMES[0]).read("video_sent")["delivery_rate"].max() < 2e6
+    code, _, err = command(capsys, *words, "--to", tmp_path / "none", "--format", "mahimahi")
+    assert (code, "holds seconds and Mbit/s, and mahimahi is packets" in err) == (2, True)
+    code, _, err = command(capsys, *words[:-2], "--to", tmp_path / "none", "--format", "mahimahi")
+    assert (code, "name their file in --traces" in err) == (2, True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_day_more_with_the_same_origin(made, tmp_path, capsys):
@@ -220,10 +234,65 @@ def test_analysis_over_days(made, tmp_path, capsys):
     assert all(row["days"] <= 2 for row in result["schemes"])
 
 
+def test_analysis_with_the_published_models(made, tmp_path, capsys):
+    """A day before the first training has no predictor, a later one that of the training."""
+    published_tree.small(tmp_path / "tree", ("default",), {NAMES[1]: True, "2021-10-20": False})
+    words = ("analyze", DAYS, "--from", made, "--out", tmp_path / "out")
+    code, _, err = command(capsys, *words, "--model", f"mpc={tmp_path / 'tree/default'}", "--json")
+    assert code == 0, err
+    scores = (tmp_path / "out/scores.csv").read_text().splitlines()[1:]
+    assert {tuple(line.split(",")[:2]) for line in scores} == {(NAMES[1], "mpc")}
+    shutil.rmtree(tmp_path / "tree/default/4")
+    code, _, err = command(capsys, *words, "--model", f"mpc={tmp_path / 'tree/default'}")
+    assert (code, "default lacks the horizons 4; a predictor has 5" in err) == (2, True)
+
+
+def test_analysis_with_a_model_for_each_day(made, tmp_path, capsys):
+    """A folder of days, as they are downloaded; a day that is not there has no scores."""
+    Ttp.fresh(0).write(tmp_path / NAMES[0])
+    words = ("analyze", DAYS, "--from", made, "--out", tmp_path / "out")
+    code, _, err = command(capsys, *words, "--model", f"mpc={tmp_path}")
+    assert code == 0, err
+    scores = (tmp_path / "out/scores.csv").read_text().splitlines()[1:]
+    assert {tuple(line.split(",")[:2]) for line in scores} == {(NAMES[0], "mpc")}
+
+
+def test_the_record_beside_the_other_commands(tmp_path, capsys):
+    published_tree.write(tmp_path, published_tree.row())
+    code, found, _ = command(capsys, "record", tmp_path, "--json")
+    assert code == 0
+    assert [row["retrained"] for row in found["rows"]] == [1]
+
+
 def bare(folder: Path) -> None:
     """Leave the header of each table: a day on which nobody streamed."""
     for path in folder.rglob("*.csv"):
         path.write_text(path.read_text().partition("\n")[0] + "\n")
+
+
+def test_a_day_that_cannot_be_used_is_an_outcome(made, tmp_path, capsys):
+    """Of several days: it is left out with its reason; alone it is an error."""
+    days = tmp_path / "days"
+    shutil.copytree(made, days)
+    (sent,) = (days / NAMES[0]).glob("video_sent_*.csv")
+    sent.write_text(
+        sent.read_text().replace(",univision,", ",univision,x").replace(",abc,", ",abc,x")
+    )
+    words = ("--from", days, "--to", tmp_path / "features", "--json")
+    code, result, err = command(capsys, "features", DAYS, *words)
+    assert (code, list(result["days"])) == (1, [NAMES[1]])
+    assert f"{sent}: could not parse" in result["left_out"][NAMES[0]]
+    assert f"{NAMES[0]} is left out" in err
+    words = ("--from", days, "--out", tmp_path / "out", "--json")
+    code, result, _ = command(capsys, "analyze", DAYS, *words)
+    assert (code, list(result["left_out"])) == (1, [NAMES[0]])
+    assert {row["days"] for row in result["schemes"]} == {1}
+    code, _, err = command(capsys, "analyze", NAMES[0], *words)
+    assert (code, "could not parse" in err) == (2, True)
+    bare(days / NAMES[1])
+    words = ("--from", days, "--to", tmp_path / "bare")
+    code, _, err = command(capsys, "features", NAMES[1], *words)
+    assert (code, f"{NAMES[1]}: nobody streamed" in err) == (0, True)
 
 
 def test_days_on_which_nobody_streamed(made, tmp_path, capsys):
@@ -304,7 +373,10 @@ def test_download_from_a_server(made, tmp_path, capsys):
         (["simulate", NAMES[0], "--to", "x", "--origin", "2021-10-18"], "is before 2021-10-18"),
         (["simulate", NAMES[0], "--to", "x", "--form", "xml"], "form='xml'"),
         (["simulate", NAMES[0], "--to", "x", "--traces", "no.parquet"], "no.parquet: no such file"),
-        (["simulate", NAMES[0], "--to", "x/y", "--sessions", 0], "--sessions is 0; give at least"),
+        (
+            ["simulate", NAMES[0], "--to", "x/y", "--sessions", 0],
+            "--sessions is 0; expected",
+        ),
         (
             ["simulate", NAMES[0], "--to", "x", "--traces", "no.parquet", "--drift", 0],
             "--drift changes paths of the model, and --traces plays recorded ones",

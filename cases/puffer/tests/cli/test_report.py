@@ -8,14 +8,14 @@ import shutil
 import pytest
 import small_results as small
 
-import called_report
+import called
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("polars")
 
 from memento.report.page import GENERATOR
 
-call, content = called_report.call, called_report.content
+call, content = called.report, called.content
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ def test_more_schemes_than_colours(tmp_path, drawn):
         **interval("ssim", [16.0] * 9, 0),
     }
     figures.trade_off(tmp_path / "a.png", table)
-    curves = {name: {"value": [0.0, 1.0], "share": [0.5, 1.0]} for name in names}
+    curves = {"scheme": names * 2, "value": [0.0] * 9 + [1.0] * 9, "share": [0.5] * 9 + [1.0] * 9}
     distributions(tmp_path / "b.png", curves, xlabel="s")
 
 

@@ -7,6 +7,7 @@ import math
 import shutil
 
 import numpy as np
+import published_tree
 import pytest
 import small_results as small
 
@@ -104,6 +105,13 @@ def test_every_table_and_figure_has_a_section():
     assert set(SECTIONS) == {*CONTENTS, *STUDIES}
 
 
+def test_how_much_video_was_replayed():
+    periods = {"period": np.array(["sim-1", "all"]), "stream_years": np.array([0.25, 0.25])}
+    section = replay_section("table-video", {"periods": periods}, "large-")
+    assert section.title == "How much video was replayed (large)"
+    assert listing(section, "large-table-video") == periods
+
+
 @pytest.mark.parametrize("topic", CONTENTS)
 def test_each_section_is_drawn(topic, tmp_path):
     section = replay_section(topic, tables(topic))
@@ -163,8 +171,10 @@ def test_real_results(made, tmp_path):
     assert set(names) >= {"figure-selection", "analysis-tiny", "demo", "experiments"}
     assert "deployment-record" in names
     assert set(report.missing) == {
-        *(f"tiny-{t}" for t in (*CONTENTS, "figure-freeze") if t not in small.TABLES),
-    }  # fmt: skip
+        f"tiny-{topic}"
+        for topic in (*CONTENTS, "figure-freeze", "table-video")
+        if topic not in small.TABLES
+    }
     assert "memento run puffer-replay tiny-table-jtt" in report.missing["tiny-table-jtt"]
     opened = listing(report.section("experiments"), "open")
     assert opened["experiment"] == ["puffer-replay/tiny-broken"]
@@ -309,6 +319,24 @@ def test_the_published_record(data_folder, tmp_path):
     assert section.charts[0].save(tmp_path).stat().st_size > 20_000
 
 
+def test_the_published_tree(tmp_path):
+    for day, trained in published_tree.DAYS.items():
+        published_tree.write(tmp_path / "tree", published_tree.row(day=day, retrained=trained))
+    report = folders.open_report(tmp_path / "tree")
+    assert report.kind == "record"
+    assert "lacks the horizons 1, 2, 3, 4" in " ".join(report.text)
+    section = report.section("deployment")
+    found = listing(section, "deployment-days")
+    assert found["days"][:2].tolist() == [7, 10]
+    assert folders.kind_of(tmp_path / "tree") == "record"
+    found = listing(section, "deployment-densities")
+    assert [found[name].tolist() for name in ("variant", "batches", "min", "median", "max")] == [
+        ["default"], [2], [0.01], [0.015], [0.02],
+    ]  # fmt: skip
+    assert found["paper median"].tolist() == [0.0161]
+    assert folders.kind_of(tmp_path / "tree" / "default") == "record"  # one variant alone
+
+
 # ------------------------------------------------------------------------------- what is wrong
 
 
@@ -385,3 +413,18 @@ def test_other_damaged_folders(made_up):
     path.write_text("{")
     with pytest.raises(DamagedError, match=r"summary.json cannot be read"):
         of_demo(made_up / "demo")
+
+
+def test_each_series_of_a_sweep_has_its_course():
+    """Figures 23 to 25 of the paper: the replays day by day."""
+    courses = {
+        chart.name.partition("-courses")[2]: set(chart.table["label"].tolist())
+        for chart in replay_section("table-jtt", tables("table-jtt")).charts
+        if "-courses" in chart.name
+    }
+    assert set(courses) == {"", "-forgetting", "-memento"}
+    assert courses[""] == {"daily", "static"}
+    assert courses["-memento"] > {"memento", "memento-jtt=20", "memento, oracle"}
+    (one,) = [c for c in replay_section("table-freeze", tables("table-freeze")).charts
+              if "courses" in c.name]  # fmt: skip
+    assert one.table["value"].max() == 3.0

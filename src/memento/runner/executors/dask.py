@@ -81,6 +81,11 @@ class DaskExecutor(Executor):
                 part.close()
         self._client = self._cluster = None
 
+    @property
+    def client(self) -> Any:
+        """The client of Dask's, inside the ``with`` block: for work that is no experiment."""
+        return self._client
+
     def _start(self) -> Any:
         """The cluster that lives as long as this executor; None if it is somebody else's."""
         if self._address != "local":

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from memento.errors import SettingError, needs
-from memento.files import atomic_write, storage_errors
+from memento.files import atomic_write, readable_json, storage_errors
 from memento.runner.executors import Executor
 from memento.runner.executors.dask import DaskExecutor
 from memento.runner.job import Job, Outcome, thread_environment
-from memento.runner.results import mark_failed, read_json, write_json
+from memento.runner.results import mark_failed, write_json
 from memento.runner.settings import SlurmSettings
 from memento.runner.spec import Resources
 
@@ -194,7 +194,7 @@ class SbatchExecutor(Executor):
 
     def _found_again(self, job: Job) -> int | None:
         """The Slurm job that an earlier call, since gone, submitted for the same."""
-        known = read_json(job.place.batch)
+        known = readable_json(job.place.batch)
         if known is None or known.get("digest") != job.digest:
             return None
         if job.forced_at is not None and known["submitted"] < job.forced_at:
@@ -293,7 +293,7 @@ def _outcome(submitted: _Submitted, state: str) -> Outcome | None:
         why = f"Slurm does not know job {submitted.number} any more, and it left no result"
     else:
         why += f"; see {place.folder / f'slurm-{submitted.number}.txt'}"
-    attempt = read_json(place.state) or {}
+    attempt = readable_json(place.state) or {}
     if attempt.get("state") == "running" and ours:
         mark_failed(place, (attempt["host"], attempt["pid"]), why)
     return Outcome("failed", why)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,21 +16,14 @@ from memento.errors import SchemaError, SettingError
 from memento.files import storage_errors, sync_folder
 from memento.samples import Samples
 from memento_puffer.data.schema import made_folder
-from memento_puffer.quality import aggregates, qoe
+from memento_puffer.quality import aggregates
 
 if TYPE_CHECKING:
-    from memento.report.page import Picture, Table
+    from memento.report.page import Table
 
 __all__ = ["write_report"]
 
-_SERIES = 3  # days from which on a course over days is worth a picture
-# What may have a course over days: variable, metric, label.
-_COURSES = (
-    ("stream", "stalled", "time stalled (%)"),
-    ("ssim", "mean", "mean SSIM (dB)"),
-    ("logscore_0", "q0.01", "1st percentile of the log score (nats)"),
-    ("logscore_0", "q0.5", "median log score (nats)"),
-)
+_COURSES = ("weeks", "differences")  # of `over_days`, what the page shows
 _LARGE = ("streams", "daily")  # tables for programs
 _SMALL = ("scores", "counts", "deployment", "official", "official_slow", "paired")
 _PAGE = "report.html"
@@ -61,6 +53,7 @@ def write_report(
         MissingExtraError: There is nothing to draw with.
     """
     from memento.report import figures, page
+    from memento_puffer.report import over_days
     from memento_puffer.report.figures import BETTER, levels_of, trade_off
 
     streams, daily = gathered["streams"], gathered["daily"]
@@ -106,7 +99,8 @@ def write_report(
         if "paired" in made:
             figures.forest(place / "paired.png", made["paired"], better=BETTER)
             parts.append(page.Picture(place / "paired.png", "The same viewers under two schemes."))
-        parts += _over_days(place, gathered, schemes, reference, rng)
+        for section in over_days.sections(daily, reference, only=_COURSES):
+            parts += [page.Picture(chart.save(place), chart.caption) for chart in section.charts]
         parts.append(_as_table(_summed(gathered["counts"]), "What was met in the files."))
         page.write_page(place / _PAGE, "What viewers got", parts)
     return _shown(deployment, made.get("official"))
@@ -135,69 +129,17 @@ def _swapped(out: Path) -> Iterator[Path]:
 
 def _own_names() -> set[str]:
     """All files that a report may have."""
-    courses = [_course_file(variable, metric) for variable, metric, _ in _COURSES]
-    pictures = ["trade_off", "paired", *courses, *(f"{name}_differences" for name in courses)]
+    from memento_puffer.report import over_days
+
     return {
         _PAGE,
         *(_table_file(name) for name in (*_LARGE, *_SMALL)),
-        *(f"{name}.png" for name in pictures),
+        *(f"{name}.png" for name in ("trade_off", "paired", *over_days.PICTURES)),
     }
 
 
 def _table_file(name: str) -> str:
     return f"{name}.{'parquet' if name in _LARGE else 'csv'}"
-
-
-def _course_file(variable: str, metric: str) -> str:
-    return f"{variable}_{metric}".replace(".", "")
-
-
-def _over_days(
-    out: Path,
-    gathered: Mapping[str, Samples],
-    schemes: list[str],
-    reference: str,
-    rng: np.random.Generator,
-) -> list[Table | Picture]:
-    """Pictures of the course over days, and of differences on each of them."""
-    from memento.report import figures, page
-
-    daily = gathered["daily"]
-    if len(np.unique(daily["day"])) < _SERIES:
-        return []
-    parts: list[Table | Picture] = []
-    for variable, metric, label in _COURSES:
-        table = _if_any(functools.partial(aggregates.by_day, daily, variable, metric))
-        if table is None or not table.size:
-            continue
-        name = _course_file(variable, metric)
-        figures.time_series(
-            out / f"{name}.png",
-            qoe.time_series(table, rng=rng, resamples=500),
-            ylabel=label,
-        )
-        caption = f"{label}: means of the last 14 days with 90 % intervals."
-        parts.append(page.Picture(out / f"{name}.png", caption))
-        score = variable.startswith("logscore")
-        curves = {}
-        for scheme in schemes:
-            if scheme == reference:
-                continue
-            both = aggregates.compare(table, scheme, reference)
-            if both.size:
-                values = both["difference" if score or variable == "ssim" else "relative"]
-                curves[scheme] = qoe.weighted_ecdf(values, both["weight"])
-        if curves:
-            unit = "nats" if score else "dB" if variable == "ssim" else "%"
-            figures.distributions(
-                out / f"{name}_differences.png",
-                curves,
-                xlabel=f"daily difference to {reference} in {label.split(' (')[0]} ({unit})",
-            )
-            parts.append(
-                page.Picture(out / f"{name}_differences.png", f"{label}: differences by day.")
-            )
-    return parts
 
 
 def _if_any(make: Callable[[], Samples]) -> Samples | None:

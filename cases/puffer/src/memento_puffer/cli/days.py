@@ -63,7 +63,7 @@ def stored(days: StoredDayOptions, store: Path | None = None) -> dict[str, Store
 
     def open_day(name: str) -> StoredDay:
         folder = days.source / name
-        if (folder / "features.json").is_file():
+        if Features.stored(folder):
             return StoredDay(partial(Features.read, folder))
         day = Day.find(days.source, name)
         if store is None:

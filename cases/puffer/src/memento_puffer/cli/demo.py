@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memento.arguments import number, require, whole
 from memento.cli import ui
 from memento.cli.options import AsJson
 from memento.errors import SettingError
@@ -54,10 +55,11 @@ class DemoOptions:
 
 def demo(
     options: DemoOptions,
-    out: Path = Path("demo"),
+    more: Annotated[list[str] | None, typer.Argument()] = None,
+    out: Path | None = None,
     traces: list[str] | None = None,
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     workers: int = 2,
+    ask: float = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """Stream, remember, retrain, and see what viewers get.
@@ -68,22 +70,41 @@ def demo(
     size; and never. In the end each predictor chooses the bitrates for the same viewers of one more
     day.
 
+    A STEP does a part of the paper's own demo instead, over the week 2023-07-03 to 2023-07-09:
+    download brings its days, real ones if Puffer's storage answers, else simulated ones; analysis
+    says what viewers got; replay compares memories. All three make one page in demo-week.
+
     Args:
-        out: Folder for the report, its charts and tables.
+        more (STEP): download, analysis or replay.
+        out: Folder for the report, its charts and tables. Default: demo; of a step: demo-week.
         traces: Parquet files with columns trace_id, seconds, rate [MB/s], consecutive periods: real
             paths. All words that follow are files. Default: a synthetic population of paths.
         workers: Processes.
+        ask: Seconds that Puffer's storage may take to answer; 0: days are simulated.
+
+    Example:
+        memento demo --out demo
+
+        memento demo download && memento demo analysis && memento demo replay
     """
+    from memento_puffer.cli.demo_week import STEPS, run_step
     from memento_puffer.studies.outcomes import summary
 
-    if options.days < 3:
-        raise SettingError(f"--days is {options.days}; at least 3 are needed to compare anything")
-    if workers < 1:
-        raise SettingError(f"--workers is {workers}; expected at least one process")
-    if options.seed < 0:
-        raise SettingError(f"--seed is {options.seed}; expected 0 or more")
+    require("--days", options.days, whole(3, words="at least 3, to compare anything"))
+    require("--workers", workers, whole(words="at least one process"))
+    require("--seed", options.seed, whole(0, words="0 or more"))
+    require("--ask", ask, number(0, most=600, words="seconds from 0 to 600"))
+    if more and not traces and more[0] in STEPS:
+        if more[1:]:
+            raise SettingError(f"unexpected argument {more[1]!r}; give one step at a time")
+        run_step(more[0], options, out or Path("demo-week"), ask)
+        return
+    out = out or Path("demo")
     if more and not traces:
-        raise SettingError(f"unexpected argument {more[0]!r}; files of traces follow --traces")
+        raise SettingError(
+            f"unexpected argument {more[0]!r}; a step is one of {', '.join(STEPS)}, and files of "
+            "traces follow --traces"
+        )
     if options.retrain not in ("coverage", "always"):
         raise SettingError(f'--retrain is {options.retrain!r}; expected "coverage" or "always"')
     files = [*(traces or []), *(more or [])]
@@ -126,6 +147,7 @@ def demo(
 
 
 def _loop(files: Sequence[str], options: DemoOptions) -> ClosedLoop:
+    """The comparison that the options ask for: on traces in files, or on paths with two shifts."""
     from memento.retrain import Every, OnCoverage
     from memento_puffer.streaming.traces import Population, Shift
     from memento_puffer.streaming.traces import days as days_of
@@ -187,6 +209,7 @@ _CAPTION = (
 
 
 def _control_rows(outcome: Outcome, reference: str) -> list[list[str]]:
+    """What viewers got from each predictor, and how that differs from the reference, as text."""
     changes = outcome.difference_rows(reference)
 
     def change(name: str, what: str) -> str:
@@ -265,6 +288,7 @@ def _write(
     results: Mapping[str, ArmResult],
     outcome: Outcome,
 ) -> None:
+    """Figures, tables, the summary and the page, in the folder of results."""
     from memento.cli import tables as tables_on_disk
     from memento.report import page
     from memento.samples import Samples

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memento.arguments import require, whole
 from memento.cli import ui
 from memento.cli.commands import Commands
 from memento.cli.options import AsJson
 from memento.days import day_of
-from memento.errors import LockedError, MementoError, SettingError
+from memento.errors import ForeignError, LockedError, MementoError, SettingError
 from memento.files import storage_errors
 from memento.settings import read
 
@@ -55,6 +56,9 @@ def init(
             weights.
         config (FILE): Settings in TOML; see the documentation for their names.
         capacity: Samples in each memory.
+
+    Example:
+        memento puffer deploy init state --base fugu-feb
     """
     from memento_puffer.deployment.deploy import Deployment
     from memento_puffer.predictor.ttp import Ttp
@@ -76,6 +80,9 @@ def configure(state: Path, config: Path, as_json: AsJson = False) -> None:
     Args:
         state (STATE): Folder of the deployment.
         config (FILE): Settings in TOML, all of them.
+
+    Example:
+        memento puffer deploy configure state deploy.toml
     """
     from memento_puffer.deployment.deploy import Deployment
 
@@ -110,6 +117,9 @@ def run(
         start (DAY): First day of a new deployment; default: the last.
         skip (DAY): Leave out the data of this day. Repeatable.
         today (DAY): What counts as today (UTC); for running through the past.
+
+    Example:
+        memento puffer deploy run state days
     """
     from memento_puffer.deployment.days import DayFolders
     from memento_puffer.deployment.deploy import Deployment
@@ -166,11 +176,13 @@ def status(
 
     Args:
         state (STATE): Folder of the deployment.
+
+    Example:
+        memento puffer deploy status state --days 7
     """
     from memento_puffer.deployment.deploy import Deployment
 
-    if last < 1:
-        raise SettingError(f"--days is {last}; give at least 1")
+    require("--days", last, whole())
     deployment = Deployment(state)
     documents = deployment.days(last)
     serving = {name: deployment.serving(name) for name in deployment.variants}
@@ -193,9 +205,12 @@ def rollback(
 
     Args:
         state (STATE): Folder of the deployment.
-        variant (VARIANT): Whose model.
+        variant (VARIANT): Name of the variant whose model changes.
         reason: For the history of publications.
         to (VERSION): Default: what served before the current was published.
+
+    Example:
+        memento puffer deploy rollback state memento --reason 'stalls since Monday'
     """
     from memento_puffer.deployment.deploy import Deployment
 
@@ -230,23 +245,37 @@ def record(
     figure.
 
     Args:
-        source (SOURCE): STATE of a deployment, or a published record in CSV.
+        source (SOURCE): STATE of a deployment, or a published record: the folder with
+            VARIANT/HORIZON/DAY/stats_HORIZON.json.gz, or a CSV.
         first (DAY): From this day.
         until (DAY): Up to this day.
         figure (PNG): Draw coverage and trainings.
+
+    Example:
+        memento puffer record results/memento-deployment --figure record.png
+        memento puffer deploy record state --json
     """
     from memento_puffer.deployment import record as case
+    from memento_puffer.deployment import tree
     from memento_puffer.deployment.deploy import Deployment
 
-    published = not source.is_dir()
-    whole = case.read_record(source) if published else Deployment(source).table()
-    table = case.between(whole, _day(first, "--from"), _day(until, "--until"))
-    if not whole.size:
+    notes: list[str] = []
+    own = (source / "deployment.json").exists()
+    if source.is_dir() and not own and not tree.is_tree(source):
+        raise ForeignError(
+            f"{source} holds no deployment: neither STATE of memento puffer deploy init, nor a "
+            f"published one, {tree.LAYOUT}"
+        )
+    everything = Deployment(source).table() if own else case.read_record(source, notes.append)
+    for note in notes:
+        ui.warn(note)
+    table = case.between(everything, _day(first, "--from"), _day(until, "--until"))
+    if not everything.size:
         raise SettingError(f"{source} holds no day with data yet")
     if not table.size:
         raise SettingError(
             f"no days of {source} from {first or 'its first'} to {until or 'its last'}; it has "
-            f"some from {whole['day'].min()} to {whole['day'].max()}"
+            f"some from {everything['day'].min()} to {everything['day'].max()}"
         )
     if figure is not None:
         import numpy as np
@@ -257,12 +286,12 @@ def record(
             coverage_and_trainings(
                 figure,
                 table,
-                title="the published deployment" if published else source.name,
-                new_metric=np.datetime64(case.NEW_METRIC) if published else None,
+                title=source.name if own else "the published deployment",
+                new_metric=None if own else np.datetime64(case.NEW_METRIC),
             )
     rows = ui.rows(case.summary(table))
     if as_json:
-        ui.print_json({"published": published, "rows": rows})
+        ui.print_json({"published": not own, "rows": rows, "notes": notes})
         return
     _show_record(rows)
 
@@ -332,6 +361,7 @@ def _show(
     serving: Mapping[str, str | None],
     failures: Mapping[str, Mapping[str, Any]],
 ) -> None:
+    """A table of the days, what serves, which days failed, and what asks for attention."""
     rows = []
     for document in documents:
         cells = []

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
+from memento.arguments import number, require, whole
 from memento.cli import packages, ui
 from memento.cli.commands import Commands
 from memento.cli.options import AsJson
-from memento.days import day_of, days_from, parse_days
-from memento.errors import DamagedError, ForeignError, SettingError, StorageError
+from memento.days import day_of, days_from, is_day, parse_days
+from memento.errors import (
+    DamagedError,
+    ForeignError,
+    SchemaError,
+    SettingError,
+    StorageError,
+)
 from memento.files import storage_errors
 from memento_puffer.cli import deploy
 from memento_puffer.cli.days import checked, has_chunks, stored
@@ -50,6 +56,7 @@ packages.declare(
         "puffer deploy status": (),
         "puffer deploy rollback": (),
         "puffer deploy record": ("matplotlib if figure",),
+        "puffer record": ("matplotlib if figure",),
     }
 )
 
@@ -60,6 +67,7 @@ app = Commands(
 
 app.add_typer(deploy.app, name="deploy")
 app.command()(replay)
+app.command()(deploy.record)
 
 # -------------------------------------------------------------------------------------- download
 
@@ -90,11 +98,13 @@ def download(
         parallel (-j): Files at a time.
         data_url: Where the release lies. Default: Puffer's bucket.
         models_url: Where models lie. Default: Puffer's bucket.
+
+    Example:
+        memento puffer download 2021-10-17..2021-10-23 --to days
     """
     from memento_puffer.data import download as case
 
-    if not (wait >= 0 and math.isfinite(wait)):
-        raise SettingError(f"--wait is {wait}; give hours of at least 0")
+    require("--wait", wait, number(0, words="hours of at least 0"))
     chosen = [k.strip() for k in kinds.split(",")] if kinds else list(case.DEFAULT_KINDS)
     chosen += [case.MODEL] if models and case.MODEL not in chosen else []
     with ui.Progress(DownloadColumn(), TransferSpeedColumn()) as bar:
@@ -137,6 +147,7 @@ def simulate(
     shift: list[str] | None = None,
     drift: float | None = None,
     traces: Path | None = None,
+    traces_as: Annotated[str | None, typer.Option("--format")] = None,
     origin: str | None = None,
     form: str = "csv",
     content: bool = True,
@@ -158,23 +169,27 @@ def simulate(
         shift (KIND:DAY): From DAY on: new-access, halved-capacity or new-congestion-control.
             Repeatable.
         drift: Scale of the changes from day to day; default: 1.
-        traces (FILE): Parquet with trace_id, seconds, rate: real paths.
+        traces (FILE): Recorded paths, in a file or a folder of files, to play again.
+        traces_as (--format): parquet (trace_id, seconds, rate in MB/s), mahimahi, norway, belgium
+            or fcc; default: what --traces looks like.
         origin: The population's first day; default: the first of DAYS. Give it to add days to those
             of an earlier call.
         form: csv, csv.gz or parquet.
         content: Write video_size and ssim, all that was on: 0.3 GB of CSV a day, however few
             sessions there are.
         calibrate: Compare each day with Puffer's published figures.
+
+    Example:
+        memento puffer simulate 2021-10-17..2021-10-23 --to days --sessions 200
     """
     from memento_puffer.data.release import write_simulated_day
     from memento_puffer.streaming import calibration
     from memento_puffer.streaming.simulator import Simulation
 
     names = parse_days(days)
-    if sessions < 1:
-        raise SettingError(f"--sessions is {sessions}; give at least 1")
+    require("--sessions", sessions, whole())
     first = names[0] if origin is None else parse_days(origin)[0]
-    source = _population(traces, shift or (), drift, first, seed)
+    source = _population(traces, traces_as, shift or (), drift, first, seed)
     assigned = _schemes(schemes, model or ())
     simulation = Simulation(assigned, population=source, paired=paired, seed=seed)
     facts: dict[str, Any] = {}
@@ -207,26 +222,40 @@ def simulate(
 
 
 def _population(
-    traces: Path | None, shift: Sequence[str], drift: float | None, first: str, seed: int
+    traces: Path | None,
+    traces_as: str | None,
+    shift: Sequence[str],
+    drift: float | None,
+    first: str,
+    seed: int,
 ) -> Any:
     """Whose paths are simulated: those of the model, with its changes, or recorded ones."""
-    from memento_puffer.streaming.paths import TracePaths
-    from memento_puffer.streaming.traces import Population, Traces
+    from memento_puffer.streaming.trace_files import read_paths
+    from memento_puffer.streaming.traces import Population
 
     if traces is not None and (shift or drift is not None):
         raise SettingError(
             f"--{'shift' if shift else 'drift'} changes paths of the model, and --traces plays "
             "recorded ones; leave out one of the two"
         )
+    if traces is None and traces_as is not None:
+        raise SettingError(
+            f"--format {traces_as} is of recorded paths; name their file in --traces"
+        )
     shifts = tuple(_shift(text, first) for text in shift)
     population = Population(seed=seed, shifts=shifts, drift=1.0 if drift is None else drift)
-    return population if traces is None else TracePaths(Traces.read(traces), population=population)
+    return population if traces is None else read_paths(traces, traces_as, population)
 
 
 _FUGU = "puffer_ttp"
 
 
 def _schemes(names: str, models: Sequence[str]) -> list[Scheme]:
+    """Controllers by name, and a Fugu for each model.
+
+    Raises:
+        SettingError: There is no such controller, it lacks a model, or nothing was named.
+    """
     from memento_puffer.predictor.ttp import Ttp
     from memento_puffer.streaming.abr import Fugu, named_controllers
     from memento_puffer.streaming.simulator import Scheme
@@ -258,17 +287,14 @@ def _schemes(names: str, models: Sequence[str]) -> list[Scheme]:
 
 
 def _shift(text: str, first: str) -> Shift:
-    from memento_puffer.streaming.traces import Shift
+    from memento_puffer.streaming.traces import SHIFTS, Shift
 
-    kinds: dict[str, Callable[[int], Shift]] = {
-        "new-access": Shift.new_access,
-        "halved-capacity": Shift.halved_capacity,
-        "new-congestion-control": Shift.new_congestion_control,
-    }
     kind, _, day = text.partition(":")
-    if kind not in kinds or not day:
-        raise SettingError(f"--shift {text!r}; give KIND:DAY with KIND one of {', '.join(kinds)}")
-    return kinds[kind](_number(parse_days(day)[0], first))
+    name = kind.replace("-", "_")
+    if name not in SHIFTS or not day:
+        known = ", ".join(SHIFTS).replace("_", "-")
+        raise SettingError(f"--shift {text!r}; give KIND:DAY with KIND one of {known}")
+    return Shift.named(name, _number(parse_days(day)[0], first))
 
 
 def _number(day: str, first: str) -> int:
@@ -287,9 +313,14 @@ def features(
 ) -> None:
     """Read days and store what the predictor learns from; what is there is not made again.
 
+    Of several days, one whose files cannot be used is left out, and the exit code is 1.
+
     Args:
         to (--to DIR): A folder for each day is made in it.
         quality: Also look for all that is wrong with the files, in every table.
+
+    Example:
+        memento puffer features 2021-10-17..2021-10-23 --from days --to features
     """
     from memento_puffer.data.features import features_of
     from memento_puffer.data.inspection import inspect
@@ -297,15 +328,17 @@ def features(
     present = checked(days, has_chunks)
     made: dict[str, dict[str, Any]] = {}
     met: list[tuple[str, str, str, int | None]] = []
+    left: dict[str, str] = {}
     with _writable("write features", to), ui.progress_of("features", len(present)) as tell:
         for done, (name, day) in enumerate(present.items()):
             tell(done, now=f"{name}: features")
-            stored_day = features_of(day, to / name, cc=cc)
-            made[name] = {"streams": len(stored_day.streams), **stored_day.counts}
-            if quality:
-                report = inspect(day)
-                made[name]["quality"] = report.to_json()
-                met += [(name, *row) for row in report.to_rows()]
+            with _left_out(name, left, len(present)):
+                stored_day = features_of(day, to / name, cc=cc)
+                report = inspect(day) if quality else None
+                made[name] = {"streams": len(stored_day.streams), **stored_day.counts}
+                if report is not None:
+                    made[name]["quality"] = report.to_json()
+                    met += [(name, *row) for row in report.to_rows()]
     sizes = ("streams", "sent", "acked", "chunks")
     ui.show(("day", *sizes), [[n, *(f"{row[c]:,}" for c in sizes)] for n, row in made.items()])
     faults = [
@@ -319,10 +352,30 @@ def features(
     if met:
         rows = [[*row[:-1], "" if row[-1] is None else f"{row[-1]:,}"] for row in met]
         ui.show(("day", "file", "found", "count"), rows)
-    for name, day in present.items():
-        if not _has_settings(day):
+    for name, row in made.items():
+        if not row["sent"]:
+            ui.warn(f"{name}: nobody streamed; its tables hold headers and no row")
+        if not _has_settings(present[name]):
             ui.warn(f"{name}: no logs/expt_settings, so no stream has a scheme; analyses need it")
-    ui.answer(as_json, {"days": made})
+    ui.answer(as_json, {"days": made, "left_out": left})
+    if left:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _left_out(name: str, left: dict[str, str], days: int) -> Iterator[None]:
+    """A day of several whose files cannot be used becomes an outcome with its reason.
+
+    Raises:
+        DamagedError, ForeignError, SchemaError: There is no other day.
+    """
+    try:
+        yield
+    except (DamagedError, ForeignError, SchemaError) as error:
+        if len(left) + 1 == days:
+            raise
+        left[name] = str(error)
+        ui.warn(f"{name} is left out: {error}")
 
 
 def _has_settings(day: Day) -> bool:
@@ -369,6 +422,9 @@ def train(
             density-reservoir (the last two compare predictions, and need --start).
         capacity: Samples to train on, of each horizon.
         checkpoint (DIR): Save the state there now and then, and go on from it.
+
+    Example:
+        memento puffer train 2021-10-17..2021-10-22 --from features --to model
     """
     from memento_puffer.predictor import training_sets
     from memento_puffer.predictor.ttp import Ttp
@@ -446,42 +502,63 @@ def analyze(
 ) -> None:
     """Stalls, quality and predictions of each scheme: tables, figures and a page.
 
+    Of several days, one whose files cannot be used is left out, and the exit code is 1.
+
     Args:
         out (--out DIR): Receives tables, figures and a page.
-        model (SCHEME=DIR): The predictor of a scheme; {day} in DIR stands for the day. Repeatable.
+        model (SCHEME=DIR): The predictor of a scheme; {day} in DIR stands for the day, and DIR may
+            hold a folder for each. Of a variant of the published deployment each day has that of
+            the last training. Repeatable.
         reference: Scheme that others are compared with; default: the first by name.
+
+    Example:
+        memento puffer analyze 2021-10-24 --from days --out report
     """
     from memento_puffer.quality import analysis
 
     models = dict(_model(text) for text in model or ())
     present = checked(days, analysis.check_complete)
     _check_schemes(present, reference, models)
-    parts = []
+    parts: list[analysis.DayAnalysis] = []
+    left: dict[str, str] = {}
     with _writable("write the analysis", out):
         with ui.progress_of("analysis", len(present)) as tell:
             for done, (before, day) in enumerate(_with_previous(present)):
                 tell(done, now=f"{day.name}: analysis")
                 share = functools.partial(lambda done, share: tell(done + share), done)
-                parts.append(
-                    analysis.analyze_day(day, models=models, previous=before, cc=cc, progress=share)
-                )
+                if before is not None and before.name in left:
+                    before = None
+                with _left_out(str(day.name), left, len(present)):
+                    parts.append(
+                        analysis.analyze_day(
+                            day, models=models, previous=before, cc=cc, progress=share
+                        )
+                    )
         from memento_puffer.cli.analysis_report import write_report
 
         tables = analysis.gather(parts)
         shown = write_report(out, tables, reference, np.random.default_rng(seed))
     ui.show_rows(ui.rows(shown))
     ui.say(f"the report is in {out / 'report.html'}", err=True)
-    ui.answer(as_json, {"schemes": ui.rows(shown), "report": str(out / "report.html")})
+    answer = {"schemes": ui.rows(shown), "report": str(out / "report.html"), "left_out": left}
+    ui.answer(as_json, answer)
+    if left:
+        raise typer.Exit(1)
 
 
 def _model(text: str) -> tuple[str, Any]:
+    """A scheme and its predictor: one, or a function of the day."""
+    from memento_puffer.deployment.tree import PublishedModels, is_tree
     from memento_puffer.predictor.ttp import Ttp
 
     scheme, equals, folder = text.partition("=")
     if not equals:
         raise SettingError(f"--model {text!r}; give SCHEME=DIR")
+    place = Path(folder)
+    if place.is_dir() and any(is_day(path.name) for path in place.iterdir()):
+        folder += "/{day}"
     if "{day}" not in folder:
-        return scheme, Ttp.read(folder)
+        return scheme, PublishedModels(place) if is_tree(place) else Ttp.read(place)
 
     def of(day: str) -> Ttp | None:
         place = Path(folder.replace("{day}", day))

@@ -110,6 +110,9 @@ def replay(
         start (DIR): Static model, which trainings start from. Default: trained on the first of
             DAYS, which is then not replayed.
         published (DIR): Models by day, as DIR/2022-03-01/py-0.pt: judged, too.
+
+    Example:
+        memento puffer replay 2021-10-17..2021-10-23 --from features --out replay --interval 2
     """
     horizon, seed = replaying.horizon, replaying.seed
     settings = training.chosen()
@@ -303,6 +306,7 @@ def _a_third(features: Features) -> int:
 def _write(
     out: Path, tables: Mapping[str, Mapping[str, Samples]], compared: Mapping[str, Samples]
 ) -> None:
+    """Tables of all arms as CSV in the folder ``tables``; a column says which arm a row is of."""
     from memento.cli import tables as tables_on_disk
     from memento.samples import Samples
 

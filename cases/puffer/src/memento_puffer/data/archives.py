@@ -17,7 +17,7 @@ from memento.errors import DamagedError, ForeignError
 from memento.files import storage_errors
 from memento_puffer.data.layout import HORIZONS
 
-__all__ = ["MODEL_FILES", "model_files", "read_model_archive"]
+__all__ = ["MODEL_FILES", "model_files", "read_model_archive", "unpacked"]
 
 
 # What makes a model; pictures of the losses may come with it.
@@ -57,20 +57,7 @@ def read_model_archive(path: Path, *, largest: int = LARGEST_MODEL) -> dict[str,
         DamagedError: It is cut off or changed, or lacks files.
         StorageError: It cannot be read from the disk.
     """
-    with storage_errors("read the archive", path), path.open("rb") as archive_file:
-        packed = archive_file.read(largest + 1)
-    if len(packed) > largest:
-        raise ForeignError(f"{path.name} has more than {largest:,} bytes; a model has a million")
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
-            data = file.read(largest + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DamagedError(f"{path.name} is no whole gzip file ({error}); fetch it again") from None
-    if len(data) > largest:
-        raise ForeignError(
-            f"{path.name} unpacks to more than {largest:,} bytes; a model has about a million. "
-            "Nothing was unpacked"
-        )
+    data = unpacked(path, largest, "fetch it again")
     try:
         with tarfile.open(fileobj=_Bounded(data), mode="r:") as archive:
             contents = _contents_of(path.name, archive, largest)
@@ -82,6 +69,39 @@ def read_model_archive(path: Path, *, largest: int = LARGEST_MODEL) -> dict[str,
             f"{path.name} lacks {', '.join(absent)}; a model is {len(MODEL_FILES)} files"
         )
     return contents
+
+
+def unpacked(path: Path, largest: int, remedy: str) -> bytes:
+    """The whole content of a gzip file, of one member or several.
+
+    Args:
+        path: The file.
+        largest: Bytes that it may have, packed and unpacked.
+        remedy: What to do if it is damaged.
+
+    Raises:
+        ForeignError: It has more bytes.
+        DamagedError: It is cut off or changed.
+        StorageError: It cannot be read from the disk.
+    """
+    too_large = ForeignError(
+        f"{path} has more than {largest:,} bytes, packed or unpacked; no real one has. Nothing was "
+        "unpacked"
+    )
+    with storage_errors("read", path), path.open("rb") as packed_file:
+        packed = packed_file.read(largest + 1)
+    if len(packed) > largest:
+        raise too_large
+    try:
+        if not packed:
+            raise EOFError("it is empty")
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+            data = file.read(largest + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedError(f"{path} is no whole gzip file ({error}); {remedy}") from None
+    if len(data) > largest:
+        raise too_large
+    return data
 
 
 def _contents_of(name: str, archive: tarfile.TarFile, largest: int) -> dict[str, bytes]:

@@ -142,6 +142,13 @@ def chunks_of(
     matched = len(table) - table["acked"].null_count()
     counts["unsent"] = unsent + len(acks) - matched
     table = _possible(source.span, table, counts)
+    if counts["chunks"] and counts["outside"] == counts["chunks"]:
+        when = np.datetime64(int(streams["first_sent"][0]), "ns").astype("datetime64[s]")
+        raise DamagedError(
+            f"no chunk was sent on the day, the first of {counts['sent']:,} at {when} (UTC), if "
+            "that is ns since 1970; give the files of this day, with times in ns, us, ms or as "
+            "2021-10-17T11:00:00.123Z"
+        )
     return table, source.named(streams.filter("kept").drop("kept")), counts
 
 

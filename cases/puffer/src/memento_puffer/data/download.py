@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from memento.arguments import generator, require, whole
 from memento.days import parse_days
 from memento.errors import DamagedError, ForeignError, SettingError
 from memento.files import (
@@ -237,10 +238,7 @@ def download(
     """
     names = parse_days(days)
     _check_settings(kinds, parallel, data_url, models_url)
-    try:
-        rng = np.random.default_rng(seed)
-    except (TypeError, ValueError) as error:
-        raise SettingError(f"seed={seed!r}: {error}; give a whole number from 0") from error
+    rng = generator(seed)
     folder = Path(folder)
     files = [
         _file_of(day, kind, data_url)
@@ -273,8 +271,7 @@ def _check_settings(kinds: Sequence[str], parallel: int, *urls: str) -> None:
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise SettingError(f"kind {unknown[0]!r}; give some of {', '.join(KINDS)}")
-    if isinstance(parallel, bool) or not isinstance(parallel, int) or not 1 <= parallel <= 64:
-        raise SettingError(f"parallel={parallel!r}; give a whole number from 1 to 64")
+    require("parallel", parallel, whole(1, 64))
     for url in urls:
         try:
             parts = urllib.parse.urlsplit(url)
@@ -338,6 +335,7 @@ class _Run:
     def _fetch_round(
         self, files: Mapping[_File, np.random.Generator], parallel: int
     ) -> list[tuple[Record, _File]]:
+        """Fetch files side by side; whatever stops one stops all, and their parts stay."""
         pool = concurrent.futures.ThreadPoolExecutor(parallel, "download")
         try:
             futures = {
@@ -364,14 +362,14 @@ class _Run:
         except AbsentError as error:
             known = any(row.covers(file.day, file.kind) for row in self.missing)
             state = "missing" if known or not self._is_young(file.day) else "late"
-            found = _Found(state, error=str(error))
+            found = _Outcome(state, error=str(error))
             if state == "missing":
                 try:
                     self._manifest_of(file.day).note_missing(file, str(error), known, clock.now())
                 except (ForeignError, DamagedError) as damage:
-                    found, known = _Found("failed", error=str(damage)), False
+                    found, known = _Outcome("failed", error=str(damage)), False
         except (FailedError, ForeignError, DamagedError) as error:
-            found = _Found("failed", error=str(error))
+            found = _Outcome("failed", error=str(error))
         if self._progress is not None and found.state in ("fetched", "present"):
             self._tell_progress(file.label, found.size, found.size)
         seconds = clock.monotonic() - start
@@ -380,7 +378,7 @@ class _Run:
             str(found.path or ""),
         )  # fmt: skip
 
-    def _fetch_table(self, file: _File, rng: np.random.Generator) -> _Found:
+    def _fetch_table(self, file: _File, rng: np.random.Generator) -> _Outcome:
         """A table or the settings."""
         manifest, clock = self._manifest_of(file.day), self.web.clock
         target = manifest.folder / file.name
@@ -394,10 +392,10 @@ class _Run:
         if entry is not None:
             if _is_whole(target, entry):
                 part.discard()
-                return _Found("present", entry["size"], entry.get("empty", False), path=target)
+                return _Outcome("present", entry["size"], entry.get("empty", False), path=target)
             if not target.exists() and _is_whole(part.path, entry):
                 part.finish()  # the run ended between the manifest and the rename
-                return _Found("fetched", entry["size"], entry.get("empty", False), path=target)
+                return _Outcome("fetched", entry["size"], entry.get("empty", False), path=target)
         with storage_errors("make the folder of a day", target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
         entity, sha256 = self.web.fetch(
@@ -411,9 +409,9 @@ class _Run:
         entry = _manifest_entry(entity, part.size, sha256, clock.now()) | {"kind": file.kind}
         manifest.note(file, entry | ({"empty": True} if empty else {}))
         part.finish()
-        return _Found("fetched", entry["size"], empty, path=target)
+        return _Outcome("fetched", entry["size"], empty, path=target)
 
-    def _fetch_model(self, file: _File, rng: np.random.Generator) -> _Found:
+    def _fetch_model(self, file: _File, rng: np.random.Generator) -> _Outcome:
         """The model of a day, of its highest version."""
         folder = self.folder / "models" / file.day
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -426,7 +424,7 @@ class _Run:
                 for left in folder.parent.glob(f".{file.name}-*.part*"):  # of a killed run
                     left.unlink(missing_ok=True)
                 size = sum(entry["size"] for entry in old.files.values())
-                return _Found("present", size, path=folder)
+                return _Outcome("present", size, path=folder)
         url = self._highest_version(file, rng)
         with storage_errors("make the folder of models", folder.parent):
             folder.parent.mkdir(exist_ok=True)
@@ -456,7 +454,7 @@ class _Run:
         part.discard()
         self._manifest_of(file.day).forget_missing(file)
         size = sum(entry["size"] for entry in entries.values())
-        return _Found("fetched", size, path=folder)
+        return _Outcome("fetched", size, path=folder)
 
     def _highest_version(self, file: _File, rng: np.random.Generator) -> str:
         """The address of the last of a day's models: trainings that were repeated count up."""
@@ -496,7 +494,7 @@ class _Run:
 
 
 @dataclass
-class _Found:
+class _Outcome:
     state: str
     size: int = 0
     empty: bool = False

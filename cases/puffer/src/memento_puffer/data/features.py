@@ -384,6 +384,11 @@ class Features:
                 }
                 (new / "features.json").write_text(json.dumps(manifest, indent=1))
 
+    @staticmethod
+    def stored(folder: Path) -> bool:
+        """Whether a folder holds features of a day, as `write` leaves them."""
+        return (folder / "features.json").is_file()
+
     @classmethod
     def read(cls, folder: str | Path) -> Features:
         """Open what ``write`` stored; the arrays stay on disk until they are used.

@@ -165,5 +165,7 @@ def _inspect_table(day: Day, table: Table) -> TableQuality:
         for column in table.columns
         if found.get(column.name) not in (None, column.name, TIME)
     ]
+    held = day.times_in_file(table.kind)
+    notes += [f"time was read from {held}"] if held != "ns" else []
     absent = tuple(c.name for c in table.columns if c.name not in found)
     return TableQuality(row["rows"], duplicates, **by_kind, absent=absent, notes=tuple(notes))

@@ -87,20 +87,28 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
-_SENT = Column("time", "int", "ns", "since the Unix epoch: sent", 0, aliases=(TIME,))
+# Names of the releases of 2019, and what R makes of today's.
+_TIMES = (TIME, "time..ns.GMT.", "time (ms GMT)", "timestamp")
+_SENT = Column("time", "int", "ns", "since the Unix epoch: sent", 0, aliases=_TIMES)
 _REACHED, _ENCODED = (
     replace(_SENT, meaning=f"since the Unix epoch: {what}")
     for what in ("reached the server", "encoded")
 )
-_CHANNEL = Column("channel", "str", "", "TV station")
+_CHANNEL = Column("channel", "str", "", "TV station", aliases=("channel_name",))
 _STREAM = (
     Column("session_id", "str", "", "32 random bytes in base64"),
     Column("index", "int", "", "stream within the session", 0),
 )
-_VIEWER = (*_STREAM, Column("expt_id", "int", "", "key into expt_settings", 0), _CHANNEL)
-_VIDEO_TS = Column("video_ts", "int", "1/90000 s", "presentation time; +180180 a chunk", 0)
-_FORMAT = Column("format", "str", "", "width x height - constant rate factor")
-_SIZE = Column("size", "int", "bytes", "of the media segment", 1)
+_EXPT = Column("expt_id", "int", "", "key into expt_settings", 0, aliases=("experiment_id",))
+_VIEWER = (*_STREAM, _EXPT, _CHANNEL)
+_VIDEO_TS = Column(
+    "video_ts", "int", "1/90000 s", "presentation time; +180180 a chunk", 0,
+    aliases=("chunk_presentation_timestamp",),
+)  # fmt: skip
+_FORMAT = Column(
+    "format", "str", "", "width x height - constant rate factor", aliases=("resolution",)
+)
+_SIZE = Column("size", "int", "bytes", "of the media segment", 1, aliases=("chunk_size",))
 # Very early files have SSIM in decibels, in a column of another name.
 _SSIM = Column("ssim_index", "float", "", "against the canonical source", -1, 1, aliases=("ssim",))
 _TCP = (
@@ -112,10 +120,13 @@ _TCP = (
 )
 _EVENT = Column("event", "str", "", "init, startup, rebuffer, play or timer")
 _CLIENT = (
-    Column("buffer", "float", "s", "video held by the client, as last reported", 0),
+    Column(
+        "buffer", "float", "s", "video held by the client, as last reported", 0,
+        aliases=("playback_buffer",),
+    ),
     Column(
         "cum_rebuf", "float", "s", "stalled so far, with the startup delay", 0,
-        aliases=("cum_rebuffer",),
+        aliases=("cum_rebuffer", "cumulative_rebuffer"),
     ),
 )  # fmt: skip
 _LATER = tuple(replace(column, optional=True) for column in _CLIENT)

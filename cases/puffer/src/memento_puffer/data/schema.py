@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import gzip
 import json
-import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,14 +25,20 @@ from memento.days import day_of
 from memento.errors import (
     DamagedError,
     ForeignError,
-    MementoError,
     SchemaError,
     SettingError,
     StorageError,
-    needs,
     reason_of,
 )
 from memento.files import atomic_write, replacing, storage_errors
+from memento_puffer.data.dialects import (
+    Dialect,
+    dialect_of,
+    polars,
+    reading_errors,
+    times_of,
+    without_blanks,
+)
 from memento_puffer.data.layout import TABLES, TIME, Table
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Day",
     "Experiment",
+    "day_folders",
     "made_folder",
     "polars",
     "range_of",
@@ -56,18 +60,8 @@ __all__ = [
 
 DAY = 86_400 * 10**9  # ns
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
-_RANGE = re.compile(r"(\d{4}-\d{2}-\d{2})T11_(\d{4}-\d{2}-\d{2})T11")
-
-
-def polars(purpose: str) -> Any:
-    """The package polars, or an error that says how to get it.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    with needs("polars", "telemetry", purpose):
-        import polars as pl
-    return pl
+# The public releases of 2019, a month each, have no end in the names of their files.
+_RANGE = re.compile(r"(\d{4}-\d{2}-\d{2})T11(?:_(\d{4}-\d{2}-\d{2})T11)?")
 
 
 def types_of(kind: str) -> dict[str, Any]:
@@ -92,6 +86,19 @@ def range_of(day: str) -> str:
     """
     first = day_of(day)
     return f"{first}T11_{first + dt.timedelta(days=1)}T11"
+
+
+def day_folders(root: Path, day: str) -> list[Path]:
+    """Folders below another that are called as a day or as its range, those that there are.
+
+    Args:
+        root: Folder of days.
+        day: As 2021-10-17.
+
+    Raises:
+        SettingError: See ``range_of``.
+    """
+    return [folder for folder in (root / day, root / range_of(day)) if folder.is_dir()]
 
 
 def start_of(day: str) -> int:
@@ -176,10 +183,10 @@ def read_experiments(path: str | Path) -> dict[int, Experiment]:
     with storage_errors("read the experiment settings", path):
         data = path.read_bytes()
     found: dict[int, Experiment] = {}
-    for position, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), 1):
+    for position, line in enumerate(data.decode("utf-8-sig", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
-        number, _, rest = line.strip().partition(" ")
+        number, rest = (*line.split(None, 1), "")[:2]
         try:
             settings = json.loads(rest)
             if not isinstance(settings, dict):
@@ -263,10 +270,7 @@ class Day:
             ForeignError: A table twice.
         """
         root = Path(root)
-        for folder in (root / name, root / range_of(name)):
-            if folder.is_dir():
-                return cls(folder, name)
-        return cls(root, name)
+        return cls(next(iter(day_folders(root, name)), root), name)
 
     def __repr__(self) -> str:
         return f"<Day {self.name or '?'}: {', '.join(self.files)}>"
@@ -319,15 +323,34 @@ class Day:
         Raises:
             SchemaError, DamagedError, StorageError: As ``scan``.
         """
-        path = self.path(kind)
-        return _match_columns(path, TABLES[kind], _names_of(path))
+        return self._found(kind)[1]
+
+    def _found(self, kind: str) -> tuple[Dialect, dict[str, str]]:
+        """How a file was written, and its columns by ours."""
+        path, table = self.path(kind), TABLES[kind]
+        dialect = dialect_of(path)
+        # Row numbers of R and pandas have no name.
+        names = [name for name in dialect.names if name]
+        return dialect, _match_columns(path, table, names, former=_is_former(path))
+
+    def times_in_file(self, kind: str) -> str:
+        """How a file says times, see ``dialects.Dialect.times``.
+
+        Raises:
+            SchemaError, DamagedError, StorageError: As ``scan``.
+        """
+        dialect, found = self._found(kind)
+        return dialect.times(found["time"])
 
     def scan(self, kind: str) -> pl.LazyFrame:
         """A table, read when it is collected.
 
         Columns have the names and types of ``TABLES``, whatever they were called in the file;
-        optional ones that it does not have are null. SSIM in decibels becomes an index.
-        ``collect`` gets what is asked for with errors that name the file.
+        optional ones that it does not have are null. SSIM in decibels becomes an index, times in
+        text or in ms become ns, and empty lines at the end go. Bytes that are no UTF-8 become
+        U+FFFD. In the releases of 2019, which number no streams, each channel of a session is one:
+        its name follows that of the session. ``collect`` gets what is asked for with errors that
+        name the file.
 
         Raises:
             SchemaError: Columns that are missing or unknown.
@@ -335,19 +358,30 @@ class Day:
             StorageError: The file is not there or cannot be opened.
         """
         pl = polars("reading a Puffer day")
-        path, types, found = self.path(kind), types_of(kind), self.names_in_file(kind)
+        path, types = self.path(kind), types_of(kind)
+        dialect, found = self._found(kind)
+        held = dialect.times(found["time"])
         if path.name.endswith(".parquet"):
             frame = pl.scan_parquet(path)
         else:
             overrides = {found[name]: kind for name, kind in types.items() if name in found}
-            frame = pl.scan_csv(path, schema_overrides=overrides)
+            if held != "ns":
+                overrides[found["time"]] = pl.String if held == "ISO" else pl.Float64
+            frame = pl.scan_csv(path, schema_overrides=overrides, encoding="utf8-lossy")
+            frame = without_blanks(frame) if dialect.blank else frame
         parts = []
         for name, kind_of_values in types.items():
             part = pl.lit(None, dtype=kind_of_values)
-            if name in found:
+            if name == "time":
+                part = times_of(found[name], held)
+            elif name in found:
                 part = pl.col(found[name]).cast(kind_of_values)
                 if found[name] == "ssim":
                     part = 1.0 - pl.lit(10.0).pow(-part / 10.0)
+                if name == "session_id" and "index" not in found:
+                    part = pl.concat_str(part, pl.col(found["channel"]), separator="/")
+            elif name == "index":
+                part = pl.lit(0, dtype=kind_of_values)
             parts.append(part.alias(name))
         return frame.select(parts)
 
@@ -362,7 +396,7 @@ class Day:
             DamagedError: The file holds something else than its columns say, or is cut off.
             StorageError: It cannot be read.
         """
-        with _reading_errors(self.path(kind)):
+        with reading_errors(self.path(kind)):
             return frame.collect(engine="streaming")
 
     def read(self, kind: str) -> pl.DataFrame:
@@ -438,6 +472,11 @@ def write_day(
 
 
 def _write_table(path: Path, frame: pl.LazyFrame) -> None:
+    """Write a table as Parquet, CSV or packed CSV, as the file's name says.
+
+    Raises:
+        SchemaError: A column has another type than its file asks for.
+    """
     pl = polars("writing a Puffer day")
     packed = path.name.endswith(".gz")
     try:
@@ -464,42 +503,23 @@ def _kind_of(file_name: str) -> tuple[str | None, str | None]:
     kind = stem[: match.start()].rstrip("_") if match else stem
     if kind not in TABLES or (match and match.end() != len(stem)):
         return None, None
-    return kind, match.group() if match else None
+    if match is None or match[2]:
+        return kind, match and match.group()
+    return kind, range_of(match[1])
 
 
-def _names_of(path: Path) -> list[str]:
-    """The names in a file's header."""
-    if path.name.endswith(".parquet"):
-        with _reading_errors(path):
-            return list(polars("reading Parquet").scan_parquet(path).collect_schema().names())
-    with _reading_errors(path):
-        packed = path.name.endswith(".gz")
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            header = file.readline(1 << 16)
-            if not packed:
-                _check_end(path, file, header)
-    names = header.decode("utf-8", errors="replace").strip().lstrip("\ufeff").split(",")
-    if names == [""]:
-        raise DamagedError(f"{path}: empty, not even a header; fetch it again")
-    return [name.strip().strip('"') for name in names]
-
-
-def _check_end(path: Path, file: Any, header: bytes) -> None:
-    """Refuse a last line with fewer values than the header: the rest would read as missing."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - (1 << 16)))
-    tail = file.read()
-    if tail and not tail.endswith(b"\n") and size > len(header):
-        last = tail.rpartition(b"\n")[2]
-        if last.count(b",") < header.count(b","):
-            raise DamagedError(
-                f"{path}: the last line is cut off ({last[:60].decode(errors='replace')!r}); "
-                "fetch the file again"
-            )
+def _is_former(path: Path) -> bool:
+    """Whether a file is one of the public releases of 2019, by its name."""
+    match = _RANGE.search(path.name)
+    return match is not None and match[2] is None
 
 
 def _match_columns(
-    where: str | Path, table: Table, names: list[str], own_names: bool = False
+    where: str | Path,
+    table: Table,
+    names: list[str],
+    own_names: bool = False,
+    former: bool = False,
 ) -> dict[str, str]:
     """What each column of a table is called in a file.
 
@@ -508,6 +528,7 @@ def _match_columns(
         table: What it should be.
         names: What its header says.
         own_names: Whether today's names alone are allowed.
+        former: Whether it is of 2019, when streams had no number.
     """
     found = {}
     for column in table.columns:
@@ -517,7 +538,7 @@ def _match_columns(
             raise SchemaError(f"{where}: columns {present} say the same; keep one of them")
         if present:
             found[column.name] = present[0]
-        elif not column.optional:
+        elif not (column.optional or (former and column.name == "index")):
             raise SchemaError(
                 f"{where}: no column {TIME if column.name == 'time' else column.name!r} among "
                 f"{names}; a {table.kind} file has it"
@@ -529,21 +550,3 @@ def _match_columns(
             f"{list(table.names)}: rename or remove them"
         )
     return found
-
-
-@contextlib.contextmanager
-def _reading_errors(path: Path) -> Iterator[None]:
-    """Turn whatever reading raises into our errors, with the file."""
-    pl = polars("reading a Puffer day")
-    try:
-        yield
-    except MementoError:
-        raise
-    except FileNotFoundError as error:
-        raise StorageError(f"{path}: no such file; check the path") from error
-    except (pl.exceptions.PolarsError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DamagedError(f"{path}: {reason_of(error)}; fetch the file again") from error
-    except OSError as error:
-        if error.errno is None:  # of the decompression, not of the system
-            raise DamagedError(f"{path}: {reason_of(error)}; fetch the file again") from error
-        raise StorageError(f"{path}: cannot be read ({error.strerror}); check it") from error

@@ -15,7 +15,6 @@ import email.utils
 import hashlib
 import http.client
 import json
-import math
 import os
 import re
 import shutil
@@ -34,7 +33,8 @@ import google_crc32c
 import numpy as np
 import urllib3
 
-from memento.errors import MementoError, SettingError, SpaceError
+from memento.arguments import Count, NotNegative, Positive, check_fields
+from memento.errors import MementoError, SpaceError
 from memento.files import atomic_write, storage_errors, sync_folder
 
 __all__ = ["AbsentError", "Clock", "Entity", "FailedError", "Part", "Patience", "Web"]
@@ -113,30 +113,22 @@ class Patience:
         SettingError: A number out of its range.
     """
 
-    connect: float = 15.0
-    read: float = 30.0
-    answer: float = 60.0
-    least_rate: float = 10_000.0
-    window: float = 30.0
-    attempts: int = 6
-    first_pause: float = 1.0
-    longest_pause: float = 60.0
-    longest_retry_after: float = 600.0
-    largest: int = 64 << 30
-    late: float = 3 * 86_400.0
-    poll: float = 600.0
-    wait: float = 0.0
+    connect: Positive = 15.0
+    read: Positive = 30.0
+    answer: Positive = 60.0
+    least_rate: NotNegative = 10_000.0
+    window: Positive = 30.0
+    attempts: Count = 6
+    first_pause: NotNegative = 1.0
+    longest_pause: Positive = 60.0
+    longest_retry_after: Positive = 600.0
+    largest: Count = 64 << 30
+    late: NotNegative = 3 * 86_400.0
+    poll: Positive = 600.0
+    wait: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least_is_fine = name in ("least_rate", "late", "wait", "first_pause")
-            whole = name in ("attempts", "largest")
-            fits = isinstance(value, int if whole else int | float) and math.isfinite(value)
-            if not fits or value < 0 or (value == 0 and not least_is_fine):
-                raise SettingError(
-                    f"{name}={value!r}; give a {'whole ' if whole else ''}number "
-                    f"{'of at least' if least_is_fine else 'above'} 0"
-                )
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from memento.errors import StorageError
 from memento.files import local_path
 from memento_puffer.data.features import Features
-from memento_puffer.data.schema import Day, range_of
+from memento_puffer.data.schema import Day, day_folders
 
 __all__ = ["DayFolders"]
 
@@ -39,8 +39,8 @@ class DayFolders:
             SchemaError, DamagedError, StorageError: As ``Features.of_day``.
         """
         name = day.isoformat()
-        for folder in (self.root / name, self.root / range_of(name)):
-            if folder.is_dir() and any(folder.iterdir()):
+        for folder in day_folders(self.root, name):
+            if any(folder.iterdir()):
                 found = Day(folder, name)
                 if "video_sent" in found.files and "video_acked" in found.files:
                     return Features.of_day(found, cc=self.cc)

@@ -173,7 +173,7 @@ class Deployment(Driver[DeploymentSettings]):
 
         Args:
             folder: Absent or empty.
-            settings: How.
+            settings: Variants, horizons, training, gate and publication, kept in the folder.
             base: Networks that trainings start from, such as Fugu-Feb, and that serve as the
                 memory's eyes before the first; None for random weights.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from memento.days import day_of
 from memento.errors import DamagedError, ForeignError
 from memento.files import storage_errors
 from memento.samples import Samples
+from memento_puffer.deployment import tree
 
 __all__ = ["COLUMNS", "NEW_METRIC", "between", "read_record", "summary", "table"]
 
@@ -42,12 +43,14 @@ _SUMMED = ("p10", "median", "p90", "largest", "total_coverage")
 _TRUTH = {"True": True, "False": False}
 
 
-def read_record(path: str | Path) -> Samples:
-    r"""Read a record in CSV.
+def read_record(path: str | Path, tell: Callable[[str], None] | None = None) -> Samples:
+    r"""Read a record as it was published, or in CSV.
 
     Args:
-        path: A file with the header ``variant,horizon,day,retrained,coverage_increase,
-            total_coverage_increase,total_coverage``. The last two may be empty.
+        path: Folder of the published deployment, see `tree`; or a file with the header
+            ``variant,horizon,day,retrained,coverage_increase,total_coverage_increase,
+            total_coverage``, the last two of which may be empty.
+        tell: Called with a sentence for each kind of gap in a folder, see `tree.read_rows`.
 
     Returns:
         variant (text), horizon (int64), day (datetime64[D]), retrained (bool), coverage_increase in
@@ -55,9 +58,9 @@ def read_record(path: str | Path) -> Samples:
         sorted by variant, horizon and day.
 
     Raises:
-        ForeignError: Another header.
-        DamagedError: A value of another kind, or a day twice; the line is named.
-        StorageError: The file cannot be read.
+        ForeignError: Another header, or another layout.
+        DamagedError: A value of another kind, or a day twice; the line or file is named.
+        StorageError: It cannot be read.
 
     Example:
         >>> import tempfile
@@ -67,13 +70,27 @@ def read_record(path: str | Path) -> Samples:
         array([ True])
     """
     path = Path(path)
+    rows = tree.read_rows(path, tell) if path.is_dir() else _rows_of_csv(path)
+    keys = sorted(rows)
+    found = np.array([rows[key][1] for key in keys], np.float64).reshape(len(keys), 3)
+    return Samples(
+        variant=np.array([key[0] for key in keys], str),
+        horizon=np.array([key[1] for key in keys], np.int64),
+        day=np.array([key[2] for key in keys], "datetime64[D]"),
+        retrained=np.array([rows[key][0] for key in keys], bool),
+        **dict(zip(COLUMNS[4:], found.T, strict=True)),
+    )
+
+
+def _rows_of_csv(path: Path) -> dict[tuple[str, int, dt.date], tree.Row]:
+    """The same of a file, see `tree.read_rows`."""
     with storage_errors("read the record", path):
         text = path.read_text(encoding="utf-8")
     lines = csv.reader(text.splitlines())
     header = next(lines, [])
     if tuple(header) != COLUMNS:
         raise ForeignError(f"{path}: the header is {header}; expected {','.join(COLUMNS)}")
-    rows: dict[tuple[str, int, dt.date], tuple[bool, list[float]]] = {}
+    rows: dict[tuple[str, int, dt.date], tree.Row] = {}
     for number, line in enumerate(lines, 2):
         where = f"{path}, line {number}"
         try:
@@ -88,17 +105,7 @@ def read_record(path: str | Path) -> Samples:
         if key in rows:
             raise DamagedError(f"{where}: this day is there twice; remove one of the lines")
         rows[key] = entry
-    keys = sorted(rows)
-    found = np.array([rows[key][1] for key in keys], np.float64).reshape(len(keys), 3)
-    return Samples(
-        variant=np.array([key[0] for key in keys], str),
-        horizon=np.array([key[1] for key in keys], np.int64),
-        day=np.array([key[2] for key in keys], "datetime64[D]"),
-        retrained=np.array([rows[key][0] for key in keys], bool),
-        coverage_increase=found[:, 0],
-        total_coverage_increase=found[:, 1],
-        total_coverage=found[:, 2],
-    )
+    return rows
 
 
 def table(documents: Sequence[Mapping[str, Any]]) -> Samples:

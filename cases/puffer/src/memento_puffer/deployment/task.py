@@ -205,7 +205,7 @@ class Horizon:
         """The loop's step on a day's data: insert, decide, train, and keep all that at once.
 
         Args:
-            day: Which.
+            day: The day that the step is recorded under.
             data: By day of data, in order.
             serving: What serves, or the base before there is any.
             older: What served before.
@@ -287,6 +287,7 @@ class Horizon:
         candidate: Network | None,
         recent: Mapping[str, np.ndarray],
     ) -> None:
+        """Keep memory, candidate, rows of the gate and the day's record, all by one switch."""
         trained = None if before is None else before.trained
         trained = day if row["retrained"] else trained
         state = State(
@@ -348,7 +349,7 @@ class _Work:
     """What a day's data is to a step: pieces to insert, rows to judge by, rows kept for the gate.
 
     Args:
-        horizon: Whose.
+        horizon: The task that the day is worked on for: settings and folder of one horizon.
         data: Of the day.
         apart: Rows of earlier days that no memory got.
         networks: What serves, and what served before.

@@ -3,7 +3,6 @@
     score              the scores of each sample
     summarise          their means, spreads and quantiles for each horizon, as a tidy table
     errors_by_class    the mean error for each true class
-    improvement        by how much quantiles of the log score differ between two predictors
 
 Two signs of the error are in use, so each has its own name here: ``error`` is predicted - actual
 (as in the daily analysis of the deployment; above 0: arrived sooner than predicted) and ``err`` is
@@ -11,7 +10,7 @@ actual - predicted (as in the replay evaluation). Log scores are natural logarit
 better, 0 is best.
 
 Source: Yan et al., "Learning in situ: a randomized experiment in video streaming", NSDI 2020
-(classes); the Memento paper and its artefact (scores, quantiles, improvement).
+(classes); the Memento paper and its artefact (scores, quantiles).
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ __all__ = [
     "QUANTILES",
     "SCORES",
     "errors_by_class",
-    "improvement",
     "quantiles",
     "score",
     "statistics",
@@ -201,37 +199,6 @@ def errors_by_class(scores: Mapping[str, Any]) -> Samples:
         sums = np.bincount(label[there], values.reshape(-1)[there], minlength=CLASSES)
         means[name] = np.divide(sums, counts, out=np.full(CLASSES, np.nan), where=counts > 0)
     return Samples(label=np.arange(CLASSES), count=counts, **means)
-
-
-def improvement(own: npt.ArrayLike, other: npt.ArrayLike) -> Samples:
-    """By how much the log scores of one predictor beat another's, on the same samples.
-
-    The difference of quantiles, not a quantile of differences.
-
-    Args:
-        own: Log scores of any shape; NaN where missing.
-        other: The same of the other predictor.
-
-    Returns:
-        ``name`` ("tail": the 1st percentile, "median"), ``own``, ``other`` and ``improvement`` =
-        own - other, above 0 where own is better; NaN where both are -inf.
-
-    Raises:
-        SchemaError: Shapes differ.
-
-    Example:
-        >>> improvement([-1.0, -2.0, -3.0], [-1.0, -3.0, -4.0])["improvement"].round(2)
-        array([1., 1.])
-    """
-    mine, theirs = (np.asarray(values, dtype=np.float64) for values in (own, other))
-    if mine.shape != theirs.shape:
-        raise SchemaError(
-            f"log scores of shapes {mine.shape} and {theirs.shape}; score both predictors on the "
-            "same samples"
-        )
-    a, b = quantiles(mine, (0.01, 0.5)), quantiles(theirs, (0.01, 0.5))
-    with np.errstate(invalid="ignore"):
-        return Samples(name=["tail", "median"], own=a, other=b, improvement=a - b)
 
 
 def statistics(values: npt.ArrayLike) -> dict[str, float]:

@@ -46,7 +46,16 @@ from memento_puffer.predictor.network import (
 )
 from memento_puffer.predictor.transmission import CLASSES
 
-__all__ = ["HORIZONS", "Moments", "Network", "Ttp", "read_cpp", "read_meta", "read_py"]
+__all__ = [
+    "HORIZONS",
+    "Moments",
+    "Network",
+    "Ttp",
+    "read_cpp",
+    "read_meta",
+    "read_network",
+    "read_py",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +136,7 @@ class Ttp:
             raise ForeignError(
                 f"{folder} lacks {', '.join(absent)}; a model is {len(MODEL_FILES)} files, copy all"
             )
-        return cls(tuple(_read_network(folder, h) for h in range(HORIZONS)))
+        return cls(tuple(read_network(folder, h) for h in range(HORIZONS)))
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write all 15 files to a new folder, which is whole or absent.
@@ -283,8 +292,12 @@ def _import_torch(purpose: str) -> Any:
     return torch
 
 
-def _read_network(folder: Path, horizon: int) -> Network:
-    """All three files, which have to say the same."""
+def read_network(folder: Path, horizon: int) -> Network:
+    """Read one network of a folder: its three files, which have to say the same.
+
+    Raises:
+        StorageError, ForeignError, DamagedError, ModelError, MissingExtraError: As `Ttp.read`.
+    """
     py, cpp, meta = (folder / name for name in model_files(horizon))
     network, weights, moments = read_py(py), read_cpp(cpp), read_meta(meta)
     differs = []
@@ -323,6 +336,7 @@ def _naming_file(path: Path) -> Iterator[None]:
 
 
 def _py_bytes(network: Network) -> bytes:
+    """The content of a ``py-N.pt``, as Puffer's training writes it."""
     torch = _import_torch("Writing py-N.pt")
     buffer = io.BytesIO()
     content = {

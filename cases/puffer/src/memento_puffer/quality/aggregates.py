@@ -2,6 +2,7 @@
 
     by_day        one statistic of the daily table, as (day, scheme, value, weight)
     compare       two schemes on each of the days that both have
+    differences   of all schemes to one, over the days in common, with intervals
     deployment    totals of each scheme over all days
     trade_off     mean quality against stalls, with intervals, for a plot
     official      Puffer's own statistics, of the days on which all schemes ran
@@ -33,31 +34,31 @@ from memento_puffer.quality.qoe import (
     weighted_intervals,
 )
 
-__all__ = ["PAIRED", "by_day", "compare", "deployment", "official", "paired", "trade_off"]
+__all__ = [
+    "PAIRED",
+    "by_day",
+    "compare",
+    "deployment",
+    "differences",
+    "official",
+    "paired",
+    "trade_off",
+]
 
 Floats = npt.NDArray[np.float64]
 
 YEAR = 31_556_952.0  # s, of the Gregorian calendar
 _STALLS = ("capped", "clean", "with_startup")
-# What is compared between paired streams: value, weight, and what becomes of its mean.
-_PAIRED: dict[str, tuple[Callable[[Samples], Floats], str, Callable[[Floats], Floats]]] = {
-    "stalled": (lambda s: s["stall_capped"] / s["watch"], "watch", lambda x: 100 * x),
-    "ssim": (lambda s: s["ssim"], "watch", quality),
-    "delta_ssim": (lambda s: s["delta_ssim"], "one", lambda x: x),
-    "startup": (lambda s: s["startup"], "one", lambda x: x),
-    "watch": (lambda s: s["watch"], "one", lambda x: x),
-    "bitrate": (lambda s: s["bitrate"] / 1e6, "watch", lambda x: x),
+_STALLED = "% of the time watched"
+# What is compared between paired streams: value, weight, what becomes of its mean, and its unit.
+_PAIRED: dict[str, tuple[Callable[[Samples], Floats], str, Callable[[Floats], Floats], str]] = {
+    "stalled": (lambda s: s["stall_capped"] / s["watch"], "watch", lambda x: 100 * x, _STALLED),
+    "ssim": (lambda s: s["ssim"], "watch", quality, "dB"),
+    "delta_ssim": (lambda s: s["delta_ssim"], "one", lambda x: x, "dB"),
+    "startup": (lambda s: s["startup"], "one", lambda x: x, "s"),
+    "watch": (lambda s: s["watch"], "one", lambda x: x, "s"),
+    "bitrate": (lambda s: s["bitrate"] / 1e6, "watch", lambda x: x, "Mbit/s"),
 }
-_UNITS = {
-    "stalled": "% of the time watched",
-    "ssim": "dB",
-    "delta_ssim": "dB",
-    "startup": "s",
-    "watch": "s",
-    "bitrate": "Mbit/s",
-}
-
-
 PAIRED = tuple(_PAIRED)
 
 
@@ -155,6 +156,48 @@ def compare(table: Mapping[str, Any], first: str, second: str) -> Samples:
     )
 
 
+def differences(
+    table: Mapping[str, Any], reference: str, *, rng: np.random.Generator, **options: Any
+) -> Samples:
+    """``qoe.difference`` of every other scheme to a reference, each over the days that both have.
+
+    Args:
+        table: As ``by_day`` gives it.
+        reference: Name of a scheme.
+        rng: Generator that draws the days.
+        **options: As ``qoe.difference`` takes them.
+
+    Returns:
+        ``scheme``, ``units`` (days), ``value``, ``low``, ``high``: a row for each other scheme with
+        a day in common.
+
+    Example:
+        >>> table = {
+        ...     "day": [1, 1, 2],
+        ...     "scheme": ["a", "b", "b"],
+        ...     "value": [3.0, 4.0, 9.0],
+        ...     "weight": [1.0] * 3,
+        ... }
+        >>> rng = np.random.default_rng(0)
+        >>> differences(table, "a", rng=rng, relative=True)["value"]
+        array([25.])
+    """
+    columns = Samples.borrow({n: table[n] for n in ("day", "scheme", "value", "weight")})
+    of = {name: columns["scheme"] == name for name in np.unique(columns["scheme"]).tolist()}
+    known = columns["day"][of.pop(reference, np.zeros(columns.size, bool))]
+    found: dict[str, list[Any]] = {n: [] for n in ("scheme", "units", "value", "low", "high")}
+    for name, rows in of.items():
+        common = np.intersect1d(columns["day"][rows], known)
+        if len(common):
+            both = columns.take(np.isin(columns["day"], common))
+            one = difference(both, name, reference, rng=rng, **options)
+            made: dict[str, Any] = {**one, "scheme": [name]}
+            for column, values in found.items():
+                values.append(made[column][0])
+    kinds: dict[str, type] = {"scheme": str, "units": np.int64}
+    return Samples.borrow({n: np.array(v, kinds.get(n, np.float64)) for n, v in found.items()})
+
+
 def deployment(
     daily: Mapping[str, Any], *, common: bool = False, selection: str = "all"
 ) -> Samples:
@@ -227,14 +270,12 @@ def trade_off(
     Returns:
         ``scheme``, ``days``, and ``stalled`` (%) and ``ssim`` (dB), each with ``_low``, ``_high``.
     """
-    found = {}
-    for name, (variable, metric) in {
-        "stalled": ("stream", "stalled"),
-        "ssim": ("ssim", "mean"),
-    }.items():
-        table = by_day(daily, variable, metric, stalls=stalls)
-        found[name] = weighted_intervals(table, rng=rng, resamples=resamples, level=level)
-    stalled, ssim = found["stalled"], found["ssim"]
+    stalled, ssim = (
+        weighted_intervals(
+            by_day(daily, *which, stalls=stalls), rng=rng, resamples=resamples, level=level
+        )
+        for which in (("stream", "stalled"), ("ssim", "mean"))
+    )
     _, i, j = np.intersect1d(stalled["scheme"], ssim["scheme"], return_indices=True)
     stalled, ssim = stalled.take(i), ssim.take(j)
     return Samples.borrow(
@@ -345,13 +386,7 @@ def paired(
                 f"a viewer has a stream of {scheme!r} twice on a day; a session number has to come "
                 "once for each scheme"
             )
-    found: dict[str, list[object]] = {
-        n: []
-        for n in (
-            *("first", "second", "variable", "unit", "pairs", "alone_first", "alone_second"),
-            *("viewers", "x", "y", "value", "low", "high"),
-        )
-    }
+    rows_of_pairs: list[dict[str, Any]] = []
     for scheme in schemes:
         if scheme == reference:
             continue
@@ -363,13 +398,14 @@ def paired(
         both = both if common else {scheme: mine, reference: theirs}
         for name in variables:
             row = _paired_difference(table, unit, key, both, name, common, rng, resamples, level)
-            of_row = {"first": scheme, "second": reference, "variable": name, "unit": _UNITS[name]}
-            for column, value in {**of_row, **row}.items():
-                found[column].append(value)
-    kinds: dict[str, type] = dict.fromkeys(("pairs", "alone_first", "alone_second"), np.int64)
-    kinds["viewers"] = np.int64
+            words = {"first": scheme, "second": reference, "variable": name}
+            rows_of_pairs.append({**words, "unit": _PAIRED[name][3], **row})
+    kinds: dict[str, type] = dict.fromkeys(("first", "second", "variable", "unit"), str)
+    kinds |= dict.fromkeys(("pairs", "alone_first", "alone_second", "viewers"), np.int64)
     kinds |= dict.fromkeys(("x", "y", "value", "low", "high"), np.float64)
-    return Samples.borrow({n: np.array(v, kinds.get(n, str)) for n, v in found.items()})
+    return Samples.borrow(
+        {name: np.array([row[name] for row in rows_of_pairs], kind) for name, kind in kinds.items()}
+    )
 
 
 # ----------------------------------------------------------------------------------------------
@@ -407,7 +443,7 @@ def _paired_difference(
     level: float,
 ) -> dict[str, float]:
     """One row of ``paired``: streams summed to viewers, then viewers drawn."""
-    how, weighted_by, transform = _PAIRED[variable]
+    how, weighted_by, transform, _ = _PAIRED[variable]
     parts = [table.take(of_scheme) for of_scheme in rows.values()]
     values = [how(part) for part in parts]
     good = [np.isfinite(value) for value in values]

@@ -17,6 +17,7 @@ the statistics that Puffer publishes daily; the daily analysis of the Memento pa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -274,14 +275,14 @@ def quality_statistics(chunks: Any) -> Samples:
     steps = np.bincount(of, minlength=m)
     sums = np.bincount(of, change, minlength=m)
     count = np.bincount(stream, minlength=m)
-    rate = _ratios_of(np.bincount(stream, columns["delivery_rate"], minlength=m), count)
+    rate = ratios_of(np.bincount(stream, columns["delivery_rate"], minlength=m), count)
     total = np.bincount(stream[usable], index[usable], minlength=m)
     return Samples.borrow(
         stream=names,
         chunks=count,
-        ssim=_ratios_of(total, np.bincount(stream[usable], minlength=m)),
-        delta_ssim=_ratios_of(sums, steps),
-        delta_ssim_published=_ratios_of(sums, steps - 1),
+        ssim=ratios_of(total, np.bincount(stream[usable], minlength=m)),
+        delta_ssim=ratios_of(sums, steps),
+        delta_ssim_published=ratios_of(sums, steps - 1),
         bitrate=8 * np.bincount(stream, columns["size"], minlength=m) / (CHUNK_SECONDS * count),
         delivery_rate=rate,
         slow=rate <= SLOW_RATE,
@@ -516,7 +517,7 @@ def weighted_intervals(
     _check_bootstrap(resamples, level)
     drawn = _resampled_means(values, weights, there, resamples, rng, joint)
     low, high = _bounds_of_draws(drawn, level)
-    means = _ratios_of((values * weights).sum(axis=0), weights.sum(axis=0))
+    means = ratios_of((values * weights).sum(axis=0), weights.sum(axis=0))
     return Samples.borrow(scheme=names, units=there.sum(axis=0), value=means, low=low, high=high)
 
 
@@ -598,7 +599,7 @@ def difference(
 
     drawn = apart(_resampled_means(values, weights, there, resamples, rng, joint))
     low, high = _bounds_of_draws(drawn[:, None], level)
-    mean = _ratios_of((values * weights).sum(axis=0), weights.sum(axis=0))
+    mean = ratios_of((values * weights).sum(axis=0), weights.sum(axis=0))
     return Samples.borrow(
         first=[first],
         second=[second],
@@ -617,6 +618,7 @@ def time_series(
     resamples: int = 1000,
     level: float = 0.9,
     joint: bool = True,
+    statistic: Callable[[Samples], Samples] | None = None,
 ) -> Samples:
     """For each day ``weighted_intervals`` of it and the days before, ``window`` days in all.
 
@@ -627,6 +629,7 @@ def time_series(
         resamples: Number of draws, >= 1.
         level: Share of resamples inside the interval, in (0, 1).
         joint: As for ``weighted_intervals``.
+        statistic: Of a window's rows, instead of ``weighted_intervals``.
 
     Returns:
         ``day`` and the columns of ``weighted_intervals``, for each day and scheme in its window.
@@ -637,12 +640,13 @@ def time_series(
     if window < 1:
         raise SettingError(f"window={window}; pool at least one day")
     columns = Samples.borrow(_columns_of(table, "day", "scheme", "value", "weight"))
+    pooled = statistic or functools.partial(
+        weighted_intervals, rng=rng, resamples=resamples, level=level, joint=joint
+    )
     parts = []
     for day in np.unique(columns["day"]):
         inside = (columns["day"] <= day) & (columns["day"] > day - window)
-        part = weighted_intervals(
-            columns.take(inside), rng=rng, resamples=resamples, level=level, joint=joint
-        )
+        part = pooled(columns.take(inside))
         parts.append(part.with_columns(day=np.full(part.size, day)))
     return Samples.concat(parts)
 
@@ -712,8 +716,8 @@ def _reduce_streams(how: np.ufunc, values: np.ndarray, starts: np.ndarray) -> np
     return np.asarray(how.reduceat(values, starts)) if len(starts) else values[:0]
 
 
-def _ratios_of(above: np.ndarray, below: np.ndarray) -> Floats:
-    """NaN where there is nothing to divide by."""
+def ratios_of(above: np.ndarray, below: np.ndarray) -> Floats:
+    """Quotients; NaN where there is nothing to divide by."""
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
@@ -843,7 +847,7 @@ def _resampled_means(
         # What was drawn how often is all that matters, so a draw is two products of matrices.
         above, below = values * weights, weights
         for part, counts in _draw_counts(len(values), resamples, rng):
-            out[part] = _ratios_of(counts @ above, counts @ below)
+            out[part] = ratios_of(counts @ above, counts @ below)
         return out
     for k in range(values.shape[1]):
         v, w = values[there[:, k], k], weights[there[:, k], k]
@@ -852,7 +856,7 @@ def _resampled_means(
             m = min(at_once, resamples - start)
             drawn = v[rng.integers(len(v), size=(m, len(v)))]
             apart = w[rng.integers(len(w), size=(m, len(w)))]
-            out[start : start + m, k] = _ratios_of((drawn * apart).sum(axis=1), apart.sum(axis=1))
+            out[start : start + m, k] = ratios_of((drawn * apart).sum(axis=1), apart.sum(axis=1))
     return out
 
 

@@ -121,7 +121,7 @@ def beside(
         topic: Name of the table, such as "table-jtt".
         improvement: ``against``, ``arm``, ``predictor``, ``days``, ``tail``, ``median``, ``mean``
             and their ``_error``; of ``period``, where there is such a column, only "all".
-        against: Which reference.
+        against: The reference that improvements are over, such as "daily".
         arms: What was replayed, for sweeps.
 
     Returns:
@@ -162,7 +162,7 @@ def sweep(
     Args:
         topic: Of `SWEEPS`.
         improvement: See `beside`.
-        against: Which reference.
+        against: The reference that improvements are over, such as "daily".
         arms: What was replayed.
 
     Returns:
@@ -482,7 +482,7 @@ def record_days(days: Columns, since: str, horizon: int = 0) -> dict[str, np.nda
     Args:
         days: See `records`.
         since: The day that others are counted from.
-        horizon: Which network.
+        horizon: Number of the network, from 0: how many chunks ahead it predicts.
 
     Returns:
         ``variant``, ``training`` (from 1), ``days`` (since then) and ``paper days``; NaN where one

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from memento.report.tables import Columns, columns_of, flags
 from memento_puffer.deployment.record import NEW_METRIC
 from memento_puffer.report.comparison import record_days, records, wide
 from memento_puffer.report.deployment import coverage_and_trainings
-from memento_puffer.report.published import DEPLOYED, NOTE, RECORD_PERIOD
+from memento_puffer.report.published import DEPLOYED, NOTE, RECORD_PERIOD, published
 from memento_puffer.report.viewers import deployed
 
 __all__ = ["deployment_section", "of_deployment"]
@@ -21,7 +23,12 @@ _COLUMNS = ("variant", "horizon", "day", "retrained", "coverage_increase", "tota
 
 
 def deployment_section(
-    name: str, days: Columns, *, record: bool = False, title: str = ""
+    name: str,
+    days: Columns,
+    *,
+    record: bool = False,
+    densities: Mapping[str, np.ndarray] | None = None,
+    title: str = "",
 ) -> Section:
     """Coverage and trainings of a deployment.
 
@@ -31,6 +38,7 @@ def deployment_section(
             ``coverage_increase``, ``total_coverage``.
         record: It is the published record: trainings count since the deployment that the paper
             reports on, coverage is summed up over the days that published quantiles are of.
+        densities: Of its first horizon's batches, by variant, at the end of these days.
         title: Of the section.
     """
     table = {n: np.asarray(c) for n, c in columns_of(days, *_COLUMNS).items()}
@@ -61,8 +69,9 @@ def deployment_section(
         parts.append(
             Listing(
                 f"{name}-densities",
-                f"Densities among the batches of the first horizon's memory, {RECORD_PERIOD[1]}.",
-                wide("densities"),
+                "Densities among the batches of the first horizon's memory, on the last day; paper "
+                f"{RECORD_PERIOD[1]}.",
+                _densities(densities) if densities else wide("densities"),
             )
         )
         caption = (
@@ -72,6 +81,20 @@ def deployment_section(
         )
         parts.append(Listing(f"{name}-content", caption, wide("content")))
     return Section(name, title or "Deployment", parts)
+
+
+def _densities(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """How densities spread, with what is published."""
+    shares = {"min": 0.0, "q0.01": 0.01, "median": 0.5, "max": 1.0}
+    theirs = published.by("subject", "quantity", topic="densities")
+    table = {
+        "variant": np.array(list(found), str),
+        "batches": np.array(list(map(len, found.values()))),
+    }
+    for name, share in shares.items():
+        table[name] = np.array([np.quantile(values, share) for values in found.values()])
+        table[f"paper {name}"] = np.array([theirs.get((v, name), math.nan) for v in found])
+    return table
 
 
 def of_deployment(folder: str | Path, days: Columns) -> Report:

@@ -12,6 +12,7 @@ from memento.report.experiments import Results
 from memento.report.ordering import RULE
 from memento.report.sections import Listing, Section
 from memento.report.tables import Columns
+from memento_puffer.report import over_days
 from memento_puffer.report.deployments import deployment_section
 from memento_puffer.report.replays import (
     SECTIONS,
@@ -25,9 +26,10 @@ from memento_puffer.studies.arms import renamed
 __all__ = ["analyses", "demos", "deployments", "replays"]
 
 _TABLES = ("improvement.csv", "levels.parquet", "decisions.parquet", "insert.parquet",
-           "densities.parquet")  # fmt: skip
+           "densities.parquet", "periods.csv")  # fmt: skip
 _TOPIC = re.compile(r"(?P<prefix>(?:[A-Za-z0-9]+-)?)(?P<topic>(?:table|figure)-[a-z-]+)")
 _STUDY = "+figure-selection"
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def replays(results: Results) -> None:
@@ -47,7 +49,7 @@ def replays(results: Results) -> None:
                 for file in _TABLES
                 if (table := results.table(group, name, file)) is not None
             }
-            if "improvement" in tables or "densities" in tables:
+            if {"improvement", "densities", "periods"} & set(tables):
                 arms = _arms(results, group, name)
                 tables = {n: _named(results, group, name, table) for n, table in tables.items()}
                 results.sections.append(replay_section(topic, tables, prefix, arms))
@@ -120,14 +122,25 @@ def _orders(sections: Sequence[Section]) -> Section | None:
 def analyses(results: Results) -> None:
     """What viewers got in each analysis."""
     group = "puffer-analysis"
+    first, days = len(results.sections), []
     for name in results.standing.get(group, {}):
         schemes = results.table(group, name, "schemes.csv")
-        if schemes is None:
+        missing = results.table(group, name, "missing.csv") if schemes is None else None
+        if missing is not None:
+            why = Listing(f"missing-{name}", "Days that could not be analysed.", missing)
+            results.sections.append(Section(f"analysis-{name}", f"Nothing to see: {name}", [why]))
+        elif schemes is None:
             results.missing[f"analysis-{name}"] = results.remedy(group, name)
-            continue
-        calibration = results.table(group, name, "calibration.csv")
-        title = f"What viewers got: {name}"
-        results.sections.append(analysis_section(f"analysis-{name}", schemes, calibration, title))
+        else:
+            calibration = results.table(group, name, "calibration.csv")
+            title = f"What viewers got: {name}"
+            section = analysis_section(f"analysis-{name}", schemes, calibration, title)
+            results.sections.append(section)
+            daily = results.table(group, name, "daily.parquet") if _DAY.fullmatch(name) else None
+            days += [daily] if daily is not None else []
+    if days:
+        found = over_days.sections(over_days.daily_of(days), prefix="analysis-")
+        results.sections[first:first] = found
     if group not in results.standing:
         results.missing["analysis"] = results.remedy(group)
 

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from memento.errors import DamagedError
+from memento.files import readable_json
 from memento.report import figures
 from memento.report.ordering import RULE, ordering
 from memento.report.sections import Chart, Listing, Report, Section
 from memento.report.tables import Columns, columns_of, flags, read
+from memento.settings import read as read_toml
 from memento_puffer.report import sweeps
 from memento_puffer.report.comparison import (
     PAPERS,
@@ -30,6 +30,7 @@ from memento_puffer.report.comparison import (
     dots,
     inserts,
     losses,
+    places,
     selected,
     sweep,
     trainings,
@@ -48,9 +49,7 @@ __all__ = [
 
 SECTIONS: Mapping[str, tuple[str, str]] = {
     name: (section["title"], section["about"])
-    for name, section in tomllib.loads(
-        Path(__file__).with_name("sections.toml").read_text(encoding="utf-8")
-    ).items()
+    for name, section in read_toml(Path(__file__).with_name("sections.toml")).items()
 }
 """By name of the table or figure: its title, and what the paper shows with it."""
 
@@ -59,6 +58,7 @@ _IMPROVED = (
     "Log scores as difference to {against}, in nats: mean over days ± standard error over days. "
     "Tail: the 1st percentile. Above 0 is better."
 )
+_VIDEO = "stream_years: in all; mean and percentiles (p10 to p100): of a day's stream-years."
 _PREDICTORS = {"memento": ("oracle", "static"), "committee": ("oracle",)}
 _REFERENCES = ("daily", "static", "published")
 
@@ -71,7 +71,7 @@ def replay_section(
     Args:
         topic: Of `SECTIONS`.
         tables: By name, as the experiment of that name wrote them: ``improvement``, ``levels``,
-            ``decisions``, ``insert``; for figure-freeze ``densities``.
+            ``decisions``, ``insert``; for figure-freeze ``densities``, for table-video ``periods``.
         prefix: In front of the names of this scale's experiments.
         arms: Parameters of what was replayed, by arm.
 
@@ -83,10 +83,14 @@ def replay_section(
     parts: list[str | Chart | Listing] = [about]
     if topic == "figure-freeze":
         parts.append(_densities(name, tables["densities"]))
+    elif topic == "table-video":
+        parts.append(Listing(name, _VIDEO, tables["periods"]))
     else:
         if topic == "figure-loss-over-time":
             parts += _courses(name, tables["levels"])
         parts += _improvements(name, topic, tables["improvement"], tables.get("levels"), arms)
+        if topic != "figure-loss-over-time" and "levels" in tables:
+            parts += _evolutions(name, topic, tables["levels"], arms)
         if topic == "table-batch-size" and "insert" in tables:
             parts += _insert_times(name, tables["insert"], arms)
         if topic == "table-decisions" and "decisions" in tables:
@@ -106,6 +110,7 @@ def _improvements(
     levels: Columns | None,
     arms: Arms = PAPERS,
 ) -> list[str | Chart | Listing]:
+    """Charts over the first reference and a table over each, beside the published numbers."""
     known = set(map(str, columns_of(improvement, "against")["against"]))
     references = [r for r in _REFERENCES if r in known] + sorted(known - set(_REFERENCES))
     parts: list[str | Chart | Listing] = []
@@ -136,6 +141,7 @@ def _charts(
     against: str,
     arms: Arms,
 ) -> list[str | Chart | Listing]:
+    """An experiment's chart over the parameter that was swept, over its arms, and their orders."""
     ylabel = f"nats above {against}"
     parts: list[str | Chart | Listing] = []
     tables = []
@@ -168,6 +174,7 @@ def _origins(table: Columns) -> str:
 
 
 def _courses(name: str, levels: Columns) -> list[str | Chart | Listing]:
+    """The tail of the loss day by day, with the paper's levels on an axis of their own."""
     courses = losses(levels, _PREDICTORS)
     # Each arm carries its own record of the static model, all alike: one of them is enough.
     paper = published("figure-loss-over-time")
@@ -184,6 +191,25 @@ def _courses(name: str, levels: Columns) -> list[str | Chart | Listing]:
         Chart(name, caption, courses, draw),
         Listing(f"{name}-published", "The paper's levels in nats, read off its plots.", listed),
     ]
+
+
+def _evolutions(name: str, topic: str, levels: Columns, arms: Arms) -> list[Chart]:
+    """The tail of the loss day by day, of a sweep a chart for each series: figures 22 to 25."""
+    table = losses(levels, _PREDICTORS)
+    at = places(topic, arms)
+    series = [at.get(label.partition(", ")[0], ("", 0))[0] for label in table["label"].tolist()]
+    if topic not in SWEEPS:
+        series = [""] * len(series)
+    charts = []
+    for one in dict.fromkeys(series):
+        shown = {n: column[np.array(series) == one] for n, column in table.items()}
+        of = f" of {one}" if one else ""
+        caption = (
+            f"99th percentile of the loss{of} on each day, as in figures 22 to 25; less is better."
+        )
+        draw = functools.partial(sweeps.courses, ylabel="99th percentile of the loss (nats)")
+        charts.append(Chart(f"{name}-courses{'-' if one else ''}{one}", caption, shown, draw))
+    return charts
 
 
 def _insert_times(name: str, table: Columns, arms: Arms) -> list[str | Chart | Listing]:
@@ -275,10 +301,9 @@ def with_names_of_today(table: Columns) -> dict[str, np.ndarray]:
 def _is_former(folder: Path) -> bool:
     """Whether replays in a folder are of until 0.1.0."""
     for path in sorted(folder.glob("*/replay.json")):
-        try:
-            return bool(json.loads(path.read_bytes()).get("format") == "memento-replay")
-        except (ValueError, AttributeError, OSError):  # tables are read whatever it is
-            continue
+        document = readable_json(path)
+        if document is not None:  # tables are read whatever it is
+            return bool(document.get("format") == "memento-replay")
     return False
 
 

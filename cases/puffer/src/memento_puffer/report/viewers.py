@@ -15,7 +15,7 @@ from memento.report import figures
 from memento.report.sections import Chart, Listing, Report, Section
 from memento.report.tables import Columns, columns_of, flags, read, read_document
 from memento_puffer.published import PRIMARY
-from memento_puffer.report import sweeps
+from memento_puffer.report import over_days, sweeps
 from memento_puffer.report.comparison import wide
 from memento_puffer.report.figures import BETTER, levels_of, trade_off
 from memento_puffer.report.published import CONDITIONS, NOTE, published
@@ -145,6 +145,7 @@ def of_analysis(folder: str | Path) -> Report:
         missing["analysis"] = "no stream was long enough to count; analyse more days"
     if (folder / "paired.csv").is_file():
         sections.append(_differences("paired", read(folder / "paired.csv", remedy)))
+    sections += over_days.sections(over_days.daily_of([read(folder / "daily.parquet", remedy)]))
     return Report("analysis", folder, "What viewers got", [NOTE], sections, missing)
 
 
@@ -236,6 +237,28 @@ def demo_section(scores: Columns, control: Columns) -> Section:
     return Section("demo", "A week, and back in control", parts)
 
 
+# Figure 3 of the paper: boxes with their places, and arrows between them.
+_PLACES = {
+    "viewers": (0.08, 0.75),
+    "server: controller\nand predictor": (0.34, 0.75),
+    "Memento:\nsamples in memory": (0.8, 0.75),
+    "training": (0.8, 0.2),
+}
+_ARROWS = (
+    (0, 1, "telemetry"),
+    (1, 2, "samples"),
+    (2, 3, "what is held,\nif coverage rose"),
+    (3, 1, "new predictor"),
+)
+
+
+def system_section() -> Section:
+    """How selection fits into a service that streams video."""
+    table = figures.arrows(_PLACES, _ARROWS)
+    caption = "Figure 3 of the paper: which samples a predictor is trained on, and when."
+    return Section("system", "How it works", [Chart("system", caption, table, figures.diagram)])
+
+
 def demo_differences(table: Columns) -> Section:
     """Differences between predictors in control, over the same viewers."""
     return _differences("demo-differences", table, "The same viewers under each predictor")
@@ -262,7 +285,7 @@ def of_demo(folder: str | Path) -> Report:
         ]
         names = ("first", "second", "variable", "unit", "value", "low", "high")
         differences = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-        sections = [demo_section(scores, levels)]
+        sections = [demo_section(scores, levels), system_section()]
         if rows:
             sections.append(demo_differences(differences))
         text = [str(document.get("facts", "")), NOTE, CONDITIONS]

@@ -23,11 +23,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from memento.arguments import Count, NotNegative, check_fields, number
 from memento.errors import DomainError, SchemaError, SettingError
 from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.predictor.transmission import CLASSES
@@ -57,6 +58,9 @@ _MPC_UNIT = BUFFER_SECONDS / _MPC_UNITS
 
 _UNKNOWN_PACE = 10_000.0  # s/byte where nothing was sent yet: any stall is worse than any quality
 _BLUR_REACH = 10  # classes on either side
+_BLUR_MEAN = number(
+    -_BLUR_REACH, _BLUR_REACH, words=f"a number of classes within {_BLUR_REACH} of 0"
+)
 _SUM_ERROR = 1e-3  # float32 probabilities sum to 1 within much less
 # Vp and gamma_p, from the mean chunk sizes of Puffer with buffers of 3 and 15 s.
 _BOLA = {1: (1.347114, -6.644704), 2: (102.816187, -0.854108)}
@@ -258,24 +262,18 @@ class Fugu(Controller):
         Yan et al., "Learning in situ", NSDI 2020, section 4.
     """
 
-    lookahead: int = 5
-    switching: float = 1.0
-    stalling: float = 100.0
+    lookahead: Count = 5
+    switching: NotNegative = 1.0
+    stalling: NotNegative = 100.0
     point_estimate: bool = False
-    blur: float = 0.0
-    blur_mean: float = 0.0
+    blur: NotNegative = 0.0
+    blur_mean: Annotated[float, _BLUR_MEAN] = 0.0
     blur_wraps: bool = True
 
     needs: ClassVar[frozenset[str]] = frozenset({"last_ssim", "probabilities"})
 
     def __post_init__(self) -> None:
-        _check_planning(self.lookahead, self.switching, self.stalling)
-        if not 0 <= self.blur < math.inf:
-            raise SettingError(f"blur={self.blur}; give a finite number of classes >= 0")
-        if not abs(self.blur_mean) <= _BLUR_REACH:
-            raise SettingError(
-                f"blur_mean={self.blur_mean}; give a number of classes within {_BLUR_REACH} of 0"
-            )
+        check_fields(self)
 
     @property
     def steps(self) -> int:
@@ -341,18 +339,16 @@ class MPC(Controller):
         Yin et al., SIGCOMM 2015; harmonic mean as in Yan et al., NSDI 2020.
     """
 
-    lookahead: int = 10
-    switching: float = 1.0
-    stalling: float = 100.0
-    past: int = 5
+    lookahead: Count = 10
+    switching: NotNegative = 1.0
+    stalling: NotNegative = 100.0
+    past: Count = 5
 
     needs: ClassVar[frozenset[str]] = frozenset({"last_ssim", "past_sizes", "past_times"})
     _robust: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_planning(self.lookahead, self.switching, self.stalling)
-        if self.past < 1:
-            raise SettingError(f"past={self.past}; give at least one past chunk")
+        check_fields(self)
 
     @property
     def steps(self) -> int:
@@ -550,14 +546,6 @@ def _or_zero(ssim: Floats) -> Floats:
 def _last_quality(ssim: Floats) -> Floats:
     """Quality in dB that stays NaN where nothing was sent."""
     return np.where(np.isnan(ssim), np.nan, decibels(ssim))
-
-
-def _check_planning(lookahead: int, switching: float, stalling: float) -> None:
-    if lookahead < 1:
-        raise SettingError(f"lookahead={lookahead}; a plan has at least one chunk")
-    for name, value in {"switching": switching, "stalling": stalling}.items():
-        if not 0 <= value < math.inf:
-            raise SettingError(f"{name}={value}; give a finite cost >= 0")
 
 
 def _number_array(

@@ -33,7 +33,6 @@ from memento_puffer.streaming.trace_statistics import (
     mean_of,
     moments_of,
     outages,
-    ratios_of,
     readings,
     selected,
     spread_of,
@@ -101,14 +100,6 @@ class Calibration:
         """How many rows lie within their tolerance, and how many were found at all."""
         there = ~np.isnan(self.table["found"])
         return int((self.table["within"] & there).sum()), int(there.sum())
-
-    @property
-    def disagreements(self) -> list[str]:
-        """Pairs of schemes that do not stand in the published order, "measure: a < b"."""
-        rows = (self.table["section"] == "orderings") & ~self.table["within"]
-        rows &= ~np.isnan(self.table["found"])
-        table = self.table.take(rows)
-        return [f"{q}: {g}" for q, g in zip(table["quantity"], table["group"], strict=True)]
 
     def to_table(self) -> dict[str, list[Any]]:
         """Columns as lists of plain values."""
@@ -180,14 +171,14 @@ def calibrate(
         >>> table["published"][row], table["found"][row], table["within"][row]
         (array([2.]), array([2.]), array([ True]))
     """
-    found: dict[Key, float] = {}
+    measured: dict[Key, float] = {}
     bounded: dict[Key, tuple[float, float, float]] = {}
     published = list(PUBLISHED)
     if isinstance(source, (str, Path, Day)):
         source = Observed.of_day(source)
     if isinstance(source, Observed):
         for section, measure in _SECTIONS.items():
-            found |= {(section, name, ""): value for name, value in measure(source).items()}
+            measured |= {(section, name, ""): value for name, value in measure(source).items()}
         if source.played and (kept := _streams_that_count(source)).any():
             rng = rng if rng is not None else np.random.default_rng(0)
             bounded, plain = _of_schemes(source, kept, rng, realisations)
@@ -197,28 +188,27 @@ def calibrate(
                 published += [row._replace(group=scheme, low=np.nan, high=np.nan) for row in rows]
             orders, outcomes = _orders(present, schemes, bounded)
             published += orders
-            found |= plain | outcomes | {key: three[0] for key, three in bounded.items()}
+            measured |= plain | outcomes | {key: three[0] for key, three in bounded.items()}
         traces = selected(source.traces())
     else:
         traces = selected(source)
     if traces is not None:
-        found |= _of_traces(traces)
-    cells_of: dict[str, list[Any]] = {name: [] for name in _TABLE}
-    for one in published:
-        key = (one.section, one.quantity, one.group)
-        value = found.get(key, np.nan)
+        measured |= _of_traces(traces)
+    lines: list[tuple[Any, ...]] = []
+    for row in published:
+        key = (row.section, row.quantity, row.group)
+        value = measured.get(key, np.nan)
         _, low, high = bounded.get(key, (np.nan, np.nan, np.nan))
-        ratio = value / one.value if one.value else np.nan
-        difference = value - one.value
-        if one.how == "ratio":
-            within = 1 / one.tolerance <= ratio <= one.tolerance
+        ratio = value / row.value if row.value else np.nan
+        difference = value - row.value
+        if row.how == "ratio":
+            within = 1 / row.tolerance <= ratio <= row.tolerance
         else:
-            within = abs(difference) <= one.tolerance
-        cells: list[Any] = [one.section, one.quantity, one.group, one.value, value, low, high]
-        cells += [ratio, difference, one.how, one.tolerance, bool(within), one.source]
-        for name, cell in zip(_TABLE, cells, strict=True):
-            cells_of[name].append(cell)
-    return Calibration(Samples.borrow({n: np.array(cells) for n, cells in cells_of.items()}))
+            within = abs(difference) <= row.tolerance
+        cells = (row.section, row.quantity, row.group, row.value, value, low, high, ratio)
+        lines.append((*cells, difference, row.how, row.tolerance, bool(within), row.source))
+    columns = zip(_TABLE, zip(*lines, strict=True), strict=True)
+    return Calibration(Samples.borrow({name: np.array(column) for name, column in columns}))
 
 
 _TABLE = (
@@ -334,12 +324,12 @@ def _of_paths(observed: Observed) -> dict[str, float]:
     means = observed.mean_rates
     if means is None:
         session = np.unique(streams["session"], return_inverse=True)[1]
-        means = ratios_of(np.bincount(session, total), np.bincount(session, number))
+        means = qoe.ratios_of(np.bincount(session, total), np.bincount(session, number))
     out = spread_of("session mean, Mbit/s", 8 * means / MB, _PATHS)
     if not observed.played:
         return out
     kept = streams["considered"] & (number > 0)
-    slow = kept & (ratios_of(total, number) <= qoe.SLOW_RATE)
+    slow = kept & (qoe.ratios_of(total, number) <= qoe.SLOW_RATE)
     return out | {
         "slow streams, share": _weighted_share(slow, kept, np.ones(m)),
         "slow streams, share of watch time": _weighted_share(slow, kept, streams["watch"]),
@@ -357,10 +347,10 @@ _SECTIONS: dict[str, Callable[[Observed], dict[str, float]]] = {
 
 def _of_traces(traces: Traces) -> dict[Key, float]:
     """What send times and readings say, of all streams and by their mean rates."""
-    found: dict[Key, float] = {}
-    found |= {("readings", name, ""): value for name, value in readings(traces).items()}
+    measured: dict[Key, float] = {}
+    measured |= {("readings", name, ""): value for name, value in readings(traces).items()}
     for name, value in gaps(traces).items():
-        found["gaps", f"{name}, s" if _is_seconds(name) else name, ""] = value
+        measured["gaps", f"{name}, s" if _is_seconds(name) else name, ""] = value
     bucket = np.digitize(moments_of(traces, traces.rate).mean, _BUCKETS)
     length = np.diff(traces.offsets)
     duration = traces.seconds[traces.offsets[1:] - 1]
@@ -371,10 +361,10 @@ def _of_traces(traces: Traces) -> dict[Key, float]:
         inside = bucket == k
         if inside.any():
             per_chunk = 1000 * number[inside].sum() / length[inside].sum()
-            found["outages", "per 1000 chunks", group] = per_chunk
-            found["stalls", "streams with one, share", group] = mean_of(time[inside] > 0)
+            measured["outages", "per 1000 chunks", group] = per_chunk
+            measured["stalls", "streams with one, share", group] = mean_of(time[inside] > 0)
             share = _percentage(time[inside].sum(), duration[inside].sum())
-            found["stalls", "% of time", group] = share
+            measured["stalls", "% of time", group] = share
     worst = np.sort(time)[::-1][: max(1, len(time) // 100)]
     of_all = {
         "outages": {
@@ -393,8 +383,8 @@ def _of_traces(traces: Traces) -> dict[Key, float]:
         },
     }
     for section, values in of_all.items():
-        found |= {(section, name, ""): value for name, value in values.items()}
-    return found
+        measured |= {(section, name, ""): value for name, value in values.items()}
+    return measured
 
 
 def _streams_that_count(observed: Observed) -> np.ndarray:
@@ -458,7 +448,7 @@ def _orders(
     bounded: Mapping[Key, tuple[float, float, float]],
 ) -> tuple[list[Published], dict[Key, float]]:
     """Pairs of schemes whose order the published intervals tell, and whether it is found."""
-    published, found = [], {}
+    published, holds = [], {}
     for measure, unit in _UNITS.items():
         quantity = f"{measure}, {unit}"
         bounds = {row.group: row for row in _SCHEMES if row.quantity == quantity}
@@ -470,8 +460,8 @@ def _orders(
                 published.append(Published(*key, 1.0, 0.0, "difference", _FUGU))
                 x, y = (bounded.get(("schemes", quantity, scheme)) for scheme in (a, b))
                 if x is not None and y is not None:
-                    found[key] = float(x[0] < y[0])
-    return published, found
+                    holds[key] = float(x[0] < y[0])
+    return published, holds
 
 
 def _percentage(above: float, below: float) -> float:

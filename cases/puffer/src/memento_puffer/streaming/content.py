@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from memento.arguments import NotNegative, Positive, Seed, Share, check_fields, number
 from memento.errors import SettingError
 from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.predictor.transmission import LADDER_MB
@@ -61,6 +62,9 @@ class Programme(NamedTuple):
     ssim: npt.NDArray[np.float32]
 
 
+_BELOW_ONE = number(0, math.nextafter(1, 0), words="a number in [0, 1)")
+
+
 @dataclass(frozen=True)
 class Content:
     """Live television, the same for all viewers: what is on depends on seed, day and channel.
@@ -89,25 +93,15 @@ class Content:
         (True, True)
     """
 
-    seed: int = 0
-    spread: float = 0.6
-    memory: float = 0.8
-    bursts: float = 0.004
-    hardness: float = 0.5
-    scale: float = 1.0
+    seed: Seed = 0
+    spread: NotNegative = 0.6
+    memory: Annotated[float, _BELOW_ONE] = 0.8
+    bursts: Annotated[float, _BELOW_ONE] = 0.004
+    hardness: Share = 0.5
+    scale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SettingError(f"seed={self.seed}; give a number of at least 0")
-        for name in ("spread", "scale"):
-            value = getattr(self, name)
-            if not (0 <= value < math.inf) or (name == "scale" and value == 0):
-                raise SettingError(f"{name}={value}; give a finite number above 0")
-        for name in ("memory", "bursts"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(f"{name}={getattr(self, name)}; give a number in [0, 1)")
-        if not 0 <= self.hardness <= 1:
-            raise SettingError(f"hardness={self.hardness}; give a correlation in [0, 1]")
+        check_fields(self)
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -40,8 +40,8 @@ class TracePaths:
             samples, of which the capacity is the slow part. It is their median over 15 chunks,
             without those below 20 kB/s, and a fiftieth of it in outages: pauses of more than 4 s,
             but for the 2 s that a chunk plays. How noisy, low and sticky readings are is taken from
-            each stream, too. Otherwise rates are capacities, and readings of them as noisy as those
-            of the population.
+            each stream, too. Otherwise rates are capacities, from their time to the next, and
+            readings of them as noisy as those of the population.
         population: Of round-trip times, and of readings where ``readings`` is False.
 
     Raises:
@@ -71,18 +71,21 @@ class TracePaths:
     def _of(
         self, seconds: npt.NDArray[np.float64], rate: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float64]:
+        """One trace in MB/s for each 2 s; readings are smoothed, and low where they have gaps."""
         seconds = seconds - seconds[0]
         steps = np.arange(math.ceil(seconds[-1] / _STEP) + 1) * _STEP
         level = np.asarray(rate, dtype=np.float64)
-        if self.readings:
-            level = _running_median(np.where(level < _LOW_READING, np.nan, level))
+        if not self.readings:
+            # The mean of each step: what was carried until its end, less what until its beginning.
+            until = np.append(steps, steps[-1] + _STEP)
+            carried = np.append(0.0, np.cumsum(level[:-1] * np.diff(seconds)))
+            beyond = np.maximum(until - seconds[-1], 0.0) * level[-1]
+            return np.diff(np.interp(until, seconds, carried) + beyond) / _STEP
+        level = _running_median(np.where(level < _LOW_READING, np.nan, level))
         row = np.searchsorted(seconds, steps, side="right") - 1
-        capacity = level[row]
-        if self.readings:
-            ends = seconds + np.append(np.diff(seconds), 0.0)
-            out = ((ends - seconds)[row] > _GAP) & (steps < ends[row] - _STEP)
-            capacity = np.where(out, _OUT * capacity, capacity)
-        return capacity
+        ends = seconds + np.append(np.diff(seconds), 0.0)
+        out = ((ends - seconds)[row] > _GAP) & (steps < ends[row] - _STEP)
+        return np.where(out, _OUT * level[row], level[row])
 
     def draw(self, day: int, keys: npt.NDArray[np.uint64]) -> tuple[Paths, npt.NDArray[np.int64]]:
         """Paths of sessions, and which trace each one plays."""

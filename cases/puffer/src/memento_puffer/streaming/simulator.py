@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from memento.arguments import require, whole
 from memento.errors import SettingError
 from memento_puffer.data.layout import EVENT_TABLES, EVENTS, PACKET, records
 from memento_puffer.predictor.network import (
@@ -211,8 +212,7 @@ class Simulation:
         names = [scheme.name for scheme in self.schemes]
         if not names or len(set(names)) < len(names):
             raise SettingError(f"schemes {names}; give at least one, each with its own name")
-        if self.seed < 0:
-            raise SettingError(f"seed={self.seed}; give a number of at least 0")
+        require("seed", self.seed, whole(0))
         if isinstance(self.population, Traces):
             self.population = TracePaths(self.population)
 

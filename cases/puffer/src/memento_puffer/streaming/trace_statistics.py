@@ -16,6 +16,7 @@ import numpy.typing as npt
 from memento.samples import Samples
 from memento_puffer.data.layout import CHUNK_SECONDS
 from memento_puffer.predictor.scores import quantiles
+from memento_puffer.quality.qoe import ratios_of
 from memento_puffer.streaming.abr import BUFFER_SECONDS
 from memento_puffer.streaming.traces import Traces
 
@@ -321,8 +322,3 @@ def spread_of(name: str, values: npt.ArrayLike, percent: Sequence[float]) -> dic
 def mean_of(values: np.ndarray) -> float:
     """The mean; NaN of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")
-
-
-def ratios_of(above: np.ndarray, below: np.ndarray) -> Floats:
-    """Quotients; NaN where there is nothing to divide by."""
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from memento.arguments import Count, NotNegative, Positive, Seed, check_fields, number, whole
 from memento.errors import (
     DamagedError,
     DomainError,
@@ -240,6 +241,10 @@ def _days_of_files(
             yield f"{path.stem} {day + 1}/{share}", traces.take(range(cuts[day], cuts[day + 1]))
 
 
+#: Names of shifts that have one.
+SHIFTS = ("new_access", "halved_capacity", "new_congestion_control")
+
+
 @dataclass(frozen=True)
 class Shift:
     """A lasting change of the population from a given day on.
@@ -264,22 +269,28 @@ class Shift:
     """
 
     day: int
-    share: float = 1.0
-    rate_factor: float = 1.0
-    extra_rtt: float = 0.0
-    noise_factor: float = 1.0
-    low_odds: float = 1.0
-    sticky_odds: float = 1.0
+    share: Annotated[float, number(above=0, most=1, words="a number in (0, 1]")] = 1.0
+    rate_factor: Positive = 1.0
+    extra_rtt: NotNegative = 0.0
+    noise_factor: Positive = 1.0
+    low_odds: Positive = 1.0
+    sticky_odds: Positive = 1.0
     until: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingError(f"share={self.share} of the streams; give a number in (0, 1]")
-        for name in ("rate_factor", "noise_factor", "low_odds", "sticky_odds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingError(f"{name}={getattr(self, name)}; give a number above 0")
-        if not 0 <= self.extra_rtt < math.inf:
-            raise SettingError(f"extra_rtt={self.extra_rtt} s; give a number of at least 0")
+        check_fields(self)
+
+    @classmethod
+    def named(cls, kind: str, day: int) -> Shift:
+        """One of the shifts below, with its usual numbers.
+
+        Raises:
+            SettingError: There is none of this name.
+        """
+        if kind not in SHIFTS:
+            raise SettingError(f"shift {kind!r}; give {', '.join(SHIFTS[:-1])} or {SHIFTS[-1]}")
+        shift: Shift = getattr(cls, kind)(day)
+        return shift
 
     @classmethod
     def new_access(cls, day: int, share: float = 0.15, until: int | None = None) -> Shift:
@@ -358,17 +369,14 @@ class Population:
         True
     """
 
-    seed: int = 0
-    chunks: int = 150_000
+    seed: Seed = 0
+    chunks: Count = 150_000
     shifts: tuple[Shift, ...] = ()
-    drift: float = 1.0
-    longest: int = 3_600
+    drift: NotNegative = 1.0
+    longest: Annotated[int, whole(50)] = 3_600
 
     def __post_init__(self) -> None:
-        for name, least in (("seed", 0), ("chunks", 1), ("drift", 0), ("longest", 50)):
-            value = getattr(self, name)
-            if not least <= value < math.inf:
-                raise SettingError(f"{name}={value}; give a number of at least {least}")
+        check_fields(self)
 
     def day(self, number: int) -> Traces:
         """The traces of one day.

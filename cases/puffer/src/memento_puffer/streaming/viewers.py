@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from memento.errors import SettingError
+from memento.arguments import NotNegative, Positive, check_fields, number
 from memento_puffer.streaming.content import CHANNELS
 
 __all__ = ["Viewers", "Visits"]
@@ -67,19 +67,13 @@ class Viewers:
         SettingError: A setting out of its range.
     """
 
-    evening: float = 0.6
-    long_streams: float = 3.0
-    zaps: float = 1.25
-    stay: float = 1.0
+    evening: Annotated[float, number(0, math.nextafter(1, 0), words="a share in [0, 1)")] = 0.6
+    long_streams: Annotated[float, number(1, words="a finite number of at least 1")] = 3.0
+    zaps: NotNegative = 1.25
+    stay: Positive = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.evening < 1:
-            raise SettingError(f"evening={self.evening}; give a share in [0, 1)")
-        for name, least in (("long_streams", 1.0), ("zaps", 0.0)):
-            if not least <= getattr(self, name) < math.inf:
-                raise SettingError(f"{name}={getattr(self, name)}; give at least {least:g}")
-        if not 0 < self.stay < math.inf:
-            raise SettingError(f"stay={self.stay}; give a number above 0")
+        check_fields(self)
 
     def visits(
         self,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from memento import snapshot
+from memento.arguments import require, whole
 from memento.days import day_of
 from memento.errors import SettingError, StorageError
-from memento.runner.spec import Run, checked
+from memento.runner.spec import Run, checked, located
 from memento_puffer.data.features import HORIZONS, Features
 from memento_puffer.data.schema import Day
 from memento_puffer.predictor.network import Network
@@ -23,10 +24,13 @@ from memento_puffer.studies.contents import Period
 from memento_puffer.studies.days import first_network, with_stalls
 from memento_puffer.studies.replay_settings import ReplaySettings
 
+# Simulated days are numbered from here, before the release's first day (26 January 2019).
+_FIRST = "2019-01-01"
+
 __all__ = [
-    "at_least",
     "check_period",
     "download_day",
+    "download_model",
     "features_of_simulated",
     "move_results",
     "preprocess_day",
@@ -39,12 +43,36 @@ __all__ = [
 ]
 
 
-def download_day(run: Run, *, day: str) -> None:
-    """Fetch a day. One that Puffer is known not to have published leaves an empty folder."""
+def _check_download(*, day: str, viewers: int, seed: int) -> None:
+    require("viewers", viewers, whole(0))
+    require("seed", seed, whole(0))
+    if day_of(day, "day") < day_of(_FIRST):
+        raise SettingError(f"day={day}; give one from {_FIRST} on")
+
+
+@checked(_check_download)
+def download_day(run: Run, *, day: str, viewers: int = 0, seed: int = 1) -> None:
+    """Fetch a day, or simulate it.
+
+    One that Puffer is known not to have published leaves an empty folder.
+
+    Args:
+        run: Where to.
+        day: The date.
+        viewers: Sessions of a simulated day, which is written as Puffer would; 0: the real day.
+        seed: Of the simulation; days of one seed belong to one stream.
+    """
     from memento_puffer.data.download import DEFAULT_KINDS, MODEL, download
+    from memento_puffer.data.release import write_simulated_day
 
     place = run.checkpoint / "days"  # parts of files survive an attempt that was stopped
     place.mkdir(parents=True, exist_ok=True)
+    if viewers:
+        number = (day_of(day) - day_of(_FIRST)).days
+        made = simulation_of((), seed)
+        write_simulated_day(place, day, made, number, sessions=viewers, content=False)
+        move_results(place, run.folder)
+        return
     found = download(
         day,
         place,
@@ -57,6 +85,38 @@ def download_day(run: Run, *, day: str) -> None:
             f"{day}: {wrong[0].kind} is {wrong[0].state} ({wrong[0].error}); run it again later"
         )
     move_results(place, run.folder)
+
+
+def _check_model(*, day: str, folder: str) -> None:
+    day_of(day, "day")
+
+
+@checked(_check_model)
+def download_model(run: Run, *, day: str, folder: str = "") -> None:
+    """Fetch the archived model of a day, as ``py-N.pt`` and so on.
+
+    Args:
+        run: Where to.
+        day: Of its training.
+        folder: Where it lies already, beside the run or in ``data`` of ``MEMENTO_DATA``; empty: it
+            is fetched.
+    """
+    from memento_puffer.data.download import MODEL, download
+
+    if folder:
+        source = located(folder)
+        paths = sorted(source.glob("*.pt"))
+        if not any(path.name == "py-0.pt" for path in paths):
+            raise StorageError(f"{source} holds no py-0.pt; name the folder of an archived model")
+        for path in paths:
+            shutil.copyfile(path, run.folder / path.name)
+        return
+    place = run.checkpoint / "days"
+    place.mkdir(parents=True, exist_ok=True)
+    found = download(day, place, kinds=(MODEL,))
+    if found.state != "done" or not (place / "models" / day).is_dir():
+        raise StorageError(f"the model of {day} is {found.state}; run it again later")
+    move_results(place / "models" / day, run.folder)
 
 
 def preprocess_day(run: Run, *, day: str) -> None:
@@ -80,7 +140,8 @@ def check_period(
     *, first: str, days: int, viewers: int, shifts: Sequence[Sequence[Any]], seed: int
 ) -> None:
     """Raise `SettingError` where a simulated period cannot be made like this."""
-    at_least(1, days=days, viewers=viewers)
+    require("days", days, whole())
+    require("viewers", viewers, whole())
     simulation_of(shifts, seed)
     day_of(first, "first")
 
@@ -100,7 +161,7 @@ def simulate_period(
     names = Period("", first, days).dates
     for number, name in enumerate(names):
         run.report(number, days, name)
-        if not (run.checkpoint / "days" / name / "features.json").is_file():
+        if not Features.stored(run.checkpoint / "days" / name):
             features = features_of_simulated(simulation, number, viewers)
             (run.checkpoint / "days").mkdir(parents=True, exist_ok=True)
             features.write(run.checkpoint / "days" / name)
@@ -111,9 +172,9 @@ def features_of_simulated(simulation: Simulation, number: int, viewers: int) -> 
     """A simulated day, with the column ``stalled`` among its streams.
 
     Args:
-        simulation: Whose.
-        number: Which day, from 0.
-        viewers: How many sessions.
+        simulation: Paths and controllers of its viewers.
+        number: Of the day, from 0.
+        viewers: Number of sessions.
     """
     stalled: dict[tuple[str, int], bool] = {}
 
@@ -144,36 +205,19 @@ def simulation_of(shifts: Sequence[Sequence[Any]], seed: int) -> Simulation:
     Raises:
         SettingError: An unknown shift.
     """
-    made = []
-    for kind, day in shifts:
-        constructor = getattr(Shift, str(kind), None)
-        if kind not in ("new_access", "halved_capacity", "new_congestion_control"):
-            raise SettingError(
-                f"shift {kind!r}; give new_access, halved_capacity or new_congestion_control"
-            )
-        assert constructor is not None
-        made.append(constructor(int(day)))
+    made = tuple(Shift.named(kind, int(day)) for kind, day in shifts)
     schemes = ordinary_schemes()
-    return Simulation(schemes, population=Population(seed=seed, shifts=tuple(made)), seed=seed)
+    return Simulation(schemes, population=Population(seed=seed, shifts=made), seed=seed)
 
 
 def _check_static(*, horizons: int, training: Mapping[str, Any]) -> None:
-    at_least(1, horizons=horizons)
-    if horizons > HORIZONS:
-        raise SettingError(f"horizons={horizons}; give 1 to {HORIZONS}")
+    require("horizons", horizons, whole(1, HORIZONS))
     training_of(training)
 
 
 def training_of(document: Mapping[str, Any]) -> TrainingSettings:
     """Settings from JSON, on top of `AFFORDABLE`."""
     return ReplaySettings.of_document({"training": document}).training
-
-
-def at_least(least: int, **values: int) -> None:
-    """Raise `SettingError` for a value that is less."""
-    for name, value in values.items():
-        if value < least:
-            raise SettingError(f"{name}={value}; give at least {least}")
 
 
 _STATIC = "memento-static-model"
@@ -204,9 +248,10 @@ def static_network(folder: Path, horizon: int) -> Network:
 def stored_days(needs: Mapping[str, Path]) -> dict[str, Path]:
     """All stored days in what an experiment needs, in their order."""
     found = {
-        path.parent.name: path.parent
+        path.name: path
         for folder in needs.values()
-        for path in folder.glob("*/features.json")
+        for path in folder.glob("*")
+        if Features.stored(path)
     }
     if not found:
         raise StorageError(f"no stored days in {', '.join(map(str, needs.values()))}")

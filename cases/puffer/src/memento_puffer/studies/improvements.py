@@ -20,7 +20,7 @@ REFERENCES = ("static", "published")
 """Predictors that are no replay's own; each replay records what they did on its days."""
 
 
-def improvements(scores: Mapping[str, Samples], reference: str, predictor: str = "own") -> Samples:
+def improvements(scores: Mapping[str, Samples], reference: str) -> Samples:
     """By how much replays of the same days beat one of them, or the static or published model.
 
     Each day's improvement is the difference of the log scores' quantiles (or means) on that day;
@@ -29,7 +29,6 @@ def improvements(scores: Mapping[str, Samples], reference: str, predictor: str =
     Args:
         scores: By arm, the table ``scores`` of `Replay.tables`.
         reference: An arm; or "static" or "published", then each arm's own record of it.
-        predictor: Of the reference, if it is an arm.
 
     Returns:
         A row for each arm and predictor of its own: ``arm``, ``predictor``, ``days``, ``tail`` (1st
@@ -49,36 +48,24 @@ def improvements(scores: Mapping[str, Samples], reference: str, predictor: str =
     """
     if reference not in (*scores, *REFERENCES):
         raise SettingError(f"no arm {reference!r}; there are {', '.join((*scores, *REFERENCES))}")
-    found: dict[str, list[Any]] = {"arm": [], "predictor": [], "days": []}
-    for name in HEADLINES:
-        found[name], found[f"{name}_error"] = [], []
+    rows: list[dict[str, Any]] = []
     for name in sorted(scores):
         daily = _daily(scores[name])
+        others = daily.get(reference, {})
         if reference in scores:
-            others = _daily(scores[reference]).get(predictor, {})
-        else:
-            others = daily.get(reference, {})
-        for own in [p for p in daily if p not in REFERENCES]:
-            days = sorted(set(daily[own]) & set(others))
-            found["arm"].append(name)
-            found["predictor"].append(own)
-            found["days"].append(len(days))
-            gains = [
-                [daily[own][d][metric] - others[d][metric] for metric in HEADLINES.values()]
-                for d in days
-            ]
-            values = np.array(gains).reshape(len(days), len(HEADLINES))
-            for i, what in enumerate(HEADLINES):
-                column = values[:, i]
-                found[what].append(float(column.mean()) if len(days) else math.nan)
-                spread = float(column.std(ddof=1)) if len(days) > 1 else math.nan
-                found[f"{what}_error"].append(spread / math.sqrt(max(len(days), 1)))
-    return Samples(
-        {
-            name: np.array(values, "U64" if name in ("arm", "predictor") else None)
-            for name, values in found.items()
-        }
-    )
+            others = _daily(scores[reference]).get("own", {})
+        for mine in [p for p in daily if p not in REFERENCES]:
+            days = sorted(set(daily[mine]) & set(others))
+            row: dict[str, Any] = {"arm": name, "predictor": mine, "days": len(days)}
+            for what, metric in HEADLINES.items():
+                gains = np.array([daily[mine][d][metric] - others[d][metric] for d in days])
+                spread = float(gains.std(ddof=1)) if len(days) > 1 else math.nan
+                row[what] = float(gains.mean()) if len(days) else math.nan
+                row[f"{what}_error"] = spread / math.sqrt(max(len(days), 1))
+            rows.append(row)
+    kinds: dict[str, Any] = {"arm": "U64", "predictor": "U64", "days": np.int64}
+    kinds |= {f"{what}{end}": np.float64 for what in HEADLINES for end in ("", "_error")}
+    return Samples({n: np.array([row[n] for row in rows], kind) for n, kind in kinds.items()})
 
 
 def _daily(scores: Samples) -> dict[str, dict[str, dict[str, float]]]:

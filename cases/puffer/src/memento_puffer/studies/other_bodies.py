@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memento.arguments import require, whole
 from memento.days import day_of
 from memento.errors import StorageError
 from memento.runner.spec import Run, checked, located
@@ -16,7 +17,7 @@ from memento_puffer.data.schema import Day
 from memento_puffer.deployment.deploy_settings import DeploymentSettings
 from memento_puffer.streaming.traces import Population, Shift
 from memento_puffer.studies.contents import Period
-from memento_puffer.studies.day_bodies import at_least, check_period, simulation_of, stored_days
+from memento_puffer.studies.day_bodies import check_period, simulation_of, stored_days
 
 if TYPE_CHECKING:
     from memento_puffer.studies.closed_loop import ClosedLoop
@@ -25,9 +26,18 @@ __all__ = ["analyse", "analyse_simulated", "demo", "deploy", "published_record"]
 
 
 def analyse(run: Run) -> None:
-    """What viewers got on the days needed, by scheme."""
-    days = [Day.find(folder, key.partition("/")[2]) for key, folder in run.needs.items()]
-    _write_analysis(run, days)
+    """What viewers got on the days needed, by scheme; ``missing`` says which are empty, and why."""
+    days, missing = [], {}
+    for key, folder in run.needs.items():
+        name = key.partition("/")[2]
+        try:
+            days.append(Day.find(folder, name))
+        except StorageError as error:  # known not to be published, or the download had failed
+            missing[name] = str(error).replace(str(folder), "the download")
+    if missing:
+        run.write("missing.csv", {"day": list(missing), "reason": list(missing.values())})
+    if days:
+        _write_analysis(run, days)
 
 
 def _check_simulated(*, first: str, days: int, viewers: int, seed: int) -> None:
@@ -85,7 +95,7 @@ def _deployed(*, capacity: int, batch_size: int, training: Mapping[str, Any]) ->
 
 
 def _check_deploy(*, days: int, **given: Any) -> None:
-    at_least(1, days=days)
+    require("days", days, whole())
     _deployed(**given)
 
 

@@ -65,41 +65,15 @@ def spread(values: np.ndarray) -> dict[str, float]:
     }
 
 
-_HEADERS: dict[str, dict[str, Any]] = {
-    "scores": {
-        "day": "U32",
-        "predictor": "U16",
-        "variable": "U16",
-        "metric": "U16",
-        "value": np.float64,
-    },
-    "classes": {
-        "day": "U32",
-        "predictor": "U16",
-        "label": np.int64,
-        "count": np.int64,
-        "err": np.float64,
-        "err_abs": np.float64,
-        "err_sqr": np.float64,
-    },
-    "improvement": {
-        "day": "U32",
-        "predictor": "U16",
-        "against": "U16",
-        "tail": np.float64,
-        "median": np.float64,
-        "mean": np.float64,
-    },
-    "memory": {"day": "U32", "label": np.int64, "held": np.int64},
-    "ages": {"day": "U32", "of": "U32", "held": np.int64},
-    "densities": {
-        "day": "U32",
-        "batch_size": np.int64,
-        "of": "U16",
-        "metric": "U16",
-        "value": np.float64,
-    },
-    "times": {"day": "U32", "what": "U16", "seconds": np.float64},
+# By table: its columns, each with its type.
+_HEADERS = {
+    "scores": "day:U32 predictor:U16 variable:U16 metric:U16 value:f8",
+    "classes": "day:U32 predictor:U16 label:i8 count:i8 err:f8 err_abs:f8 err_sqr:f8",
+    "improvement": "day:U32 predictor:U16 against:U16 tail:f8 median:f8 mean:f8",
+    "memory": "day:U32 label:i8 held:i8",
+    "ages": "day:U32 of:U32 held:i8",
+    "densities": "day:U32 batch_size:i8 of:U16 metric:U16 value:f8",
+    "times": "day:U32 what:U16 seconds:f8",
 }
 
 
@@ -123,12 +97,10 @@ def tables_of(
             _add_evaluation(rows, step.evaluated_on, step.notes["evaluation"])
     found = {"steps": _with_coverages(steps)}
     for name, header in _HEADERS.items():
-        columns = list(zip(*rows[name], strict=True)) if rows[name] else [()] * len(header)
+        columns = dict(column.split(":") for column in header.split())
+        values = list(zip(*rows[name], strict=True)) or [()] * len(columns)
         found[name] = Samples(
-            {
-                column: np.array(values, kind)
-                for (column, kind), values in zip(header.items(), columns, strict=True)
-            }
+            {c: np.array(v, kind) for (c, kind), v in zip(columns.items(), values, strict=True)}
         )
     return found
 
@@ -145,6 +117,7 @@ def _with_coverages(steps: Sequence[Step]) -> Samples:
 def _add_evaluation(
     rows: dict[str, list[tuple[Any, ...]]], day: str | None, found: Mapping[str, Any]
 ) -> None:
+    """Add what one evaluation found about a day to the rows of all tables."""
     for predictor, variables in found["scores"].items():
         rows["scores"] += [
             (day, predictor, variable, metric, value)

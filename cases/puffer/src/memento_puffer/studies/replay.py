@@ -135,6 +135,7 @@ class Replay:
             return self._run(progress)
 
     def _run(self, progress: Progress | None) -> list[Step]:
+        """All steps of the loop, from the first or from where it stopped; their times are kept."""
         settings, seconds = self.settings, self._seconds()
 
         def on_step(step: Step) -> None:
@@ -175,6 +176,7 @@ class Replay:
         return cast(Learner, Calibrated(learner) if settings.calibrated else learner)
 
     def _stream(self) -> Iterator[tuple[str, LazyDay]]:
+        """Names of days that have samples, with columns that are read when they are needed."""
         day: LazyDay | None = None
         number = 0
         for name, source in self._days.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from memento.arguments import require, whole
 from memento.errors import DamagedError
 from memento.runner.spec import Run, checked, located
 from memento.samples import Samples
@@ -17,8 +18,9 @@ from memento_puffer.data.features import Features
 from memento_puffer.data.schema import polars
 from memento_puffer.predictor.network import Network
 from memento_puffer.predictor.ttp import read_py
-from memento_puffer.studies.contents import GROUP, replay_name
-from memento_puffer.studies.day_bodies import at_least, static_network, stored_days, training_of
+from memento_puffer.quality.aggregates import YEAR
+from memento_puffer.studies.contents import FUGU_FEB, GROUP, replay_name
+from memento_puffer.studies.day_bodies import static_network, stored_days, training_of
 from memento_puffer.studies.days import published_models
 from memento_puffer.studies.improvements import improvements
 from memento_puffer.studies.replay import Replay
@@ -26,7 +28,7 @@ from memento_puffer.studies.replay_settings import ReplaySettings
 from memento_puffer.studies.replay_settings import arm as settings_of
 from memento_puffer.studies.selection import selection_study
 
-__all__ = ["compare", "gather_densities", "replay", "study_selection"]
+__all__ = ["compare", "count_video", "gather_densities", "replay", "study_selection"]
 
 
 def _replay_settings(
@@ -83,8 +85,8 @@ def replay(
 
     Parameters are those of `ReplaySettings`, and ``arm``, see `memento_puffer.studies.arms`;
     ``temperature`` and ``bandwidth`` of its policy, where that has them (None for the arm's);
-    ``batch_size`` of its policy and for coverage; ``base``, the folder of the static model of real
-    days. The run needs stored days, and the static model of simulated ones.
+    ``batch_size`` of its policy and for coverage; ``base``, a folder with another static model than
+    Fugu-Feb for real days. The run needs stored days and their static model.
     """
     given = {**locals()}
     del given["run"]
@@ -100,7 +102,8 @@ def replay(
 def _replayed(run: Run, horizon: int, base: str | None) -> tuple[dict[str, Path], Network, Any]:
     """Days, static model and published models of a period."""
     days = stored_days(run.needs)
-    if base is not None:
+    folder = next((f for key, f in run.needs.items() if key.endswith("-static")), None)
+    if folder is None:
         models = {
             path.parent.name: path.parent.parent
             for folder in run.needs.values()
@@ -110,8 +113,8 @@ def _replayed(run: Run, horizon: int, base: str | None) -> tuple[dict[str, Path]
         def published(day: str) -> Network | None:
             return published_models(models[day], horizon)(day) if day in models else None
 
-        return days, read_py(located(base) / f"py-{horizon}.pt"), published
-    folder = next(f for key, f in run.needs.items() if key.endswith("-static"))
+        static = run.needs[FUGU_FEB] if base is None else located(base)
+        return days, read_py(static / f"py-{horizon}.pt"), published
     days.pop(next(iter(days)))  # the static model has seen it
     return days, static_network(folder, horizon), None
 
@@ -119,19 +122,10 @@ def _replayed(run: Run, horizon: int, base: str | None) -> tuple[dict[str, Path]
 _STUDIED = ("memento", "memento-T0", "density-reservoir", "loss", "forgetting")
 
 
-def _check_selection(
-    *,
-    samples: int,
-    capacity: int,
-    batch_size: int,
-    training: Mapping[str, Any],
-    base: str | None,
-    seed: int,
-) -> None:
-    at_least(1, samples=samples)
+def _check_selection(*, samples: int, batch_size: int, base: str | None, **given: Any) -> None:
+    require("samples", samples, whole())
     for name in _STUDIED:
-        given = {"capacity": capacity, "training": dict(training), "seed": seed}
-        settings_of(name, given, batch_size=batch_size)
+        settings_of(name, {**given, "training": dict(given["training"])}, batch_size=batch_size)
 
 
 @checked(_check_selection)
@@ -213,6 +207,7 @@ def _labelled(columns: Mapping[str, Any], **labels: str) -> Samples:
 
 
 def _side_by_side(run: Run, periods: Sequence[str], arms: Sequence[str]) -> dict[str, Samples]:
+    """Levels, decisions and times to insert of several arms and periods, one below the other."""
     found: dict[str, list[Samples]] = {"levels": [], "decisions": [], "insert": []}
     for period, name in itertools.product(periods, arms):
         scores, steps, times = (
@@ -232,6 +227,39 @@ def _side_by_side(run: Run, periods: Sequence[str], arms: Sequence[str]) -> dict
 
 _LEVELS = ("q0.001", "q0.01", "q0.1", "q0.5", "mean")
 _DECIDED = ("trained", "value", "threshold", "p_value", "coverage_plain", "coverage_calibrated")
+
+
+def count_video(run: Run, *, periods: Mapping[str, Sequence[str]]) -> None:
+    """How much video periods hold, by day and in all; a chunk is 2.002 s of it.
+
+    Writes ``days`` (streams, chunks and stream-years of each day) and ``periods`` (their sums, and
+    quantiles and mean of the stream-years of a day; ``all`` is all periods together).
+    """
+    stored = stored_days(run.needs)
+    days = [(period, day) for period, names in periods.items() for day in names if day in stored]
+    rows = []
+    for number, (_, day) in enumerate(days):
+        run.report(number, len(days), day)
+        features = Features.read(stored[day])
+        rows.append((len(features.streams), features.size))
+    streams, chunks = np.array(rows, np.int64).reshape(-1, 2).T
+    years = chunks * _CHUNK_SECONDS / YEAR
+    labels = np.array([period for period, _ in days], dtype=str)
+    by_day = {"period": labels, "day": [d for _, d in days], "streams": streams, "chunks": chunks}
+    run.write("days.csv", {**by_day, "stream_years": years})
+    table: dict[str, list[Any]] = {"period": [*periods, "all"]}
+    for period in table["period"]:
+        mine = (labels == period) | (period == "all")
+        found = {"days": mine.sum(), "streams": streams[mine].sum(), "chunks": chunks[mine].sum()}
+        found |= {"stream_years": years[mine].sum(), "mean": _mean(years[mine])}
+        for level in (10, 50, 90, 100):
+            found[f"p{level}"] = np.percentile(years[mine], level) if mine.any() else math.nan
+        for name, value in found.items():
+            table.setdefault(name, []).append(value)
+    run.write("periods.csv", table)
+
+
+_CHUNK_SECONDS = 2.002  # of video in a chunk
 
 
 def gather_densities(run: Run, *, periods: Sequence[str], arm: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 
-from memento.arguments import check_fields, number, one_of, whole
+from memento.arguments import check_fields, instance, number, one_of, require, whole
 from memento.arrivals import Arrivals
 from memento.coverage import coverage_increase
 from memento.density import SampleSpace
@@ -27,6 +27,7 @@ from memento.retrain import (
     Situation,
     Trigger,
 )
+from memento.settings import build, check_names
 from memento_puffer.data.features import HORIZONS
 from memento_puffer.deployment.deploy_settings import puffer_policy
 from memento_puffer.predictor.ttp_training import AFFORDABLE, TrainingSettings
@@ -62,7 +63,7 @@ class ReplaySettings:
         weighted: Whether trainings use the weights that the policy states, if any.
         calibrated: Whether predictions have a softmax temperature, which is fitted to each day
             before anything of it is learned, see `memento.training.Calibrated`.
-        training: How.
+        training: Optimiser, epochs and batches of each training.
         coverage_batch: Samples in a batch for coverage, where the policy has no batches.
         densities: Sizes of batches, for the density of each new day with respect to the memory.
         seed: Of memory, training and trigger.
@@ -97,6 +98,9 @@ class ReplaySettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "densities", tuple(self.densities))
         check_fields(self)
+        require("policy", self.policy, instance(Policy, "a policy, or a table of its settings"))
+        expected = "TrainingSettings, or a table of them"
+        require("training", self.training, instance(TrainingSettings, expected))
         if isinstance(self.policy, QueryByCommittee) and self.members < 2:
             raise SettingError("a committee of members=1; give at least 2, the paper has 7")
         if any(size < 1 for size in self.densities):
@@ -117,6 +121,11 @@ class ReplaySettings:
         return OnAllowedDays(self.interval, self._trigger(), self.space)
 
     def _trigger(self) -> Trigger:
+        """What decides, of the kind and with the threshold that the settings name.
+
+        Raises:
+            SettingError: A number of samples or days that is not whole.
+        """
         threshold = self.threshold
         if self.trigger in ("count", "period") and not (threshold >= 1 and threshold % 1 == 0):
             raise SettingError(
@@ -155,19 +164,14 @@ class ReplaySettings:
         Raises:
             SettingError: An unknown name, or a value that does not fit.
         """
-        names = [f.name for f in dataclasses.fields(cls)]
-        unknown = sorted(set(document) - set(names))
-        if unknown:
-            raise SettingError(f"unknown setting {unknown[0]!r}; there are {', '.join(names)}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        check_names(document, known, "replay", "setting")
         values = dict(document)
-        if "policy" in values and not isinstance(values["policy"], Policy):
-            policy = dict(values["policy"])
-            values["policy"] = puffer_policy(policy.pop("kind", "memento"), **policy)
-        if "training" in values:
-            try:
-                values["training"] = replace(AFFORDABLE, **values["training"])
-            except TypeError as error:
-                raise SettingError(f"training: {error}; see TrainingSettings") from error
+        if isinstance(policy := values.get("policy"), Mapping):
+            values["policy"] = puffer_policy(**policy)
+        if isinstance(training := values.get("training"), Mapping):
+            chosen = {**dataclasses.asdict(AFFORDABLE), **training}
+            values["training"] = build(TrainingSettings, chosen, "training", noun="setting")
         return cls(**values)
 
 

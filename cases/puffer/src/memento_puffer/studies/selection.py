@@ -43,7 +43,8 @@ def selection_study(
         policies: By name.
         capacity: Most samples that each keeps.
         batch_size: Samples are sorted and cut into batches of this size, to be looked at.
-        training: How.
+        training: Optimiser, epochs and batches of the trainings on what was kept; each starts from
+            ``base``.
         seed: Of memories and trainings.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`memento report` in this process, for tests of the library and of the cases."""
+"""Commands in this process, for tests of the library and of the cases."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import pytest
 from memento.cli.main import main
 
 
+def code_of(*words: object) -> int:
+    """Run a command; returns its exit code."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
 @pytest.fixture
-def call(capsys):
-    """Run the command in this process; returns exit code, output and error stream."""
+def report(capsys):
+    """Run `memento report`; returns exit code, output and error stream."""
 
     def run(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()  # what came before
-        code = 0
-        try:
-            main(["report", *map(str, words)])
-        except SystemExit as done:
-            code = done.code or 0
+        code = code_of("report", *words)
         out, err = capsys.readouterr()
         return code, out, " ".join(err.split())
 

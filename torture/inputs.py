@@ -1,0 +1,611 @@
+"""Bad input, generated: only errors of ours come of it, and nothing that was there changes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import importlib.util
+import inspect
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import memento
+import test_hostile as hostile
+from memento import Memory, Reservoir, Samples, snapshot
+from memento.errors import MementoError
+from torture import subjects
+from torture.trial import Violation
+
+ROOM = 2 << 30  # bytes that a trial may add to the address space of its process
+SECONDS = 60  # in which a trial has to end
+
+Trial = Callable[[random.Random, Path], None]
+
+NAMES = [
+    "", " ", "a/b", "../up", "/etc/passwd", "a\0b", "\x1b[31mred\x1b[0m", "<script>alert(1)</script>",
+    "x" * 4000, "--help", "-", ".", "..", "a\nb", "\r", "\u202egnp.exe", "naïve", "\ud800", "a,b", '"', "'",
+    "%s%n", "{0}", "$(id)", "`id`", "CON", "nul.txt", "a:b", "a*b", "[a]", "a]b", "~", "{}", "\x07", "\x9b31m",
+]  # fmt: skip
+ARRAYS: list[Callable[[random.Random], Any]] = [
+    lambda r: np.full(r.choice([0, 1, 7]), np.nan),
+    lambda r: np.zeros((r.choice([0, 3]), 0)),
+    lambda r: np.array([None, "a", 1.5], dtype=object),
+    lambda r: np.array(["2024", "NaT"], "M8[D]"),
+    lambda r: np.zeros(3, dtype=[("a", "f8")]),
+    lambda r: np.array(5),
+    lambda r: np.full((4, 3), r.choice([np.inf, -np.inf, 1e308, -1.0])),
+    lambda r: np.ma.masked_array([1.0, 2.0, 3.0], [0, 1, 0]),
+    lambda r: np.arange(12.0).reshape(3, 4)[:, ::-2],
+    lambda r: np.array([1 + 1j, 2, 3]),
+    lambda r: [[1, 2], [3]],
+    lambda r: "abc",
+    lambda r: {"y": [1, 2], "z": [1]},
+    lambda r: {r.choice(NAMES): [1, 2, 3]},
+    lambda r: object(),
+    lambda r: range(4),
+    lambda r: (i for i in range(3)),
+    lambda r: np.array([2**63 - 1, -(2**63)]),
+    lambda r: np.array([2**64 - 1], np.uint64),
+    lambda r: np.float16([np.inf, 1.0]),
+    lambda r: b"abc",
+]
+
+
+def hostile_value(chance: random.Random) -> Any:
+    """Numbers, names, containers and arrays that nobody means."""
+    kind = chance.randrange(3)
+    if kind == 0:
+        return chance.choice(hostile.VALUES)
+    return chance.choice(NAMES) if kind == 1 else chance.choice(ARRAYS)(chance)
+
+
+# ------------------------------------------------------------------------------- calls from Python
+
+
+def _constructors() -> list[Callable[..., Any]]:
+    named = [*memento.named_policies.values(), *memento.named_triggers.values()]
+    parts: list[Callable[..., Any]] = [
+        memento.Minkowski, memento.Custom, memento.SampleSpace, memento.Group, memento.Memory,
+        memento.recommended_policy, memento.trigger,
+    ]  # fmt: skip
+    for family in (
+        memento.JensenShannon,
+        memento.Wasserstein,
+        memento.SlicedWasserstein,
+        memento.Metric,
+    ):
+        parts += [getattr(family, name) for name in dir(family) if name.startswith("of_")]
+    return [*dict.fromkeys([*named, *parts])]
+
+
+def _valid() -> dict[str, Any]:
+    space = memento.Memento([memento.JensenShannon.of_labels("y", 3)], batch_size=4)
+    return {
+        "column": "y", "capacity": 40, "policy": Reservoir(), "samples": 10, "kind": "every", "classes": 3,
+        "memories": {"a": Memory(9, Reservoir())}, "summary": np.mean, "distance": lambda a, b: abs(a - b),
+        "points": 9, "support": np.linspace(0, 1, 9), "mean": "y", "std": "loss", "low": 0.0, "high": 1.0, "space": space,
+    }  # fmt: skip
+
+
+def constructors(chance: random.Random, folder: Path) -> None:
+    """Each public class and factory, one to three arguments of it hostile; then it is used."""
+    del folder
+    made = chance.choice(_constructors())
+    parameters = inspect.signature(made).parameters
+    valid = _valid()
+    needed = {n: valid[n] for n, p in parameters.items() if p.default is p.empty and n in valid}
+    names = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    for name in chance.sample(names, min(len(names), chance.randint(1, 3))):
+        needed[name] = hostile_value(chance)
+    with contextlib.suppress(MementoError):
+        thing = made(**needed)
+        if isinstance(thing, memento.Policy):
+            memory = Memory(20, thing)
+            memory.insert(hostile.samples(30))
+        elif isinstance(thing, Memory):
+            thing.insert(hostile.samples(30))
+        repr(thing)
+
+
+def methods(chance: random.Random, folder: Path) -> None:
+    """Public functions and methods of a memory with hostile samples and settings."""
+    policy = chance.choice(list(hostile.POLICIES.values()))
+    memory = Memory(chance.choice([5, 20, 60]), policy, seed=chance.randrange(99))
+    with contextlib.suppress(MementoError):
+        memory.insert(hostile.samples(30))
+        memory.mark_trained()
+    before = _content(memory)
+    value = hostile_value(chance)
+    column = chance.choice(["y", "x", "yhat", "loss", "id", "new", *NAMES[:6]])
+    good = hostile.samples(5)
+    calls: list[Callable[[], Any]] = [
+        lambda: memory.insert(value),
+        lambda: memory.insert({**good, column: value}),
+        lambda: memory.insert({**good, column: _hostile_like(good.get(column), chance)}),
+        lambda: memory.annotate(**{column: value}),
+        lambda: memory.label(value, y=value),
+        lambda: memory.sample(value, rng=np.random.default_rng(0)),
+        lambda: memory.get(value),
+        lambda: memory.why(value),
+        lambda: Samples(value),
+        lambda: Samples({column: value}),
+        lambda: memento.make_batches(Samples(good), value, [column]),
+        lambda: memento.sort_order(Samples(good), value),
+        lambda: memento.batch_densities(value, policy),
+        lambda: memento.coverage_increase(value, good, policy),
+        lambda: memento.coverage_increase(good, good, value),
+        lambda: memento.observe(memory, value),
+        lambda: memento.observe(memory, good, value),
+        lambda: memento.log_scores(value),
+        lambda: memento.read_steps(value),
+        lambda: memory.merge(value),
+        lambda: (
+            memory.save(value) if isinstance(value, (str, bytes)) and len(value) > 3000 else None
+        ),
+        lambda: Memory.load(value),
+        lambda: memento.backtest([("a", value)], lambda seed: None),
+        lambda: list(memento.run([("a", value)], memory, value)),
+    ]
+    number = chance.randrange(len(calls))
+    raised = False
+    try:
+        calls[number]()
+    except MementoError:
+        raised = True
+    if raised and number < 5 and _content(memory) != before:
+        raise Violation(f"a refused call ({number}) changed the memory")
+
+
+def _hostile_like(good: Any, chance: random.Random) -> Any:
+    """An array that could be right, but for a few of its values or its shape."""
+    if good is None:
+        return hostile_value(chance)
+    array = np.array(good, dtype=chance.choice([float, object, good.dtype, np.float16]))
+    if array.size and array.dtype != object:
+        with contextlib.suppress(ValueError, OverflowError):
+            array.reshape(-1)[chance.randrange(array.size)] = chance.choice(
+                [np.nan, np.inf, -1, 1e300, 7]
+            )
+    elif array.size:
+        array.reshape(-1)[0] = chance.choice([None, "a", 2**70, object()])
+    return array[: chance.choice([len(array), 1, 0])] if chance.random() < 0.3 else array
+
+
+def _content(memory: Memory) -> object:
+    held = memory.samples
+    return (memory.inserts, memory.seen, {n: np.asarray(held[n]).tobytes() for n in held})
+
+
+# --------------------------------------------------------------------------------- stored memories
+
+
+def _sealed(folder: Path) -> Path:
+    """A stored memory of each policy, made once."""
+    root = folder / "sealed"
+    if not root.exists():
+        for name, policy in hostile.POLICIES.items():
+            memory = Memory(40, policy, seed=1)
+            for _ in range(2):
+                memory.insert(hostile.samples(30))
+            memory.mark_trained()
+            memory.save(root / name)
+    return root
+
+
+def _use(folder: Path) -> None:
+    with contextlib.suppress(MementoError):
+        loaded = Memory.load(folder)
+        loaded.insert(hostile.samples(50))
+        _ = loaded.weights, loaded.samples
+        loaded.save(folder)
+
+
+def sealed(chance: random.Random, folder: Path) -> None:
+    """A memory whose digests are right and whose content is not."""
+    source = _sealed(folder) / chance.choice(sorted(hostile.POLICIES))
+    bad = hostile.Folder(source, folder / "bad")
+    documents = bad.documents()
+    for _ in range(chance.randint(1, 3)):
+        file = chance.choice(sorted(documents))
+        document = documents[file]
+        where = hostile.places(document)
+        if where:
+            value = chance.choice([..., *hostile.VALUES])
+            with contextlib.suppress(KeyError, IndexError, TypeError):
+                documents[file] = hostile.changed(document, chance.choice(where), value)
+        bad.put(file, json.dumps(documents[file]).encode())
+    bad.seal()
+    _use(bad.path)
+
+
+def damaged(chance: random.Random, folder: Path) -> None:
+    """A memory with bytes that were turned round: it is refused, or all that it holds is as it was."""
+    source = _sealed(folder) / chance.choice(sorted(hostile.POLICIES))
+    target = folder / "bad"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    file = chance.choice([p for p in sorted(target.rglob("*")) if p.is_file() and p.name != "lock"])
+    before = file.read_bytes()
+    file.write_bytes(mutated(before, chance))
+    changed = file.read_bytes() != before
+    try:
+        loaded = Memory.load(target)
+    except MementoError:
+        return
+    if changed and file.name != "manifest.json":
+        raise Violation(f"{file.name} was changed and the memory is read as if it were not")
+    loaded.insert(hostile.samples(50))
+
+
+def mutated(content: bytes, chance: random.Random) -> bytes:
+    """Bytes changed, cut, repeated, swapped or put in."""
+    data = bytearray(content)
+    for _ in range(chance.choice([1, 1, 1, 2, 8, 40])):
+        at = chance.randrange(len(data) + 1) if data else 0
+        way = chance.randrange(6)
+        if way == 0 and at < len(data):
+            data[at] ^= 1 << chance.randrange(8)
+        elif way == 1:
+            data[at:] = b"" if chance.random() < 0.3 else data[at:]
+        elif way == 2:
+            data[at:at] = bytes(chance.randrange(256) for _ in range(chance.choice([1, 4, 64])))
+        elif way == 3:
+            data[at : at + chance.choice([1, 8, 100])] = b""
+        elif way == 4:
+            number = chance.choice(
+                [b"\xff" * 4, b"\x7f" + b"\xff" * 7, b"\0" * 8, b"-1", b"1e999", b"NaN", b"9" * 30]
+            )
+            data[at : at + len(number)] = number
+        else:
+            data[at:at] = data[: chance.randrange(200)]
+    return bytes(data)
+
+
+# ----------------------------------------------------------------------- files, read by commands
+
+
+def command(*words: object) -> tuple[int, str]:
+    """A command in this process: its exit code and all that it said.
+
+    Raises:
+        Violation: It failed in a way that is no answer, or wrote what steers a terminal.
+    """
+    from memento.cli.main import main
+
+    out = io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            main([str(word) for word in words])
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    text = out.getvalue()
+    if "unexpected error" in text or "Traceback (most recent" in text:
+        raise Violation(f"memento {' '.join(map(repr, map(str, words)))[:300]}: {text[-800:]}")
+    if any(sign in text for sign in ("\x1b", "\x07", "\x9b", "\0", "\u202e")):
+        raise Violation(f"signs that steer a terminal: {text[-500:]!r}")
+    return code, text
+
+
+def _tables(folder: Path) -> Path:
+    root = folder / "tables"
+    if not root.exists():
+        import pyarrow as pa
+        from pyarrow import feather, parquet
+
+        root.mkdir(parents=True)
+        data = subjects.day(3, 40)
+        flat = {
+            "id": data["id"],
+            "y": data["y"],
+            "loss": data["loss"],
+            "text": [f"t{i % 3}" for i in range(40)],
+        }
+        table = pa.table(flat)
+        parquet.write_table(table, root / "day.parquet")
+        feather.write_feather(table, root / "day.arrow", compression="uncompressed")
+        np.savez(root / "day.npz", **data)
+        with (root / "day.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(flat)
+            writer.writerows(zip(*flat.values(), strict=True))
+        memory = Memory(30, Reservoir(), seed=1)
+        memory.insert({"id": data["id"][:20] + 999, "y": data["y"][:20], "loss": data["loss"][:20]})
+        memory.save(root / "mem")
+    return root
+
+
+def tables(chance: random.Random, folder: Path) -> None:
+    """Damaged Parquet, Arrow, CSV and NPZ files, inserted: all of the file or nothing."""
+    root = _tables(folder)
+    memory = folder / "mem"
+    shutil.rmtree(memory, ignore_errors=True)
+    shutil.copytree(root / "mem", memory)
+    source = root / chance.choice(["day.parquet", "day.arrow", "day.csv", "day.npz"])
+    file = folder / f"bad{source.suffix}"
+    file.write_bytes(mutated(source.read_bytes(), chance))
+    before = snapshot.generation_of(memory)
+    code, _ = command("memory", "insert", memory, file, "--columns", "id,y,loss")
+    if code not in (0, 2):
+        raise Violation(f"exit code {code}")
+    if code and snapshot.generation_of(memory) != before:
+        raise Violation("a refused file changed the memory")
+    Memory.load(memory)
+
+
+def bombs(chance: random.Random, folder: Path) -> None:
+    """Files that are small and say that they are large."""
+    file = folder / "bomb.npz"
+    size = chance.choice([1 << 24, 1 << 28, 3 << 30, 1 << 40])
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({size // 8},), }}"
+    header = header.ljust(118 - 1) + "\n"
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("y.npy", start + b"\0" * chance.choice([0, 64, 1 << 20]))
+    target = folder / "bomb.csv.gz"
+    target.write_bytes(gzip.compress(b"y\n" + b"1\n" * chance.choice([10, 10_000])))
+    memory = folder / "mem"
+    shutil.rmtree(memory, ignore_errors=True)
+    Memory(10, Reservoir()).save(memory)
+    command("memory", "insert", memory, chance.choice([file, target]))
+
+
+SETTINGS = {
+    "memory": '[policy]\nkind = "memento"\nbatch_size = 4\nbandwidth = 0.1\n'
+    '[[policy.distances]]\nkind = "jensen-shannon-labels"\ncolumn = "y"\nclasses = 3\n',
+    "deployment": '[data]\nfolder = "days"\nlabel = "y"\ninputs = ["f*"]\n[model]\nfactory = "torture_model:make"\n'
+    '[variants.main]\ncapacity = 60\npolicy = "fifo"\ntrigger = "every"\n[gate]\ntolerance = 0.02\n'
+    '[git]\nremote = "origin"\n',
+}
+
+
+def settings(chance: random.Random, folder: Path) -> None:
+    """Settings of a memory and of a deployment with a value, a name or bytes replaced."""
+    kind = chance.choice(sorted(SETTINGS))
+    text = SETTINGS[kind]
+    lines = text.splitlines()
+    if chance.random() < 0.7:
+        at = chance.choice([i for i, line in enumerate(lines) if "=" in line])
+        name, _, _ = lines[at].partition("=")
+        value = chance.choice(["1e999", "nan", "-1", "0", "[]", "{}", '""', "true", "[[1]]", "2020-01-01", '"--upload-pack=x"',
+                               '"../.."', '"a\\u0000b"', "9223372036854775808", '"\\u001b[31m"', '["f*", 1]', "1.5", f'"{"x" * 4000}"'])  # fmt: skip
+        lines[at] = (
+            f"{name}= {value}"
+            if chance.random() < 0.8
+            else f"{chance.choice(['odd', 'kind', 'data'])} = {value}"
+        )
+        content = "\n".join(lines).encode()
+    else:
+        content = mutated(text.encode(), chance)
+    file = folder / "settings.toml"
+    file.write_bytes(content)
+    target = folder / "made"
+    shutil.rmtree(target, ignore_errors=True)
+    (folder / "days").mkdir(exist_ok=True)
+    (folder / "torture_model.py").write_text(
+        "def make(seed):\n    raise RuntimeError('no model')\n"
+    )
+    if kind == "memory":
+        code, _ = command("memory", "init", target, "--capacity", 50, "--config", file)
+    else:
+        with contextlib.chdir(folder):
+            code, _ = command("deploy", "init", target, "--config", file)
+    if code not in (0, 2):
+        raise Violation(f"exit code {code}")
+    if code and target.exists():
+        raise Violation("refused settings left a folder")
+
+
+def names(chance: random.Random, folder: Path) -> None:
+    """Names of columns, labels, units and files that are meant to be something else."""
+    memory = folder / "mem"
+    shutil.rmtree(memory, ignore_errors=True)
+    column, unit, label = (chance.choice(NAMES) for _ in range(3))
+    with contextlib.suppress(MementoError, UnicodeEncodeError):
+        held = Memory(10, Reservoir())
+        held.insert({column: ["a", label, "b"], "y": [0, 1, 2]})
+        held.save(memory)
+    if not memory.exists():
+        Memory(10, Reservoir()).save(memory)
+    file = folder / "day.csv"
+    with contextlib.suppress(UnicodeEncodeError):
+        with file.open("w", newline="") as out:
+            csv.writer(out).writerows([[column, "y"], [label, 0], ["b", 1]])
+        command("memory", "insert", memory, file, f"--unit={unit}")
+        command("memory", "status", memory)
+        command("memory", "export", memory, folder / "out.parquet")
+        command("memory", "insert", memory, folder / unit.replace("\0", "0"))
+        command(chance.choice(["report", "select", "backtest", "run", unit]), unit)
+
+
+def _pages(folder: Path) -> Path:
+    root = folder / "results"
+    if not root.exists():
+        work = folder / "work"
+        work.mkdir(parents=True)
+        subjects.table(work)
+        with contextlib.chdir(work):
+            command("backtest", "all.csv", "--unit", "day", "--model", "logistic", "--capacity", "40",
+                    "--policies", "reservoir", "--triggers", "never", "--seeds", "1", "--out", root)  # fmt: skip
+    return root
+
+
+def results(chance: random.Random, folder: Path) -> None:
+    """Results of which a file is damaged: a page that says so, or an error of ours."""
+    bad = folder / "bad"
+    shutil.rmtree(bad, ignore_errors=True)
+    shutil.copytree(_pages(folder), bad)
+    files = [p for p in sorted(bad.rglob("*")) if p.is_file() and p.suffix in (".json", ".csv")]
+    file = chance.choice(files)
+    file.write_bytes(mutated(file.read_bytes(), chance))
+    code, _ = command("report", bad)
+    if code not in (0, 2):
+        raise Violation(f"{file.name}: exit code {code}")
+
+
+# ------------------------------------------------------------------------------------ of the cases
+
+
+def _case(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def traces(chance: random.Random, folder: Path) -> None:
+    """Traces of throughput, as text and as Parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from memento_puffer.streaming.traces import Traces
+
+    text = "\n".join(f"{i}\t{1 + i % 5}.5" for i in range(60)).encode()
+    table = folder / "traces.parquet"
+    if not table.exists():
+        columns = {"trace_id": [0] * 40, "seconds": [1.0] * 40, "rate": [0.5] * 40}
+        parquet.write_table(pa.table(columns), table)
+    content, suffix = chance.choice([(text, ".txt"), (table.read_bytes(), ".parquet")])
+    file = folder / f"bad{suffix}"
+    file.write_bytes(mutated(content, chance))
+    with contextlib.suppress(MementoError):
+        Traces.read(file)
+
+
+def day_files(chance: random.Random, folder: Path) -> None:
+    """Days of Puffer's release, as text and compressed."""
+    source = folder / "days"
+    if not source.exists():
+        command("puffer", "simulate", "2022-01-03", "--to", source, "--sessions", 3, "--no-content")
+    bad = folder / "bad-days"
+    shutil.rmtree(bad, ignore_errors=True)
+    shutil.copytree(source, bad)
+    files = [p for p in sorted(bad.rglob("*.csv")) if p.stat().st_size]
+    file = chance.choice(files)
+    content = mutated(file.read_bytes(), chance)
+    if chance.random() < 0.3:
+        file.unlink()
+        file, content = file.with_name(file.name + ".gz"), mutated(gzip.compress(content), chance)
+    file.write_bytes(content)
+    code, _ = command(
+        "puffer", "features", "2022-01-03", "--from", bad, "--to", folder / "features"
+    )
+    shutil.rmtree(folder / "features", ignore_errors=True)
+    if code not in (0, 1, 2):
+        raise Violation(f"exit code {code}")
+
+
+def message_sizes(chance: random.Random, folder: Path) -> None:
+    """Distributions of message sizes in the format of Homa's simulator."""
+    from memento_datacenter.workloads import Workload
+
+    text = b"1000\n" + b"".join(f"{100 * i} {i / 10:.2f}\n".encode() for i in range(1, 11))
+    file = folder / "sizes.txt"
+    file.write_bytes(mutated(text, chance))
+    with contextlib.suppress(MementoError):
+        Workload.read(file, label=1)
+
+
+def kinds() -> dict[str, Trial]:
+    """All of them, with those of the cases where these are installed."""
+    found: dict[str, Trial] = {
+        "constructors": constructors, "methods": methods, "sealed": sealed, "damaged": damaged,
+        "tables": tables, "bombs": bombs, "settings": settings, "names": names, "results": results,
+    }  # fmt: skip
+    if _case("memento_puffer"):
+        found |= {"traces": traces, "day-files": day_files}
+    if _case("memento_datacenter"):
+        found |= {"message-sizes": message_sizes}
+    return found
+
+
+#: How many of a hundred trials are of each kind; those that take long are few.
+SHARES = {"constructors": 25, "methods": 25, "sealed": 12, "damaged": 10, "tables": 10, "bombs": 2,
+          "settings": 6, "names": 4, "results": 2, "traces": 2, "day-files": 1, "message-sizes": 1}  # fmt: skip
+
+
+def order() -> Iterator[str]:
+    """Names of all trials, without end."""
+    chance, number = random.Random(0), 0
+    there = kinds()
+    while True:
+        kind = chance.choices(list(SHARES), list(SHARES.values()))[0]
+        if kind in there:
+            yield f"inputs/{kind}/{number}"
+        number += 1
+
+
+def attempts(names: list[str], root: Path) -> Iterator[tuple[str, str]]:
+    """Try inputs in a process of their own; each with what was violated, or an empty text."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        os.close(reading)
+        code = 1
+        try:
+            _serve(names, root, writing)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    left = list(names)
+    with os.fdopen(reading) as pipe:
+        for line in pipe:
+            name, text = json.loads(line)
+            left.remove(name)
+            yield name, text
+    _, status = os.waitpid(process, 0)
+    if left:
+        yield left[0], f"the process ended with {os.waitstatus_to_exitcode(status)}"
+        if left[1:]:
+            yield from attempts(left[1:], root)
+
+
+def _serve(names: list[str], root: Path, pipe: int) -> None:
+    signal.signal(signal.SIGALRM, _late)
+    warnings.simplefilter("ignore")
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+    there = kinds()
+    for name in names:
+        _, kind, number = name.split("/")
+        folder = root / "inputs" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        found = ""
+        # Charts are checked by an engine that reserves addresses without end.
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = resource.RLIM_INFINITY if kind == "results" else taken + ROOM
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+        signal.alarm(SECONDS)
+        try:
+            there[kind](random.Random(f"{kind}/{number}"), folder)
+        except Violation as violation:
+            found = str(violation)
+        except BaseException as error:
+            import traceback
+
+            where = traceback.extract_tb(error.__traceback__)
+            frames = [f"{Path(f.filename).name}:{f.lineno}" for f in where[-4:]]
+            found = f"{type(error).__name__}: {str(error)[:300]} ({' > '.join(frames)})"
+        finally:
+            signal.alarm(0)
+        os.write(pipe, (json.dumps([name, found]) + "\n").encode())
+
+
+class LateError(Exception):
+    """A trial takes too long."""
+
+
+def _late(number: int, frame: object) -> None:
+    raise LateError(f"more than {SECONDS} s")

@@ -1,0 +1,64 @@
+"""A small, fixed part of the campaign, so that what it finds is found at each change."""
+
+from __future__ import annotations
+
+import pytest
+
+from torture import __main__ as campaign
+from torture import inputs, trial
+
+pytestmark = pytest.mark.compiled  # processes are forked by the dozen
+
+
+@pytest.fixture(scope="module")
+def started():
+    trial.import_all()
+
+
+KILLED = ("memory-insert", "memory-merge", "save", "select")
+
+
+@pytest.mark.parametrize("subject", KILLED)
+def test_killed_commands_lose_nothing(subject, tmp_path, started):
+    tried = campaign.Campaign(tmp_path, tmp_path, frozenset([subject]))
+    operations = tried.straight(subject).operations
+    for number in (*range(1, operations, max(operations // 6, 1)), operations):
+        name = f"kills/{subject}/{2 * (number - 1)}"
+        assert tried.one(name) == "", name
+
+
+@pytest.mark.parametrize("subject", KILLED[:2])
+def test_failing_disks_lose_nothing(subject, tmp_path, started):
+    tried = campaign.Campaign(tmp_path, tmp_path, frozenset([subject]))
+    for number in (0, 5, 21, 44, 61, 80):
+        name = f"faults/{subject}/operation/{number}"
+        assert tried.one(name) == "", name
+    assert tried.one(f"faults/{subject}/size/6") == ""
+
+
+def test_writers_at_once(tmp_path, started):
+    assert campaign.Campaign(tmp_path, tmp_path).one("faults/writers/2/0") == ""
+
+
+def test_bad_input(tmp_path, started):
+    kinds = ["constructors"] * 60 + ["methods"] * 60 + ["sealed", "damaged", "tables"] * 10
+    names = [f"inputs/{kind}/{number}" for number, kind in enumerate(kinds)]
+    found = dict(inputs.attempts(names, tmp_path))
+    assert not {name: text for name, text in found.items() if text}
+    assert len(found) == len(names)
+
+
+def test_a_violation_is_found_and_counted(tmp_path, monkeypatch, started):
+    """What the campaign would not see proves nothing."""
+
+    def broken(chance, folder):
+        raise KeyError("not an error of ours")
+
+    monkeypatch.setitem(inputs.SHARES, "methods", 0)
+    monkeypatch.setattr(inputs, "methods", broken)
+    ((_, text),) = inputs.attempts(["inputs/methods/0"], tmp_path)
+    assert "KeyError" in text
+    tried = campaign.Campaign(tmp_path, tmp_path)
+    tried.record("inputs/methods/0", text, 0.1)
+    again = campaign.Campaign(tmp_path, tmp_path)
+    assert "| inputs/methods | 1 | 0 | 1 |" in again.report()
