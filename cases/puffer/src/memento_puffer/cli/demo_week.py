@@ -65,6 +65,7 @@ def _write_page(step: str, out: Path) -> None:
 
 
 def _download(options: DemoOptions, out: Path, ask: float) -> None:
+    """The week's days, real where the storage answers in time; what is there already stays."""
     left = [day for day in parse_days(WEEK) if not (out / "days" / day).is_dir()]
     if any((out / "days").glob("*/sessions_*.parquet")):  # simulated days, each there as a whole
         if left:
