@@ -47,7 +47,14 @@ from memento import (
     snapshot,
     table,
 )
-from memento.errors import DomainError, ForeignError, SchemaError, SettingError, StorageError
+from memento.errors import (
+    DamagedError,
+    DomainError,
+    ForeignError,
+    SchemaError,
+    SettingError,
+    StorageError,
+)
 from memento.learner import digest_of_state
 from memento.loop import read_steps
 from memento.testing import ConstantLearner, ToyStream
@@ -1058,6 +1065,33 @@ def test_a_checkpoint_that_was_tampered_with(tmp_path, spoil):
     snapshot.write(tmp_path, "memento-loop", found.arrays, documents)
     with pytest.raises(StorageError, match=re.escape(str(tmp_path)) + r"|loop\.json|generator"):
         list(run(raw(3), *arm("fifo"), checkpoint=tmp_path))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 5, 8])
+def test_pages_of_steps(monkeypatch, tmp_path, stop):
+    """Wherever a run stops; a page that is full is written as it was."""
+    monkeypatch.setattr("memento.loop._PAGE", 2)
+    straight = list(run(raw(9), *arm("fifo"), checkpoint=tmp_path / "straight"))
+    list(run(raw(stop), *arm("fifo"), checkpoint=tmp_path / "resumed"))
+    assert len(read_steps(tmp_path / "resumed")) == stop
+    again = list(run(raw(9), *arm("fifo"), checkpoint=tmp_path / "resumed"))
+    assert plain(again) == plain(straight)
+    assert plain(read_steps(tmp_path / "resumed")) == plain(straight)
+    found = [snapshot.read(tmp_path / n, "memento-loop").documents for n in ("straight", "resumed")]
+    assert found[0] == found[1]
+    assert [len(found[0][f"steps/{number}"]) for number in range(4)] == [2] * 4
+    assert len(found[0]["loop"]["steps"]) == 1
+
+
+def test_a_missing_page_of_steps(monkeypatch, tmp_path):
+    monkeypatch.setattr("memento.loop._PAGE", 2)
+    list(run(raw(5), *arm("fifo"), checkpoint=tmp_path))
+    found = snapshot.read(tmp_path, "memento-loop")
+    documents = {name: page for name, page in found.documents.items() if name != "steps/1"}
+    snapshot.write(tmp_path, "memento-loop", found.arrays, documents)
+    for read in (read_steps, lambda folder: list(run(raw(5), *arm("fifo"), checkpoint=folder))):
+        with pytest.raises(DamagedError, match="describes no run"):
+            read(tmp_path)
 
 
 def test_an_empty_unit_is_no_evidence():

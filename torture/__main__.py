@@ -173,14 +173,14 @@ def main() -> int:
 
 def _soak(root: Path) -> int:
     """Both parts; what grows is a violation."""
-    say("| part | MB of memory | MB on disk | files | descriptors | CPU s |")
-    say("| --- | --- | --- | --- | --- | --- |")
+    say("| part | MB of memory | MB on disk | MB of past steps | files | descriptors | CPU s |")
+    say("| --- | --- | --- | --- | --- | --- | --- |")
     violations = 0
     for what, facts in (
         ("loop", soak.loop(root / "loop")),
         ("deployment", soak.deployment(root / "d")),
     ):
-        say(f"| {what} | | | | | |")
+        say(f"| {what} | | | | | | |")
         for line in soak.lines(facts):
             say(line)
         if grown := soak.grown(facts):

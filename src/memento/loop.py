@@ -30,6 +30,7 @@ from memento.step import Gate, Judge, Moment, Note, Step, Stepper, When, about, 
 __all__ = ["Gate", "Judge", "Moment", "Step", "When", "log_scores", "read_steps", "run", "table"]
 
 _KIND = "memento-loop"
+_PAGE = 100  # steps; a full page is not made anew by later checkpoints
 _PLACES = {"trained_at": arguments.optional(arguments.whole(0)), "seen_at": arguments.whole(0)}
 _log = logging.getLogger(__name__)
 
@@ -219,6 +220,7 @@ class _Loop(Stepper):
         self.steps: list[Step] = []
         self.save_every = 0.0
         self._saved = time.monotonic()
+        self._pages: list[snapshot.Encoded] = []
 
     def steps_of(
         self,
@@ -314,13 +316,17 @@ class _Loop(Stepper):
         if self.arrivals is not None:
             kept, documents["arrivals"] = self.arrivals.dump()
             arrays |= {f"arrivals/{name}": array for name, array in kept.items()}
+        # The last step may still be evaluated, so its page is not full.
+        for start in range(_PAGE * len(self._pages), len(self.steps) - _PAGE, _PAGE):
+            page = _rows_of(self.steps[start : start + _PAGE])
+            self._pages.append(snapshot.Encoded(snapshot.json_of("steps", page)))
+        documents |= {f"steps/{number}": page for number, page in enumerate(self._pages)}
         documents["loop"] = {
             "settings": self._settings(),
             "trained_at": self.trained_at,
             "seen_at": self.seen_at,
-            # Neither times nor whether they were restored: what is saved does not depend on where
-            # a run stopped.
-            "steps": [asdict(replace(step, restored=False, seconds={})) for step in self.steps],
+            "pages": len(self._pages),
+            "steps": _rows_of(self.steps[_PAGE * len(self._pages) :]),
             "generator": snapshot.generator_document(self.rng),
         }
         snapshot.write(folder, _KIND, arrays, documents)
@@ -363,13 +369,25 @@ class _Loop(Stepper):
         for name in ("trained_at", "seen_at"):
             setattr(self, name, snapshot.field_of(loop, name, _PLACES[name], "loop.json"))
         self.rng = snapshot.generator_from(loop["generator"])
-        self.steps = _steps_of(loop)
+        self.steps = _steps_of(found.documents)
 
 
-def _steps_of(document: Mapping[str, Any]) -> list[Step]:
+def _rows_of(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Steps as they are saved: neither times nor whether they were restored.
+
+    So what is saved does not depend on where a run stopped.
+    """
+    return [asdict(replace(step, restored=False, seconds={})) for step in steps]
+
+
+def _steps_of(documents: Mapping[str, Any]) -> list[Step]:
+    """All steps of a checkpoint; until 0.2.0 there were no pages of them."""
+    loop = documents["loop"]
+    pages = [documents[f"steps/{number}"] for number in range(loop.get("pages", 0))]
     return [
         Step(**{**row, "decision": Decision(**row["decision"]), "restored": True})
-        for row in document["steps"]
+        for page in (*pages, loop["steps"])
+        for row in page
     ]
 
 
@@ -388,9 +406,9 @@ def read_steps(folder: str | Path) -> list[Step]:
         StorageError: There is no such folder, or it cannot be read.
     """
     place = local_path(folder, "folder")
-    document = snapshot.read(place, _KIND).documents.get("loop", {})
+    documents = snapshot.read(place, _KIND).documents
     try:
-        return _steps_of(document)
+        return _steps_of(documents)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedError(
             f"{place} describes no run: {error!r}; restore it from a copy"

@@ -45,6 +45,7 @@ from memento.files import (
 )
 
 __all__ = [
+    "Encoded",
     "Snapshot",
     "exists",
     "field_of",
@@ -67,6 +68,10 @@ _GENERATION = re.compile(r"generation-(\d{6,12})")
 # Longer documents are none of ours.
 _LONGEST = 1 << 28
 _GENERATORS = ("PCG64", "PCG64DXSM", "Philox", "SFC64", "MT19937")
+
+
+class Encoded(bytes):
+    """A document that is JSON already, for what is written again and again and does not change."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +283,8 @@ def json_of(name: str, document: Any) -> bytes:
     Raises:
         SchemaError: It has no JSON form; the message names it.
     """
+    if isinstance(document, Encoded):
+        return document
     try:
         return json.dumps(document, indent=1, allow_nan=True).encode()
     except (TypeError, ValueError, RecursionError) as error:
