@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,23 +52,32 @@ def deployment(folder: Path, days: int = 200) -> list[dict[str, float]]:
     Raises:
         Violation: A call fails.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(folder):
+        return list(_deployed(folder, days))
+
+
+def _deployed(folder: Path, days: int) -> Iterator[dict[str, float]]:
     from deployment import stranger
     from memento.cli.main import main
 
-    subjects.deployment(folder)
-    facts = []
+    _call(lambda: subjects.deployment(folder))
     dates = np.datetime64("2026-02-01") + np.arange(days)
     for number, date in enumerate(dates, 1):
         made = folder / "days" / f"{stranger.name(1)}.parquet"
         (folder / "days" / f"{date}.parquet").write_bytes(made.read_bytes())
-        try:
-            main(["deploy", "run", "state"])
-        except SystemExit as ended:
-            if ended.code:
-                raise Violation(f"day {date}: exit code {ended.code}") from None
+        _call(lambda: main(["deploy", "run", "state"]))
         if number % (days // PARTS) == 0:
-            facts.append(_facts(folder / "state" / "variants"))
-    return facts
+            yield _facts(folder / "state" / "variants")
+
+
+def _call(command: Callable[[], object]) -> None:
+    """A command ends its process, which goes on here."""
+    try:
+        command()
+    except SystemExit as ended:
+        if ended.code:
+            raise Violation(f"exit code {ended.code}") from None
 
 
 def grown(facts: list[dict[str, float]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torture import __main__ as campaign
-from torture import inputs, trial
+from torture import inputs, soak, trial
 
 pytestmark = pytest.mark.compiled  # processes are forked by the dozen
 
@@ -46,6 +46,14 @@ def test_bad_input(tmp_path, started):
     found = dict(inputs.attempts(names, tmp_path))
     assert not {name: text for name, text in found.items() if text}
     assert len(found) == len(names)
+
+
+def test_a_soak_of_eight_units(tmp_path):
+    for part in (soak.loop, soak.deployment):
+        facts = part(tmp_path / part.__name__, 8)
+        assert len(facts) == soak.PARTS
+        assert "descriptors" not in soak.grown(facts)
+        assert facts[-1]["files"] > 0
 
 
 def test_a_violation_is_found_and_counted(tmp_path, monkeypatch, started):
