@@ -109,7 +109,7 @@ bench: $(VENV)/test.stamp  ## the table of speed and memory
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 torture: $(VENV)/test.stamp  ## kills, faults and bad input for an hour; TORTURE_ARGS="--minutes 2" for less
-	PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE_ARGS)
+	PYTHONPATH=tests:cases/puffer/tests $(BIN)/python -m torture $(TORTURE_ARGS)
 
 claims: $(VENV)/test.stamp  ## the cheap figures of README and docs/, measured anew and compared
 	$(BIN)/python benchmarks/claims.py $(CLAIMS)

@@ -74,6 +74,8 @@ class Campaign:
         try:
             if subject == "writers":
                 faults.writers(name, self.root)
+            elif subject in faults.TOGETHER:
+                faults.together(name, self.root)
             elif subject == "surroundings":
                 commands = [n for n, s in self.subjects.items() if not callable(s.act)]
                 chosen = commands[int(rest[-1]) % len(commands)]

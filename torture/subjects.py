@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from memento import (
     Reservoir,
     run,
 )
+from torture import standins
 from torture.trial import Subject, Violation
 
 CLASSES = 3
@@ -210,10 +212,16 @@ def subjects() -> Iterator[Subject]:
         ("run", "small", "--experiments", "page.py", "-j", "2"),
         ignored=(r"log.*\.txt$", r"state\.json$", r"result\.json$"),
     )  # fmt: skip
-    try:
-        import memento_puffer  # noqa: F401
-    except ModuleNotFoundError:
-        return
+    if importlib.util.find_spec("memento_puffer"):
+        yield from _puffer()
+    if importlib.util.find_spec("memento_datacenter"):
+        yield Subject(
+            "datacenter-simulate", standins.program,
+            ("datacenter", "simulate", "w1", "--runs", "0-3", "-j", "2", "--to", "runs"),
+        )  # fmt: skip
+
+
+def _puffer() -> Iterator[Subject]:
     yield Subject(
         "puffer-simulate", _nothing,
         ("puffer", "simulate", "2022-01-03", "--to", "days", "--sessions", "12", "--no-content"),
@@ -226,4 +234,8 @@ def subjects() -> Iterator[Subject]:
         "puffer-train", _viewers,
         ("puffer", "train", "2022-01-03", "--from", "days", "--to", "model", "--as", "quick",
          "--epochs", "2", "--checkpoint", "going"), idempotent=False,
+    )  # fmt: skip
+    yield Subject(
+        "puffer-download", _nothing,
+        ("puffer", "download", standins.DAY, "--to", "days", "--models"),
     )  # fmt: skip

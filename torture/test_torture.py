@@ -36,8 +36,25 @@ def test_failing_disks_lose_nothing(subject, tmp_path, started):
     assert tried.one(f"faults/{subject}/size/6") == ""
 
 
-def test_writers_at_once(tmp_path, started):
-    assert campaign.Campaign(tmp_path, tmp_path).one("faults/writers/2/0") == ""
+@pytest.mark.parametrize(
+    ("subject", "module"),
+    [("puffer-download", "memento_puffer"), ("datacenter-simulate", "memento_datacenter")],
+)
+def test_stand_ins(subject, module, tmp_path, started):
+    pytest.importorskip(module)
+    tried = campaign.Campaign(tmp_path, tmp_path, frozenset([subject]))
+    for name in (f"kills/{subject}/12", f"kills/{subject}/1", f"faults/{subject}/read-only/0"):
+        assert tried.one(name) == "", name
+
+
+@pytest.mark.parametrize("name", ["memory-export/memory/1", "memory-init/read-only/0"])
+def test_limits(name, tmp_path, started):
+    assert campaign.Campaign(tmp_path, tmp_path).one(f"faults/{name}") == ""
+
+
+@pytest.mark.parametrize("kind", ["writers", "threads", "forked"])
+def test_several_at_once(kind, tmp_path, started):
+    assert campaign.Campaign(tmp_path, tmp_path).one(f"faults/{kind}/2/0") == ""
 
 
 def test_bad_input(tmp_path, started):

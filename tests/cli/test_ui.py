@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -111,6 +113,21 @@ def test_a_stage_a_second_and_no_more(capsys, monkeypatch):
             now[0] += 0.125
     said = [line for line in capsys.readouterr().err.splitlines() if "so far" not in line]
     assert said == ["memento: file 0", "memento: file 8", "memento: file 16"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_thread_that_never_begins_keeps_nobody_waiting(monkeypatch, refused):
+    """As where memory is short: of threads that start, some end at once without a word."""
+
+    def start(*_):
+        if refused:
+            raise RuntimeError("can't start new thread")
+
+    for module, name in ((threading, "_start_new_thread"), (_thread, "start_new_thread")):
+        monkeypatch.setattr(module, name, start)
+    with ui.Progress() as bar:
+        bar.add_task("comparing")
 
 
 def test_a_terminal_gets_bars(tmp_path):

@@ -6,6 +6,7 @@ characters that would steer a terminal are shown as escapes.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import math
@@ -211,19 +212,23 @@ class Progress(progress.Progress):
         self._stages = stages
         self._current: progress.TaskID | None = None
         self._named: dict[str, progress.TaskID] = {}
-        self._done = threading.Event()
-        self._watch: threading.Thread | None = None
+        self._working, self._reminding = threading.Lock(), threading.Lock()
 
     def start(self) -> None:  # noqa: D102
         super().start()
-        if self.disable:
-            self._watch = threading.Thread(target=self._remind, daemon=True)
-            self._watch.start()
+        if self.disable and self._working.acquire(blocking=False):
+            # Where memory is short a thread may end before it begins: `threading.Thread` would
+            # wait for it for ever. Work goes on without reminders.
+            self._reminding.acquire()
+            try:
+                _thread.start_new_thread(self._remind, ())
+            except (RuntimeError, MemoryError):
+                self._reminding.release()
 
     def stop(self) -> None:  # noqa: D102
-        self._done.set()
-        if self._watch is not None:
-            self._watch.join()
+        if self._working.locked():
+            self._working.release()
+            self._reminding.acquire(timeout=1)  # a line that is being said comes to its end
         if not self.disable:
             super().stop()
 
@@ -264,9 +269,11 @@ class Progress(progress.Progress):
             self.say(f"memento: {self._description(task)}")
 
     def _remind(self) -> None:
-        while not self._done.wait(min(1.0, self.every)):
-            if time.monotonic() - self._last >= self.every:
-                self.say(f"memento: {self._state()}")
+        with contextlib.suppress(MemoryError):
+            while not self._working.acquire(timeout=min(1.0, self.every)):
+                if time.monotonic() - self._last >= self.every:
+                    self.say(f"memento: {self._state()}")
+        self._reminding.release()
 
     def _state(self) -> str:
         task = None if self._current is None else self._tasks.get(self._current)
