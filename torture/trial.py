@@ -97,7 +97,7 @@ def fork(
     process = os.fork()
     if process:
         return process
-    code = 70
+    code, begun = 70, False
     try:
         os.setsid()
         os.chdir(folder)
@@ -116,11 +116,14 @@ def fork(
             standins.start(act)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         treat()
+        begun = True
         code = _call(act)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException as error:
-        code = 130 if callable(act) and isinstance(error, KeyboardInterrupt) else 99
+        # A command has an answer of its own; a function has none, nor has what came before.
+        mute = callable(act) or not begun
+        code = 130 if mute and isinstance(error, KeyboardInterrupt) else 99
         if code == 99:
             traceback.print_exc()
     finally:
