@@ -19,6 +19,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -97,7 +98,7 @@ def build(kind: type[T], table: Any, where: str, inside: str = "", noun: str = "
         raise SettingError(f"{where}: {inside} is {shown(table)}; expected a table [{inside}]")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     check_names(table, fields, place, noun)
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # a type is hashable
     values = {}
     for name, field in fields.items():
         hint = hints[name]
@@ -202,6 +203,7 @@ def check_plain(value: Any, where: str) -> None:
         raise SettingError(f"{where}: {shown(value)} is no setting; expected a number or a text")
 
 
+@cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
