@@ -103,6 +103,12 @@ def test_days_come_first(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("words", [("--days", 9), ("--json",), ("--workers", 1)])
+def test_options_that_no_step_follows_are_refused(words, week, capsys):
+    assert call("analysis", "--out", week, *words) == 2
+    assert f"analysis has no use for {words[0]}; leave that out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [("downlod",), ("download", "analysis")])
 def test_other_steps_are_refused(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -30,6 +30,7 @@ __all__ = ["demo"]
 
 ARMS = ("static", "random", "memento", "density-reservoir")
 _SCORES = ("p01", "median", "mean")
+_IDLE = ("days", "judges", "retrain")  # options that no step of the paper's demo follows
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def demo(
     if more and not traces and more[0] in STEPS:
         if more[1:]:
             raise SettingError(f"unexpected argument {more[1]!r}; give one step at a time")
+        usual = DemoOptions()
+        idle = [f"--{n}" for n in _IDLE if getattr(options, n) != getattr(usual, n)]
+        idle += ["--workers"] * (workers != 2) + ["--json"] * as_json
+        if idle:
+            raise SettingError(f"{more[0]} has no use for {', '.join(idle)}; leave that out")
         run_step(more[0], options, out or Path("demo-week"), ask)
         return
     out = out or Path("demo")
