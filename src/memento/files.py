@@ -31,6 +31,7 @@ __all__ = [
     "clear_temporaries",
     "digest",
     "is_plain_file",
+    "is_shortage",
     "is_there",
     "local_path",
     "read_json",
@@ -49,6 +50,14 @@ __all__ = [
 # Errors that mean "no room": disk full, quota used up, file size limit of the process.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Errors that mean "not on this file system", which lacks what was asked for (CIFS, FUSE).
+_SHORT = _NO_ROOM | {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
+# How Python, the loader of libraries and C++ say so where they have no number for it.
+_SHORT_OF = (
+    "can't start new thread",
+    "annot allocate memory",
+    "failed to map segment",
+    "bad_alloc",
+)
 _CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK}
 # Of folders also these: they cannot be opened, or not be synced through what was opened.
 _NOT_FOLDERS = {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
@@ -185,6 +194,19 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT | _NOT_FOLDERS:
             raise
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether room, memory, threads or descriptors ran out: that says nothing of the data."""
+    while error is not None:
+        if isinstance(error, (MemoryError, SpaceError)):
+            return True
+        if isinstance(error, OSError) and error.errno in _SHORT:
+            return True
+        if any(words in str(error) for words in _SHORT_OF):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_synced(path: Path, write: Callable[[IO[bytes]], object]) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -522,6 +523,35 @@ def test_what_counts_is_told_though_a_later_variant_stops_the_run(made, monkeypa
     with pytest.raises(SpaceError):
         told.extend(name for name, _ in deployment.run(_read))
     assert told == ["main"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "no memory"),
+        OSError(errno.EMFILE, "too many"),
+        RuntimeError("can't start new thread"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+    ids=repr,
+)
+def test_a_machine_that_is_short_of_something_is_no_fault_of_the_day(made, monkeypatch, error):
+    """The day was written down as failed, and left out for good once a later one was done."""
+    deployment, days = made()
+    stranger.write_day(days, 1)
+    stranger.write_day(days, 2)
+
+    def short(*_):
+        try:
+            raise error
+        except Exception as cause:
+            raise ModelError("the model says nothing of memory") from cause
+
+    with pytest.raises(ModelError):
+        list(deployment.run(short))
+    assert states(deployment) == {}
+    assert [record.state for record in run(deployment)] == ["done", "done"]
 
 
 TWO = stranger.CONFIG.replace('label = "y"', 'label = ["y", "late_y"]')

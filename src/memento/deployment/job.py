@@ -31,8 +31,8 @@ from memento.deployment.models import Models
 from memento.deployment.publication import Publication, Switch
 from memento.deployment.settings import DeploymentSettings, Variant
 from memento.deployment.state import DayRecord, TaskState, VariantState
-from memento.errors import InputError, LockedError, SettingError, SpaceError, StorageError
-from memento.files import digest, storage_errors
+from memento.errors import InputError, LockedError, SettingError, StorageError
+from memento.files import digest, is_shortage, storage_errors
 from memento.integrations.factory import first_line
 from memento.learner import digest_of_state
 from memento.loop import log_scores
@@ -245,10 +245,8 @@ class _VariantJob(VariantJob[_Day, _News]):
             else:
                 self._samples = self._read(day)
                 attention = self.take(day, day.name, tell).attention
-        except (SpaceError, LockedError, MemoryError):
-            raise
         except Exception as error:  # of the file, or of the user's model
-            if self._counts:
+            if self._counts or isinstance(error, LockedError) or is_shortage(error):
                 raise
             self._load()
             failed = DayRecord(day.name, "failed", reason=first_line(error), digest=day.digest)
