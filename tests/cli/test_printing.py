@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -43,3 +44,30 @@ def test_output_that_can_be_written_is(tmp_path):
     done = run("--version", tmp_path)
     assert done.stdout.startswith("memento ")
     assert not done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "utf-8"])
+def test_signs_that_an_encoding_lacks(tmp_path, encoding):
+    """In the C locale a command did all its work, and then failed at the sign ±."""
+    (tmp_path / "odd.py").write_text("print('0.5 ± 0.1, β')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "memento", "--import", "odd", "memory", "status", "nowhere"],
+        cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True,
+        timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    expected = {"ascii": b"0.5 \\xb1 0.1, \\u03b2", "utf-8": "0.5 ± 0.1, β".encode()}
+    assert expected.get(encoding, b"0.5 \xb1 0.1, \\u03b2") in done.stdout
+    assert b"Unicode" not in done.stderr
+
+
+def test_a_panic_of_native_code_is_an_unexpected_error(tmp_path):
+    """Of Rust's packages: it is no Exception, so that its trace was shown."""
+    code = (
+        "class PanicException(BaseException): pass\nraise PanicException('too many open files')\n"
+    )
+    (tmp_path / "odd.py").write_text(code)
+    done = run("--import odd memory status nowhere", tmp_path)
+    assert done.returncode == 1
+    assert "unexpected error: PanicException: too many files" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -132,8 +132,10 @@ def _run(arguments: list[str]) -> None:
             raise
         _complain(" ".join([f"error: {error}", *getattr(error, "__notes__", ())]))
         raise SystemExit(WRONG_USE) from None
-    except Exception as error:
-        if debug:
+    except BaseException as error:
+        # A panic of Rust (polars, charts) is no Exception; what else is none ends the process.
+        panic = type(error).__name__ == "PanicException"
+        if debug or not (panic or isinstance(error, Exception)):
             raise
         _complain(f"unexpected error: {type(error).__name__}: {error}; see more with --debug")
         raise SystemExit(FAILED) from None

@@ -84,9 +84,13 @@ def _forgiving(stream: Any, original: Any, descriptor: int) -> tuple[_Forgiving 
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     raw = _Forgiving(descriptor)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # Another encoding, as that of the C locale, lacks signs that we print.
+    unicode = encoding.lower().replace("-", "") == "utf8"
+    errors = getattr(stream, "errors", None) if unicode else None
     return raw, io.TextIOWrapper(
         io.BufferedWriter(raw),
-        encoding=getattr(stream, "encoding", None) or "utf-8",
-        errors=getattr(stream, "errors", None) or "backslashreplace",
+        encoding=encoding,
+        errors=errors or "backslashreplace",
         line_buffering=descriptor == 2 or raw.isatty(),
     )
