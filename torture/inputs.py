@@ -516,14 +516,72 @@ def message_sizes(chance: random.Random, folder: Path) -> None:
         Workload.read(file, label=1)
 
 
+def models(chance: random.Random, folder: Path) -> None:
+    """States with turned bytes, and pickles in place of models: nothing of them is run."""
+    from sklearn.linear_model import LogisticRegression
+
+    from memento.integrations.sklearn import SklearnLearner
+
+    marker = folder / "marker"
+    bomb = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
+    if chance.random() < 0.8:
+        learner = SklearnLearner(LogisticRegression())
+        learner.fit({"x": np.arange(8.0).reshape(8, 1), "y": np.arange(8) % 2})
+        state = {name: np.array(array) for name, array in learner.state().items()}
+        name = chance.choice([n for n, array in state.items() if array.dtype == np.uint8])
+        content = bomb if chance.random() < 0.1 else mutated(state[name].tobytes(), chance)
+        state[name] = np.frombuffer(content, np.uint8)
+        with contextlib.suppress(MementoError):
+            other = SklearnLearner(LogisticRegression())
+            other.restore(state)
+            other.annotate({"x": np.ones((2, 1))})
+    else:
+        root = _tables(folder)
+        file = folder / chance.choice(["bad.pt", "bad.onnx", "bad.skops", "bad.pkl"])
+        file.write_bytes(bomb if chance.random() < 0.5 else mutated(bomb, chance))
+        code, _ = command("memory", "insert", root / "mem", root / "day.csv", "--model", file)
+        if code != 2:
+            raise Violation(f"exit code {code} for what is no model")
+    if marker.exists():
+        raise Violation("a pickle was run")
+
+
+def trees(chance: random.Random, folder: Path) -> None:
+    """A published deployment in which a file, packed or what is packed in it, has turned bytes."""
+    import published_tree
+
+    from memento_puffer.deployment.tree import PublishedModels
+
+    root = folder / "published"
+    if not root.exists():
+        root.mkdir()
+        published_tree.small(root / "tree", ("default",))
+    tree = folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(root / "tree", tree)
+    file = chance.choice(sorted(path for path in tree.rglob("*") if path.is_file()))
+    content = file.read_bytes()
+    if chance.random() < 0.5 and file.suffix == ".gz":
+        content = gzip.compress(mutated(gzip.decompress(content), chance))
+    else:
+        content = mutated(content, chance)
+    file.write_bytes(content)
+    code, _ = command("puffer", "record", tree)
+    if code not in (0, 2):
+        raise Violation(f"exit code {code}")
+    with contextlib.suppress(MementoError):
+        PublishedModels(tree / "default")(published_tree.FIRST)
+
+
 def kinds() -> dict[str, Trial]:
     """All of them, with those of the cases where these are installed."""
     found: dict[str, Trial] = {
         "constructors": constructors, "methods": methods, "sealed": sealed, "damaged": damaged,
         "tables": tables, "bombs": bombs, "settings": settings, "names": names, "results": results,
+        "models": models,
     }  # fmt: skip
     if _case("memento_puffer"):
-        found |= {"traces": traces, "day-files": day_files}
+        found |= {"traces": traces, "day-files": day_files, "trees": trees}
     if _case("memento_datacenter"):
         found |= {"message-sizes": message_sizes}
     return found
@@ -531,7 +589,7 @@ def kinds() -> dict[str, Trial]:
 
 #: How many of a hundred trials are of each kind; those that take long are few.
 SHARES = {"constructors": 25, "methods": 25, "sealed": 12, "damaged": 10, "tables": 10, "bombs": 2,
-          "settings": 6, "names": 4, "results": 2, "traces": 2, "day-files": 1, "message-sizes": 1}  # fmt: skip
+          "settings": 6, "names": 4, "results": 2, "models": 4, "trees": 2, "traces": 2, "day-files": 1, "message-sizes": 1}  # fmt: skip
 
 
 def order() -> Iterator[str]:
