@@ -69,5 +69,5 @@ def test_a_panic_of_native_code_is_an_unexpected_error(tmp_path):
     (tmp_path / "odd.py").write_text(code)
     done = run("--import odd memory status nowhere", tmp_path)
     assert done.returncode == 1
-    assert "unexpected error: PanicException: too many files" in done.stderr
+    assert "unexpected error: PanicException: too many open files" in done.stderr
     assert "Traceback" not in done.stderr
