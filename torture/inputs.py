@@ -6,7 +6,6 @@ import contextlib
 import csv
 import gzip
 import importlib.util
-import inspect
 import io
 import json
 import os
@@ -14,180 +13,26 @@ import random
 import resource
 import shutil
 import signal
+import sys
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import memento
 import test_hostile as hostile
-from memento import Memory, Reservoir, Samples, snapshot
+from memento import Memory, Reservoir, snapshot
 from memento.errors import MementoError
-from torture import subjects
-from torture.trial import Violation
+from torture import calls, subjects
+from torture.calls import NAMES
+from torture.trial import Violation, file_operation
 
 ROOM = 2 << 30  # bytes that a trial may add to the address space of its process
 SECONDS = 60  # in which a trial has to end
 
 Trial = Callable[[random.Random, Path], None]
-
-NAMES = [
-    "", " ", "a/b", "../up", "/etc/passwd", "a\0b", "\x1b[31mred\x1b[0m", "<script>alert(1)</script>",
-    "x" * 4000, "--help", "-", ".", "..", "a\nb", "\r", "\u202egnp.exe", "naïve", "\ud800", "a,b", '"', "'",
-    "%s%n", "{0}", "$(id)", "`id`", "CON", "nul.txt", "a:b", "a*b", "[a]", "a]b", "~", "{}", "\x07", "\x9b31m",
-]  # fmt: skip
-ARRAYS: list[Callable[[random.Random], Any]] = [
-    lambda r: np.full(r.choice([0, 1, 7]), np.nan),
-    lambda r: np.zeros((r.choice([0, 3]), 0)),
-    lambda r: np.array([None, "a", 1.5], dtype=object),
-    lambda r: np.array(["2024", "NaT"], "M8[D]"),
-    lambda r: np.zeros(3, dtype=[("a", "f8")]),
-    lambda r: np.array(5),
-    lambda r: np.full((4, 3), r.choice([np.inf, -np.inf, 1e308, -1.0])),
-    lambda r: np.ma.masked_array([1.0, 2.0, 3.0], [0, 1, 0]),
-    lambda r: np.arange(12.0).reshape(3, 4)[:, ::-2],
-    lambda r: np.array([1 + 1j, 2, 3]),
-    lambda r: [[1, 2], [3]],
-    lambda r: "abc",
-    lambda r: {"y": [1, 2], "z": [1]},
-    lambda r: {r.choice(NAMES): [1, 2, 3]},
-    lambda r: object(),
-    lambda r: range(4),
-    lambda r: (i for i in range(3)),
-    lambda r: np.array([2**63 - 1, -(2**63)]),
-    lambda r: np.array([2**64 - 1], np.uint64),
-    lambda r: np.float16([np.inf, 1.0]),
-    lambda r: b"abc",
-]
-
-
-def hostile_value(chance: random.Random) -> Any:
-    """Numbers, names, containers and arrays that nobody means."""
-    kind = chance.randrange(3)
-    if kind == 0:
-        return chance.choice(hostile.VALUES)
-    return chance.choice(NAMES) if kind == 1 else chance.choice(ARRAYS)(chance)
-
-
-# ------------------------------------------------------------------------------- calls from Python
-
-
-def _constructors() -> list[Callable[..., Any]]:
-    named = [*memento.named_policies.values(), *memento.named_triggers.values()]
-    parts: list[Callable[..., Any]] = [
-        memento.Minkowski, memento.Custom, memento.SampleSpace, memento.Group, memento.Memory,
-        memento.recommended_policy, memento.trigger,
-    ]  # fmt: skip
-    for family in (
-        memento.JensenShannon,
-        memento.Wasserstein,
-        memento.SlicedWasserstein,
-        memento.Metric,
-    ):
-        parts += [getattr(family, name) for name in dir(family) if name.startswith("of_")]
-    return [*dict.fromkeys([*named, *parts])]
-
-
-def _valid() -> dict[str, Any]:
-    space = memento.Memento([memento.JensenShannon.of_labels("y", 3)], batch_size=4)
-    return {
-        "column": "y", "capacity": 40, "policy": Reservoir(), "samples": 10, "kind": "every", "classes": 3,
-        "memories": {"a": Memory(9, Reservoir())}, "summary": np.mean, "distance": lambda a, b: abs(a - b),
-        "points": 9, "support": np.linspace(0, 1, 9), "mean": "y", "std": "loss", "low": 0.0, "high": 1.0, "space": space,
-    }  # fmt: skip
-
-
-def constructors(chance: random.Random, folder: Path) -> None:
-    """Each public class and factory, one to three arguments of it hostile; then it is used."""
-    del folder
-    made = chance.choice(_constructors())
-    parameters = inspect.signature(made).parameters
-    valid = _valid()
-    needed = {n: valid[n] for n, p in parameters.items() if p.default is p.empty and n in valid}
-    names = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    for name in chance.sample(names, min(len(names), chance.randint(1, 3))):
-        needed[name] = hostile_value(chance)
-    with contextlib.suppress(MementoError):
-        thing = made(**needed)
-        if isinstance(thing, memento.Policy):
-            memory = Memory(20, thing)
-            memory.insert(hostile.samples(30))
-        elif isinstance(thing, Memory):
-            thing.insert(hostile.samples(30))
-        repr(thing)
-
-
-def methods(chance: random.Random, folder: Path) -> None:
-    """Public functions and methods of a memory with hostile samples and settings."""
-    policy = chance.choice(list(hostile.POLICIES.values()))
-    memory = Memory(chance.choice([5, 20, 60]), policy, seed=chance.randrange(99))
-    with contextlib.suppress(MementoError):
-        memory.insert(hostile.samples(30))
-        memory.mark_trained()
-    before = _content(memory)
-    value = hostile_value(chance)
-    column = chance.choice(["y", "x", "yhat", "loss", "id", "new", *NAMES[:6]])
-    good = hostile.samples(5)
-    calls: list[Callable[[], Any]] = [
-        lambda: memory.insert(value),
-        lambda: memory.insert({**good, column: value}),
-        lambda: memory.insert({**good, column: _hostile_like(good.get(column), chance)}),
-        lambda: memory.annotate(**{column: value}),
-        lambda: memory.label(value, y=value),
-        lambda: memory.sample(value, rng=np.random.default_rng(0)),
-        lambda: memory.get(value),
-        lambda: memory.why(value),
-        lambda: Samples(value),
-        lambda: Samples({column: value}),
-        lambda: memento.make_batches(Samples(good), value, [column]),
-        lambda: memento.sort_order(Samples(good), value),
-        lambda: memento.batch_densities(value, policy),
-        lambda: memento.coverage_increase(value, good, policy),
-        lambda: memento.coverage_increase(good, good, value),
-        lambda: memento.observe(memory, value),
-        lambda: memento.observe(memory, good, value),
-        lambda: memento.log_scores(value),
-        lambda: memento.read_steps(value),
-        lambda: memory.merge(value),
-        lambda: (
-            memory.save(value) if isinstance(value, (str, bytes)) and len(value) > 3000 else None
-        ),
-        lambda: Memory.load(value),
-        lambda: memento.backtest([("a", value)], lambda seed: None),
-        lambda: list(memento.run([("a", value)], memory, value)),
-    ]
-    number = chance.randrange(len(calls))
-    raised = False
-    try:
-        calls[number]()
-    except MementoError:
-        raised = True
-    if raised and number < 5 and _content(memory) != before:
-        raise Violation(f"a refused call ({number}) changed the memory")
-
-
-def _hostile_like(good: Any, chance: random.Random) -> Any:
-    """An array that could be right, but for a few of its values or its shape."""
-    if good is None:
-        return hostile_value(chance)
-    array = np.array(good, dtype=chance.choice([float, object, good.dtype, np.float16]))
-    if array.size and array.dtype != object:
-        with contextlib.suppress(ValueError, OverflowError):
-            array.reshape(-1)[chance.randrange(array.size)] = chance.choice(
-                [np.nan, np.inf, -1, 1e300, 7]
-            )
-    elif array.size:
-        array.reshape(-1)[0] = chance.choice([None, "a", 2**70, object()])
-    return array[: chance.choice([len(array), 1, 0])] if chance.random() < 0.3 else array
-
-
-def _content(memory: Memory) -> object:
-    held = memory.samples
-    return (memory.inserts, memory.seen, {n: np.asarray(held[n]).tobytes() for n in held})
-
 
 # --------------------------------------------------------------------------------- stored memories
 
@@ -576,7 +421,7 @@ def trees(chance: random.Random, folder: Path) -> None:
 def kinds() -> dict[str, Trial]:
     """All of them, with those of the cases where these are installed."""
     found: dict[str, Trial] = {
-        "constructors": constructors, "methods": methods, "sealed": sealed, "damaged": damaged,
+        "constructors": calls.constructors, "methods": calls.methods, "everything": calls.everything, "sealed": sealed, "damaged": damaged,
         "tables": tables, "bombs": bombs, "settings": settings, "names": names, "results": results,
         "models": models,
     }  # fmt: skip
@@ -629,9 +474,36 @@ def attempts(names: list[str], root: Path) -> Iterator[tuple[str, str]]:
             yield from attempts(left[1:], root)
 
 
+def _stay_inside(root: Path) -> None:
+    """What names of files hostile input holds, nothing but the folder of the trials may change."""
+    temporary = [root, os.environ.get("NUMBA_CACHE_DIR", root), "/dev", "/proc"]
+    allowed = tuple(os.path.realpath(path) + os.sep for path in temporary)
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "socket.connect" or (
+            event == "subprocess.Popen" and "git" not in str(arguments[0])
+        ):
+            raise PermissionError(f"{event}: not in a trial")
+        if not file_operation(event, arguments):
+            return
+        two = event in ("os.rename", "os.link")
+        beside = event in ("os.remove", "os.rmdir", "os.mkdir") and arguments[-1]
+        base = f"/proc/self/fd/{beside}" if isinstance(beside, int) and beside > 0 else ""
+        for path in arguments[: 2 if two else 1]:
+            if isinstance(path, (str, bytes, os.PathLike)):
+                path = os.path.join(base, os.fsdecode(path))
+                place = os.path.realpath(path) + os.sep
+                if not place.startswith(allowed) and "__pycache__" not in place:
+                    raise PermissionError(f"{event} of {place}: not in a trial")
+
+    sys.addaudithook(hook)
+
+
 def _serve(names: list[str], root: Path, pipe: int) -> None:
     signal.signal(signal.SIGALRM, _late)
     warnings.simplefilter("ignore")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(root)
+    _stay_inside(root)
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)

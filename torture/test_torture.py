@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torture import __main__ as campaign
-from torture import inputs, soak, trial
+from torture import calls, inputs, soak, trial
 
 pytestmark = pytest.mark.compiled  # processes are forked by the dozen
 
@@ -80,7 +80,7 @@ def test_a_violation_is_found_and_counted(tmp_path, monkeypatch, started):
         raise KeyError("not an error of ours")
 
     monkeypatch.setitem(inputs.SHARES, "methods", 0)
-    monkeypatch.setattr(inputs, "methods", broken)
+    monkeypatch.setattr(calls, "methods", broken)
     ((_, text),) = inputs.attempts(["inputs/methods/0"], tmp_path)
     assert "KeyError" in text
     tried = campaign.Campaign(tmp_path, tmp_path)
