@@ -6,11 +6,9 @@ import contextlib
 import csv
 import gzip
 import importlib.util
-import io
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import sys
@@ -25,11 +23,10 @@ import numpy as np
 import test_hostile as hostile
 from memento import Memory, Reservoir, snapshot
 from memento.errors import MementoError
-from torture import calls, subjects
+from torture import calls, foreign, subjects
 from torture.calls import NAMES
-from torture.trial import Violation, file_operation
+from torture.trial import ROOM, Violation, command, file_operation, limit, mutated
 
-ROOM = 2 << 30  # bytes that a trial may add to the address space of its process
 SECONDS = 60  # in which a trial has to end
 
 Trial = Callable[[random.Random, Path], None]
@@ -95,54 +92,7 @@ def damaged(chance: random.Random, folder: Path) -> None:
     loaded.insert(hostile.samples(50))
 
 
-def mutated(content: bytes, chance: random.Random) -> bytes:
-    """Bytes changed, cut, repeated, swapped or put in."""
-    data = bytearray(content)
-    for _ in range(chance.choice([1, 1, 1, 2, 8, 40])):
-        at = chance.randrange(len(data) + 1) if data else 0
-        way = chance.randrange(6)
-        if way == 0 and at < len(data):
-            data[at] ^= 1 << chance.randrange(8)
-        elif way == 1:
-            data[at:] = b"" if chance.random() < 0.3 else data[at:]
-        elif way == 2:
-            data[at:at] = bytes(chance.randrange(256) for _ in range(chance.choice([1, 4, 64])))
-        elif way == 3:
-            data[at : at + chance.choice([1, 8, 100])] = b""
-        elif way == 4:
-            number = chance.choice(
-                [b"\xff" * 4, b"\x7f" + b"\xff" * 7, b"\0" * 8, b"-1", b"1e999", b"NaN", b"9" * 30]
-            )
-            data[at : at + len(number)] = number
-        else:
-            data[at:at] = data[: chance.randrange(200)]
-    return bytes(data)
-
-
 # ----------------------------------------------------------------------- files, read by commands
-
-
-def command(*words: object) -> tuple[int, str]:
-    """A command in this process: its exit code and all that it said.
-
-    Raises:
-        Violation: It failed in a way that is no answer, or wrote what steers a terminal.
-    """
-    from memento.cli.main import main
-
-    out = io.StringIO()
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            main([str(word) for word in words])
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    text = out.getvalue()
-    if "unexpected error" in text or "Traceback (most recent" in text:
-        raise Violation(f"memento {' '.join(map(repr, map(str, words)))[:300]}: {text[-800:]}")
-    if any(sign in text for sign in ("\x1b", "\x07", "\x9b", "\0", "\u202e")):
-        raise Violation(f"signs that steer a terminal: {text[-500:]!r}")
-    return code, text
 
 
 def _tables(folder: Path) -> Path:
@@ -301,121 +251,8 @@ def results(chance: random.Random, folder: Path) -> None:
         raise Violation(f"{file.name}: exit code {code}")
 
 
-# ------------------------------------------------------------------------------------ of the cases
-
-
 def _case(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
-
-
-def traces(chance: random.Random, folder: Path) -> None:
-    """Traces of throughput, as text and as Parquet."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    from memento_puffer.streaming.traces import Traces
-
-    text = "\n".join(f"{i}\t{1 + i % 5}.5" for i in range(60)).encode()
-    table = folder / "traces.parquet"
-    if not table.exists():
-        columns = {"trace_id": [0] * 40, "seconds": [1.0] * 40, "rate": [0.5] * 40}
-        parquet.write_table(pa.table(columns), table)
-    content, suffix = chance.choice([(text, ".txt"), (table.read_bytes(), ".parquet")])
-    file = folder / f"bad{suffix}"
-    file.write_bytes(mutated(content, chance))
-    with contextlib.suppress(MementoError):
-        Traces.read(file)
-
-
-def day_files(chance: random.Random, folder: Path) -> None:
-    """Days of Puffer's release, as text and compressed."""
-    source = folder / "days"
-    if not source.exists():
-        command("puffer", "simulate", "2022-01-03", "--to", source, "--sessions", 3, "--no-content")
-    bad = folder / "bad-days"
-    shutil.rmtree(bad, ignore_errors=True)
-    shutil.copytree(source, bad)
-    files = [p for p in sorted(bad.rglob("*.csv")) if p.stat().st_size]
-    file = chance.choice(files)
-    content = mutated(file.read_bytes(), chance)
-    if chance.random() < 0.3:
-        file.unlink()
-        file, content = file.with_name(file.name + ".gz"), mutated(gzip.compress(content), chance)
-    file.write_bytes(content)
-    code, _ = command(
-        "puffer", "features", "2022-01-03", "--from", bad, "--to", folder / "features"
-    )
-    shutil.rmtree(folder / "features", ignore_errors=True)
-    if code not in (0, 1, 2):
-        raise Violation(f"exit code {code}")
-
-
-def message_sizes(chance: random.Random, folder: Path) -> None:
-    """Distributions of message sizes in the format of Homa's simulator."""
-    from memento_datacenter.workloads import Workload
-
-    text = b"1000\n" + b"".join(f"{100 * i} {i / 10:.2f}\n".encode() for i in range(1, 11))
-    file = folder / "sizes.txt"
-    file.write_bytes(mutated(text, chance))
-    with contextlib.suppress(MementoError):
-        Workload.read(file, label=1)
-
-
-def models(chance: random.Random, folder: Path) -> None:
-    """States with turned bytes, and pickles in place of models: nothing of them is run."""
-    from sklearn.linear_model import LogisticRegression
-
-    from memento.integrations.sklearn import SklearnLearner
-
-    marker = folder / "marker"
-    bomb = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
-    if chance.random() < 0.8:
-        learner = SklearnLearner(LogisticRegression())
-        learner.fit({"x": np.arange(8.0).reshape(8, 1), "y": np.arange(8) % 2})
-        state = {name: np.array(array) for name, array in learner.state().items()}
-        name = chance.choice([n for n, array in state.items() if array.dtype == np.uint8])
-        content = bomb if chance.random() < 0.1 else mutated(state[name].tobytes(), chance)
-        state[name] = np.frombuffer(content, np.uint8)
-        with contextlib.suppress(MementoError):
-            other = SklearnLearner(LogisticRegression())
-            other.restore(state)
-            other.annotate({"x": np.ones((2, 1))})
-    else:
-        root = _tables(folder)
-        file = folder / chance.choice(["bad.pt", "bad.onnx", "bad.skops", "bad.pkl"])
-        file.write_bytes(bomb if chance.random() < 0.5 else mutated(bomb, chance))
-        code, _ = command("memory", "insert", root / "mem", root / "day.csv", "--model", file)
-        if code != 2:
-            raise Violation(f"exit code {code} for what is no model")
-    if marker.exists():
-        raise Violation("a pickle was run")
-
-
-def trees(chance: random.Random, folder: Path) -> None:
-    """A published deployment in which a file, packed or what is packed in it, has turned bytes."""
-    import published_tree
-
-    from memento_puffer.deployment.tree import PublishedModels
-
-    root = folder / "published"
-    if not root.exists():
-        root.mkdir()
-        published_tree.small(root / "tree", ("default",))
-    tree = folder / "tree"
-    shutil.rmtree(tree, ignore_errors=True)
-    shutil.copytree(root / "tree", tree)
-    file = chance.choice(sorted(path for path in tree.rglob("*") if path.is_file()))
-    content = file.read_bytes()
-    if chance.random() < 0.5 and file.suffix == ".gz":
-        content = gzip.compress(mutated(gzip.decompress(content), chance))
-    else:
-        content = mutated(content, chance)
-    file.write_bytes(content)
-    code, _ = command("puffer", "record", tree)
-    if code not in (0, 2):
-        raise Violation(f"exit code {code}")
-    with contextlib.suppress(MementoError):
-        PublishedModels(tree / "default")(published_tree.FIRST)
 
 
 def kinds() -> dict[str, Trial]:
@@ -423,12 +260,12 @@ def kinds() -> dict[str, Trial]:
     found: dict[str, Trial] = {
         "constructors": calls.constructors, "methods": calls.methods, "everything": calls.everything, "sealed": sealed, "damaged": damaged,
         "tables": tables, "bombs": bombs, "settings": settings, "names": names, "results": results,
-        "models": models,
+        "models": foreign.models,
     }  # fmt: skip
     if _case("memento_puffer"):
-        found |= {"traces": traces, "day-files": day_files, "trees": trees}
+        found |= {"traces": foreign.traces, "day-files": foreign.day_files, "trees": foreign.trees}
     if _case("memento_datacenter"):
-        found |= {"message-sizes": message_sizes}
+        found |= {"message-sizes": foreign.message_sizes}
     return found
 
 
@@ -514,9 +351,7 @@ def _serve(names: list[str], root: Path, pipe: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         found = ""
         # Charts are checked by an engine that reserves addresses without end.
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = resource.RLIM_INFINITY if kind == "results" else taken + ROOM
-        resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+        limit(None if kind == "results" else ROOM)
         signal.alarm(SECONDS)
         try:
             there[kind](random.Random(f"{kind}/{number}"), folder)

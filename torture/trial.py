@@ -9,7 +9,9 @@ import importlib
 import io
 import json
 import os
+import random
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -24,6 +26,7 @@ from torture import standins
 #: Seconds after which what still runs is said to hang.
 PATIENCE = 180
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ROOM = 2 << 30  # bytes that a trial of bad input may add to the address space of its process
 LOG = "said.log"  # beside the folder of a trial: what the command printed
 NOW = 1_800_000_000.0  # what the clock shows, so that two runs may write the same bytes
 #: File operations that processes are killed before, and that are made to fail.
@@ -363,3 +366,57 @@ def import_all() -> None:
     for module in ("pyarrow.parquet", "sklearn.linear_model", "memento.scale", "memento.testing"):
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(module)
+
+
+def mutated(content: bytes, chance: random.Random) -> bytes:
+    """Bytes changed, cut, repeated, swapped or put in."""
+    data = bytearray(content)
+    for _ in range(chance.choice([1, 1, 1, 2, 8, 40])):
+        at = chance.randrange(len(data) + 1) if data else 0
+        way = chance.randrange(6)
+        if way == 0 and at < len(data):
+            data[at] ^= 1 << chance.randrange(8)
+        elif way == 1:
+            data[at:] = b"" if chance.random() < 0.3 else data[at:]
+        elif way == 2:
+            data[at:at] = bytes(chance.randrange(256) for _ in range(chance.choice([1, 4, 64])))
+        elif way == 3:
+            data[at : at + chance.choice([1, 8, 100])] = b""
+        elif way == 4:
+            number = chance.choice(
+                [b"\xff" * 4, b"\x7f" + b"\xff" * 7, b"\0" * 8, b"-1", b"1e999", b"NaN", b"9" * 30]
+            )
+            data[at : at + len(number)] = number
+        else:
+            data[at:at] = data[: chance.randrange(200)]
+    return bytes(data)
+
+
+def command(*words: object) -> tuple[int, str]:
+    """A command in this process: its exit code and all that it said.
+
+    Raises:
+        Violation: It failed in a way that is no answer, or wrote what steers a terminal.
+    """
+    from memento.cli.main import main
+
+    out = io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            main([str(word) for word in words])
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    text = out.getvalue()
+    if "unexpected error" in text or "Traceback (most recent" in text:
+        raise Violation(f"memento {' '.join(map(repr, map(str, words)))[:300]}: {text[-800:]}")
+    if any(sign in text for sign in ("\x1b", "\x07", "\x9b", "\0", "\u202e")):
+        raise Violation(f"signs that steer a terminal: {text[-500:]!r}")
+    return code, text
+
+
+def limit(room: int | None) -> None:
+    """Let this process take so many more addresses than it has; None for any number."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = resource.RLIM_INFINITY if room is None else taken + room
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
