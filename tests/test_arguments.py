@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from memento import (
     Herding,
     JensenShannon,
     KCenterGreedy,
+    Learner,
     LossAwareReservoir,
     LossReservoir,
     Memento,
@@ -37,11 +41,13 @@ from memento import (
     OnLoss,
     QueryByCommittee,
     Reservoir,
+    Samples,
     SampleSpace,
     Wasserstein,
     arguments,
     coverage_increase,
 )
+from memento.arguments import Count, checked
 from memento.errors import MementoError, SettingError
 from memento.testing import ConstantLearner
 from memento.training.early_stop import EarlyStop
@@ -180,3 +186,95 @@ def test_numbers_of_numpy_will_do():
     policy = Memento([JensenShannon.of_labels("y", np.int64(3))], np.int16(4), np.float32(0.5))
     assert policy.settings()["batch_size"] == 4
     assert type(policy.settings()["distances"][0]["classes"]) is int
+
+
+@checked
+def _everything(
+    samples: Samples,
+    *names: str,
+    number: float = 1.0,
+    count: Count = 1,
+    way: Literal["up", "down"] = "up",
+    parts: Mapping[str, Path] | None = None,
+    pairs: Sequence[tuple[str, int]] = (),
+    function: Callable[[int], int] = abs,
+    learner: Learner | None = None,
+    array: np.ndarray | None = None,
+    **rest: int,
+) -> Samples:
+    """The docstring stays."""
+    return samples
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"number": np.float32(3)},
+        {"number": 3},
+        {"parts": {"a": "b", "c": Path("d")}},
+        {"parts": None},
+        {"pairs": [("a", 1)]},
+        {"pairs": np.zeros(3)},
+        {"learner": ConstantLearner()},
+        {"array": "anything"},
+        {"more": "anything"},
+    ],
+)
+def test_what_a_signature_says_is_taken(right):
+    assert _everything({"y": [1, 2]}, "a", "b", **right).size == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"samples": 3},
+        {"number": "3"},
+        {"number": True},
+        {"count": 0},
+        {"count": None},
+        {"way": "left"},
+        {"way": ["up"]},
+        {"parts": {"a": 1}},
+        {"parts": {1: "a"}},
+        {"parts": ["a"]},
+        {"pairs": "ab"},
+        {"pairs": 3},
+        {"pairs": np.array(3)},
+        {"function": None},
+        {"learner": 3},
+    ],
+)
+def test_what_a_signature_rules_out_is_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(SettingError, match=f"{name} is .*expected "):
+        _everything(**{"samples": {"y": [1]}, **wrong})
+    with pytest.raises(SettingError, match=r"names is .*expected a list, each a text"):
+        _everything({}, "a", 3)
+
+
+def test_a_checked_function_stays_what_it_is():
+    assert _everything.__doc__ == "The docstring stays."
+    assert inspect.signature(_everything).parameters["count"].default == 1
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'samples'"):
+        _everything()
+    samples = Samples(y=[1])
+    assert _everything(samples) is samples, "what is right already is passed on"
+
+
+def test_a_checked_class():
+    @checked
+    class Counter:
+        def __init__(self, start: int) -> None:
+            self.value = start
+
+        def add(self, more: int) -> None:
+            self.value += more
+
+        def _any(self, more: int) -> None:
+            self.value = more
+
+    counter = Counter(3)
+    counter._any("a part of its own, not looked at")
+    for call in (lambda: Counter("a"), lambda: counter.add("a")):
+        with pytest.raises(SettingError, match="expected a whole number"):
+            call()

@@ -271,7 +271,7 @@ def test_batch_size_below_one(size):
 
 
 def test_unknown_options():
-    with pytest.raises(SettingError, match="remainder is 'pad'; expected one of even, drop"):
+    with pytest.raises(SettingError, match="remainder is 'pad'; expected one of 'even', 'drop'"):
         make_batches(Samples(y=[1]), 1, ["y"], remainder="pad")
     with pytest.raises(SettingError, match="missing is 'ignore'"):
         make_batches(Samples(y=[1]), 1, ["z"], missing="ignore")

@@ -118,7 +118,7 @@ def test_rows_that_are_not_there(rows):
 
 
 def test_chunks_of_no_rows():
-    with pytest.raises(SettingError, match="chunks of 0 rows"):
+    with pytest.raises(SettingError, match="size is 0; expected a whole number above 0"):
         list(Samples(x=[1]).chunks(0))
 
 

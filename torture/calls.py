@@ -159,7 +159,8 @@ def _hostile_like(good: Any, chance: random.Random) -> Any:
     """An array that could be right, but for a few of its values or its shape."""
     if good is None:
         return hostile_value(chance)
-    array = np.array(good, dtype=chance.choice([float, object, good.dtype, np.float16]))
+    kinds = [object, good.dtype, *([float, np.float16] if good.dtype.kind in "biuf" else [])]
+    array = np.array(good, dtype=chance.choice(kinds))
     if array.size and array.dtype != object:
         with contextlib.suppress(ValueError, OverflowError):
             array.reshape(-1)[chance.randrange(array.size)] = chance.choice(
@@ -178,8 +179,12 @@ def _content(memory: Memory) -> object:
 # ------------------------------------------------------------------------------ all that is public
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "api"
-#: Run for ever, serve another library, or make what only the library itself makes.
-LEFT_OUT = {"memento.errors.warn", "memento.integrations.avalanche.MementoBuffer"}
+#: What only the library itself makes: records of what came of something, and views of a state.
+RECORDS = {
+    "Backtest", "Batches", "Choice", "CoverageIncrease", "DayRecord", "Decision", "DeploymentSettings", "Gain",
+    "GroupReport", "Held", "Moment", "Report", "Selected", "Situation", "State", "Step", "Switch", "Trial", "Variant",
+    "VariantState", "Verdict", "Version",
+}  # fmt: skip
 
 
 @cache
@@ -197,7 +202,7 @@ def public() -> dict[str, Callable[..., Any]]:
     return {
         name: thing
         for name, thing in sorted(found.items())
-        if name not in LEFT_OUT and _parameters(thing) is not None
+        if name.rpartition(".")[2] not in RECORDS and _parameters(thing) is not None
     }
 
 
@@ -216,8 +221,12 @@ def _parameters(made: Any) -> list[inspect.Parameter] | None:
     """Those that can be given by name; None for what takes none or is no function of ours."""
     if not callable(made) or not str(getattr(made, "__module__", "")).startswith("memento"):
         return None
+    if made.__module__ == "memento.errors":  # for those who raise them
+        return None
     if inspect.isclass(made) and (
-        issubclass(made, BaseException) or getattr(made, "_is_protocol", False)
+        issubclass(made, BaseException)
+        or inspect.isabstract(made)
+        or getattr(made, "_is_protocol", False)
     ):
         return None
     with contextlib.suppress(ValueError, TypeError):
@@ -308,14 +317,21 @@ def _call(made: Callable[..., Any], chance: random.Random, folder: Path) -> Any:
 def everything(chance: random.Random, folder: Path) -> None:
     """Whatever the reference documents, called; then methods and properties of what comes of it."""
     name = chance.choice(list(public()))
-    with contextlib.chdir(folder), contextlib.suppress(MementoError):
+    # Proofs fail by AssertionError, and what scikit-learn checks by its own.
+    ours = (
+        MementoError,
+        *((AssertionError,) if "testing" in name else ()),
+        *((ValueError, TypeError) if "imblearn" in name else ()),
+    )
+    with contextlib.chdir(folder), contextlib.suppress(*ours):
         made = _call(public()[name], chance, folder)
-        if not type(made).__module__.startswith("memento"):
+        called_by_us = (memento.Policy, memento.Trigger, memento.Distance)
+        if not type(made).__module__.startswith("memento") or isinstance(made, called_by_us):
             return
         for _ in range(3):
             part = chance.choice([n for n in dir(made) if not n.startswith("_")])
             with contextlib.suppress(MementoError):
-                value = getattr(made, part)
+                value = getattr(made, part, None)
                 if callable(value) and _parameters(value) is not None:
                     _call(value, chance, folder)
             repr(made)

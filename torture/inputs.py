@@ -270,7 +270,7 @@ def kinds() -> dict[str, Trial]:
 
 
 #: How many of a hundred trials are of each kind; those that take long are few.
-SHARES = {"constructors": 25, "methods": 25, "sealed": 12, "damaged": 10, "tables": 10, "bombs": 2,
+SHARES = {"constructors": 25, "methods": 24, "everything": 1, "sealed": 12, "damaged": 10, "tables": 10, "bombs": 2,
           "settings": 6, "names": 4, "results": 2, "models": 4, "trees": 2, "traces": 2, "day-files": 1, "message-sizes": 1}  # fmt: skip
 
 

@@ -210,7 +210,7 @@ def subjects() -> Iterator[Subject]:
     yield Subject(
         "run-j2", _page,
         ("run", "small", "--experiments", "page.py", "-j", "2"),
-        ignored=(r"log.*\.txt$", r"state\.json$", r"result\.json$"),
+        ignored=(r"log.*\.txt$", r"state\.json$", r"result\.json$"), alone=False,
     )  # fmt: skip
     if importlib.util.find_spec("memento_puffer"):
         yield from _puffer()

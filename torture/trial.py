@@ -59,6 +59,7 @@ class Subject:
         check: Raises if what is there is not whole; called after each kill.
         ignored: Patterns of files whose content differs from run to run, such as times.
         idempotent: Whether the same command may run once more when it is done.
+        alone: Whether one process does all of the work.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Subject:
     check: Callable[[Path], None] = lambda folder: None
     ignored: tuple[str, ...] = ()
     idempotent: bool = True
+    alone: bool = True
 
 
 @dataclass

@@ -6,18 +6,34 @@ Dataclasses say it where their fields stand, and `check_fields` looks there:
 
     temperature: Annotated[float, number(least=0, infinite=True)] | None = None
 
+Functions whose signature says all that can be said of the types are `checked`.
+
 A check looks at the type before it compares, so that no value, of whatever type, ends in an error
 of Python or numpy.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
+from types import NoneType, SimpleNamespace, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
@@ -33,11 +49,13 @@ __all__ = [
     "Share",
     "check",
     "check_fields",
+    "checked",
     "flag",
     "generator",
     "instance",
     "names",
     "number",
+    "numbers",
     "one_of",
     "optional",
     "require",
@@ -49,6 +67,8 @@ __all__ = [
 # Whole numbers go into arrays of int64.
 _LARGEST = 2**63 - 1
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -57,10 +77,12 @@ class Expected:
     Attributes:
         words: What is expected, as it stands in a message.
         holds: Whether a value, of any type, is so.
+        made: What a function gets for a value that holds, where it is not the value.
     """
 
     words: str
     holds: Callable[[Any], bool]
+    made: Callable[[Any], Any] = lambda value: value
 
 
 def require(name: str, value: Any, expected: Expected) -> None:
@@ -129,6 +151,132 @@ def _of_hint(hint: Any) -> Expected | None:
         expected = _of_hint(options[options[0] is NoneType])
         return None if expected is None else optional(expected)
     return flag() if hint is bool else None
+
+
+def checked(function: _Function) -> _Function:
+    """A function that refuses arguments of other types than its signature says; of a class, all.
+
+    Numbers, texts, paths, functions, classes of this package, and containers of them are looked at;
+    ``Annotated``, ``Literal`` and ``bool`` as `check_fields` does. Arrays and classes of others
+    are left to the function. Where it takes ``Samples``, columns by name become such.
+
+    Example:
+        >>> @checked
+        ... def wait(seconds: float, units: Sequence[str] = ()) -> None: ...
+        >>> wait(1)
+        >>> wait("1")
+        Traceback (most recent call last):
+        memento.errors.SettingError: seconds is '1'; expected a number
+    """
+    if isinstance(function, type):
+        for name, part in dict(vars(function)).items():
+            if inspect.isfunction(part) and (name == "__init__" or not name.startswith("_")):
+                setattr(function, name, checked(part))
+        return function
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def refusing(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:  # names that it has not, or not all
+            return function(*args, **kwargs)  # Python says so
+        given = bound.arguments
+        for name, expected in _demands(function):
+            if name in given:
+                require(name, given[name], expected)
+                given[name] = expected.made(given[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return cast(_Function, refusing)
+
+
+@cache
+def _demands(function: Callable[..., Any]) -> list[tuple[str, Expected]]:
+    """For each parameter of a function what its annotation demands."""
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        one = SimpleNamespace(__annotations__={name: parameter.annotation})
+        names = getattr(function, "__globals__", {})
+        try:
+            hint = get_type_hints(one, names, include_extras=True)[name]
+        except (NameError, AttributeError):  # known to type checkers only
+            continue
+        expected = _of_type(hint)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            expected = _all_of(expected)
+        if expected is not None and parameter.kind is not parameter.VAR_KEYWORD:
+            found.append((name, expected))
+    return found
+
+
+def _of_type(hint: Any) -> Expected | None:
+    """What a hint demands; None where that cannot be told by a look at the value."""
+    if (found := _of_hint(hint) or _plain(hint)) is not None:
+        return found
+    kind, options = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return _one_of([_of_type(option) for option in options])
+    if kind is Annotated:
+        return _of_type(options[0])
+    if kind is Callable:
+        return FUNCTION
+    if kind in (Mapping, dict):
+        return _mapping_of(*map(_of_type, options))
+    if kind in (Sequence, Collection, list) or (kind is tuple and options[1:] == (...,)):
+        return _all_of(_of_type(options[0]) if options else None)
+    if kind in (Iterable, Iterator):
+        return instance(Iterable, "something to iterate over")
+    return _of_class(kind)
+
+
+def _of_class(kind: Any) -> Expected | None:
+    borrow = getattr(kind, "borrow", None)  # of samples, for which columns by name will do
+    if not inspect.isclass(kind) or not kind.__module__.startswith(f"{__package__}."):
+        return None
+    if getattr(kind, "_is_protocol", False) > getattr(kind, "_is_runtime_protocol", False):
+        return None
+    words = f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
+    if borrow is None:  # a class has all that a protocol asks of its instances
+        return Expected(words, lambda v: isinstance(v, kind) and not isinstance(v, type))
+    made = lambda value: value if isinstance(value, kind) else borrow(value)  # noqa: E731
+    return replace(instance(Mapping, "samples"), made=made)
+
+
+def _one_of(parts: list[Expected | None]) -> Expected | None:
+    there = [part for part in parts if part is not None]
+    if len(there) < len(parts):
+        return None
+    words = " or ".join(part.words for part in there)
+    found = Expected(words, lambda value: any(part.holds(value) for part in there))
+    return replace(found, made=lambda value: next(p.made(value) for p in there if p.holds(value)))
+
+
+def _plain(hint: Any) -> Expected | None:
+    return _PLAIN.get(hint) if isinstance(hint, type) else None
+
+
+def _all_of(part: Expected | None) -> Expected:
+    """Lists, tuples and the like, of which each part is as expected."""
+
+    def holds(value: Any) -> bool:
+        if isinstance(value, (str, bytes)):
+            return isinstance(value, str) and part is not None and part.holds("")
+        if isinstance(value, np.ndarray):
+            return value.ndim > 0 and (part is None or all(map(part.holds, value)))
+        return isinstance(value, Collection) and (part is None or all(map(part.holds, value)))
+
+    return Expected(f"a list, each {part.words}" if part else "a list", holds)
+
+
+def _mapping_of(name: Expected | None = None, part: Expected | None = None) -> Expected:
+    def holds(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            (name is None or name.holds(key)) and (part is None or part.holds(one))
+            for key, one in value.items()
+        )
+
+    return Expected(f"a mapping to {part.words}" if part else "a mapping", holds)
 
 
 def whole(least: int = 1, most: int = _LARGEST, words: str | None = None) -> Expected:
@@ -242,6 +390,28 @@ def names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(several)
 
 
+def numbers(name: str, value: Any, dimensions: int) -> np.ndarray:
+    """An array of numbers, as float64.
+
+    Raises:
+        SettingError: It is something else, or of other dimensions.
+
+    Example:
+        >>> numbers("values", [1, 2], 1)
+        array([1., 2.])
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows that differ in length
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf" or array.ndim != dimensions:
+        raise SettingError(
+            f"{name} is {shown(value)}; expected an array of numbers of {dimensions} dimension"
+            f"{'s' if dimensions > 1 else ''}"
+        )
+    return array.astype(np.float64)
+
+
 def generator(value: Any, name: str = "seed") -> np.random.Generator:
     """The generator that an argument means: a seed, or a generator, which is used as it is.
 
@@ -286,3 +456,15 @@ Positive = Annotated[float, number(above=0, words="a finite number above 0")]
 NotNegative = Annotated[float, number(0, words="a finite number of at least 0")]
 #: What random numbers begin with.
 Seed = Annotated[int, whole(0)]
+
+_ANY_NUMBER = Expected(
+    "a number", lambda value: _is_whole(value) or isinstance(value, (float, np.floating))
+)
+_PLAIN: dict[Any, Expected] = {
+    int: Expected("a whole number", _is_whole),
+    float: _ANY_NUMBER,
+    str: Expected("a text", lambda value: isinstance(value, str)),
+    bytes: Expected("bytes", lambda value: isinstance(value, bytes)),
+    NoneType: Expected("None", lambda value: value is None),
+    Path: Expected("a path", lambda value: isinstance(value, (str, os.PathLike))),
+}

@@ -80,23 +80,29 @@ class Batches:
         """``(n,)`` samples in each batch."""
         return np.diff(self.offsets)
 
+    @arguments.checked
     def rows(self, i: int) -> np.ndarray:
         """Row numbers of batch ``i``."""
         return self.order[self.offsets[i] : self.offsets[i + 1]]
 
+    @arguments.checked
     def has(self, name: str) -> bool:
         """Whether every part has this column."""
         return all(name in part for part in self.parts)
 
+    @arguments.checked
     def halves(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """A column as it lies in the two parts; the second may be empty. Nothing is copied."""
         if len(self.parts) > 2:
             raise SettingError(f"{len(self.parts)} parts; concatenate them into at most two")
+        _require(name, self.parts)
         first = self.parts[0][name]
         return first, self.parts[1][name] if len(self.parts) == 2 else first[:0]
 
+    @arguments.checked
     def column(self, name: str) -> np.ndarray:
         """A column in batch order: ``(m, ...)``, copied."""
+        _require(name, self.parts)
         return self._gather(name, self.order)
 
     def _gather(self, name: str, rows: np.ndarray) -> np.ndarray:
@@ -115,6 +121,7 @@ class Batches:
         return gathered
 
     @classmethod
+    @arguments.checked
     def of(cls, data: Any, dimensions: Mapping[str, int]) -> Batches:
         """Batches from what a caller has at hand.
 
@@ -197,6 +204,9 @@ def default_batch_size(samples: int) -> int:
     return max(1, min(samples // 64, 256))
 
 
+_GENERATOR = arguments.optional(arguments.instance(np.random.Generator, "a numpy.random.Generator"))
+
+
 def make_batches(
     samples: Samples | Sequence[Samples],
     batch_size: int,
@@ -240,7 +250,10 @@ def make_batches(
     """
     parts = tuple(parts_of(samples)) or (Samples(),)
     sort_by = arguments.names("sort_by", sort_by)
+    arguments.require("rng", rng, _GENERATOR)
     arguments.require("batch_size", batch_size, arguments.whole())
+    arguments.require("group_by", group_by, arguments.optional(arguments.text()))
+    arguments.require("remainder", remainder, arguments.one_of(get_args(Remainder)))
     if group_by is not None:
         _require(group_by, parts)
         sort_by = (group_by, *(name for name in sort_by if name != group_by))
@@ -298,10 +311,6 @@ def cut(
     """
     if batch_size < 1:
         raise SettingError(f"batch_size is {batch_size}; it has to be at least 1")
-    if remainder not in get_args(Remainder):
-        raise SettingError(
-            f"remainder is {remainder!r}; expected one of {', '.join(get_args(Remainder))}"
-        )
     if group_by is not None:
         _require(group_by, parts)
     starts = run_starts(parts, order, () if group_by is None else (group_by,))
@@ -455,10 +464,10 @@ def sort_order(
         >>> sort_order(Samples(p=[[0.4, 0.6], [0.9, 0.1], [0.2, 0.8]]), ["p"])
         array([1, 2, 0])
     """
-    if missing not in ("warn", "error", "skip"):
-        raise SettingError(f'missing is {missing!r}; expected "warn", "error" or "skip"')
+    arguments.require("missing", missing, arguments.one_of(get_args(Missing)))
     parts = parts_of(samples)
     sort_by = arguments.names("sort_by", sort_by)
+    arguments.require("rng", rng, _GENERATOR)
     size = sum(part.size for part in parts)
     names = [name for name in sort_by if _present(name, parts, missing)]
     keys: list[_Key] = []

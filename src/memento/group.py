@@ -327,12 +327,14 @@ class Group(Guarded):
         return arrays, documents
 
     @classmethod
+    @arguments.checked
     def load(cls, path: str | Path, policies: Mapping[str, Policy] | None = None) -> Group:
         """Read a group that `save` wrote; arguments and errors as for `Memory.load`."""
         found = snapshot.read(local_path(path), _KIND)
         return cls.restore(found.arrays, found.documents, policies)
 
     @classmethod
+    @arguments.checked
     def restore(
         cls,
         arrays: Mapping[str, np.ndarray],
@@ -357,13 +359,15 @@ class Group(Guarded):
         return cls(memories, shares, snapshot.generator_from(settings["generator"]))
 
     @guarded
+    @arguments.checked
     def resume(self, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any]) -> None:
         """Become the group that `dump` described, which had this one's memories.
 
         Raises:
             ForeignError: Its memories have other names, capacities or policies.
         """
-        names = list(documents.get("group", {}).get("shares", {}))
+        settings = documents.get("group", {})
+        names = list(snapshot.field_of(settings, "shares", _MAPPING, "group.json"))
         if names != list(self.memories):
             raise ForeignError(
                 f"the saved group has the memories {names}, this one {list(self.memories)}; "

@@ -110,7 +110,16 @@ def run(
     """
     trigger = trigger_or_default(trigger)
     _check(memory, learner, freeze_after)
-    arguments.require("gate", gate, arguments.optional(arguments.FUNCTION))
+    functions = {
+        "scores": scores,
+        "gate": gate,
+        "note": note,
+        "on_train": on_train,
+        "on_step": on_step,
+    }
+    for called, function in functions.items():
+        arguments.require(called, function, arguments.optional(arguments.FUNCTION))
+    arguments.require("weighted", weighted, arguments.flag())
     judges = _judges(scores, judge)
     if gate is not None:
         way_back(learner)  # fails now if it would later

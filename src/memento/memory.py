@@ -724,6 +724,7 @@ class Memory(Guarded):
         self._policy.check_state(now.state, chosen)
 
     @guarded
+    @arguments.checked
     def adopt(self, other: Memory) -> None:
         """Become equal to another memory, which is used up.
 

@@ -27,6 +27,7 @@ _MEMORY = arguments.instance(Memory, "a memento.Memory")
 __all__ = ["enter", "observe", "reconsider", "retrained"]
 
 
+@arguments.checked
 def enter(
     memory: Memory | Group,
     samples: Samples,
@@ -188,6 +189,7 @@ def _decide(
     return decision
 
 
+@arguments.checked
 def retrained(
     memory: Memory,
     annotate: Callable[[Samples], Mapping[str, Any]] | None = None,
@@ -212,9 +214,6 @@ def retrained(
         >>> memory.reference["yhat"]
         array([0.5, 1. , 1.5])
     """
-    arguments.require("memory", memory, _MEMORY)
-    arguments.require("annotate", annotate, arguments.optional(arguments.FUNCTION))
-    arguments.require("recent", recent, arguments.optional(arguments.FUNCTION))
     kept = memory.recent
     if annotate is not None:
         memory.annotate(annotate(memory.samples))

@@ -15,7 +15,6 @@ from memento.errors import (
     MementoError,
     RowError,
     SchemaError,
-    SettingError,
     needs,
     reason_of,
 )
@@ -257,8 +256,7 @@ class Samples(Mapping[str, np.ndarray]):
             >>> [chunk.size for chunk in Samples(y=range(5)).chunks(2)]
             [2, 2, 1]
         """
-        if size < 1:
-            raise SettingError(f"chunks of {size} rows; give a size of at least 1")
+        arguments.require("size", size, arguments.whole())
         for start in range(0, self._size, size):
             yield self.rows(start, start + size)
 

@@ -95,6 +95,7 @@ def scores_of(samples: Samples, label: str = "y") -> np.ndarray | None:
     return None
 
 
+@arguments.checked
 def log_scores(samples: Samples, label: str = "y") -> dict[str, float]:
     """Tail, median and mean of how well samples were predicted; higher is better.
 

@@ -18,8 +18,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from memento.arguments import Seed, check_fields, whole
+from memento import arguments
+from memento.arguments import Seed, check_fields, checked, instance, numbers, require, whole
 from memento.errors import InputError, SettingError
+from memento.learner import labels_of
 from memento.memory import Memory
 from memento.policies import Choice, Policy, State, named_policies, policy_from_settings
 from memento.samples import Samples
@@ -63,7 +65,7 @@ class ToyStream:
     days: Annotated[int, whole(0)] = 7
     size: Annotated[int, whole(0)] = 200
     classes: Annotated[int, whole(2)] = 5
-    drift: float = 0.2
+    drift: Annotated[float, arguments.number(words="a finite number")] = 0.2
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,8 @@ class ToyStream:
     def __iter__(self) -> Iterator[tuple[str, Samples]]:
         return ((f"day-{day:03d}", self.day(day)) for day in range(self.days))
 
-    def day(self, day: int) -> Samples:
+    @checked
+    def day(self, day: Seed) -> Samples:
         """Samples of one day, the same ones every time."""
         rng = np.random.default_rng([self.seed, day])
         x = rng.normal(size=(self.size, 3))
@@ -102,6 +105,7 @@ class ToyStream:
         return probabilities
 
 
+@checked
 class ConstantLearner:
     """Predicts for every sample how frequent the labels were in training, whatever the inputs.
 
@@ -128,7 +132,14 @@ class ConstantLearner:
 
     def fit(self, samples: Samples, weights: np.ndarray | None = None) -> None:
         """Count labels, each with one added so that none is impossible."""
-        counts = np.bincount(samples[self.label], weights, minlength=self.classes) + 1.0
+        labels = labels_of(samples, self.label, self.classes)
+        if weights is not None:
+            weights = numbers("weights", weights, 1)
+            if len(weights) != len(labels):
+                raise SettingError(
+                    f"{len(weights)} weights for {len(labels)} samples; give one each"
+                )
+        counts = np.bincount(labels, weights, minlength=self.classes) + 1.0
         self._probabilities = counts / counts.sum()
 
     def annotate(self, samples: Samples) -> Mapping[str, np.ndarray]:
@@ -137,7 +148,8 @@ class ConstantLearner:
             raise SettingError("this learner predicts only after fit()")
         columns = {"yhat": np.tile(self._probabilities, (samples.size, 1))}
         if self.label in samples:
-            columns["logscore"] = np.log(self._probabilities[samples[self.label]])
+            labels = labels_of(samples, self.label, self.classes)
+            columns["logscore"] = np.log(self._probabilities[labels])
             columns["loss"] = -columns["logscore"]
         return columns
 
@@ -150,6 +162,7 @@ class ConstantLearner:
         self._probabilities = state.get("probabilities")
 
 
+@checked
 def assert_resumes_exactly(make_memory: Callable[[], Memory], stream: Iterable[Any]) -> None:
     """Prove that a memory which is stopped goes on as if it had not been.
 
@@ -292,6 +305,7 @@ def _allows(policy: Policy, capacity: int | None) -> bool:
 
 
 def _units(stream: Iterable[Any]) -> list[Samples]:
+    require("stream", stream, instance(Iterable, "units of samples, one after the other"))
     units = [
         Samples(unit[1] if isinstance(unit, tuple) and isinstance(unit[0], str) else unit)
         for unit in stream

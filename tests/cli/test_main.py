@@ -204,3 +204,38 @@ def test_warnings_are_lines(capsys, monkeypatch, tmp_path):
     assert err.splitlines() == [
         "memento: warning: a column \\x1b[2J is not there", "memento: error: no"
     ]  # fmt: skip
+
+
+_STARTING = """
+import contextlib, os, signal
+from memento.cli import main as entry
+whole = entry.application
+
+def application():
+    with contextlib.suppress(KeyboardInterrupt):  # as compiled packages do while they are imported
+        os.kill(os.getpid(), signal.SIGINT)
+    return whole()
+
+entry.application = application
+entry.main(["--version"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be held back")
+def test_an_interrupt_while_commands_are_imported_is_not_swallowed():
+    """A package that is imported may drop the exception; the command then went on."""
+    done = subprocess.run([sys.executable, "-c", _STARTING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("altair"), reason="needs altair")
+def test_charts_without_docstrings_are_refused_before_the_work(tmp_path):
+    """A back test did all its work, and then could not draw its page."""
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "memento", "backtest", "--example", "--out", "kept"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "memento backtest draws charts" in done.stderr
+    assert "PYTHONOPTIMIZE=2" in done.stderr
+    assert not any(tmp_path.iterdir())

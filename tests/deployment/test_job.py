@@ -554,6 +554,24 @@ def test_a_machine_that_is_short_of_something_is_no_fault_of_the_day(made, monke
     assert [record.state for record in run(deployment)] == ["done", "done"]
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_what_cannot_be_written_is_no_fault_of_the_day(made, monkeypatch, number):
+    """A folder that was read-only for a moment cost a day."""
+    deployment, days = made()
+    stranger.write_day(days, 1)
+    stranger.write_day(days, 2)
+
+    def refused(*_, **__):
+        raise StorageError("cannot write the model") from OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Publication, "publish", refused)
+        with pytest.raises(StorageError):
+            run(deployment)
+    assert states(deployment) == {}
+    assert [record.state for record in run(deployment)] == ["done", "done"]
+
+
 TWO = stranger.CONFIG.replace('label = "y"', 'label = ["y", "late_y"]')
 
 

@@ -111,9 +111,9 @@ def test_a_version_that_is_no_text():
 def test_settings_of_an_encoder():
     with pytest.raises(SettingError, match="tells this encoder from others"):
         Encoder(np.mean, version="")
-    with pytest.raises(SettingError, match="a function of inputs"):
+    with pytest.raises(SettingError, match="function is 5; expected a function"):
         Encoder(5, version="five")
-    with pytest.raises(SettingError, match="expected a learner"):
+    with pytest.raises(SettingError, match="expected a Learner"):
         Encoded(LogisticRegression(), Encoder(np.abs, version="abs"))
     with pytest.raises(SchemaError, match=r"no column 'x' \(the inputs of the encoder\)"):
         Encoder(np.abs, version="abs").add(Samples(y=[1]))

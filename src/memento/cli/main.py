@@ -113,8 +113,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str]) -> None:
     """Run a command; errors of ours become a message and an exit code."""
     try:
-        import rich
-        from typer.main import get_command
+        with signals.held_back():
+            import rich
+            from typer.main import get_command
     except ModuleNotFoundError as error:
         raise SystemExit(_without_commands(arguments, error.name)) from None
     del rich
@@ -125,7 +126,8 @@ def _run(arguments: list[str]) -> None:
             words, modules = _without_imports([word for word in arguments if word != "--debug"])
             for module in modules:
                 plugins.named(module, f"--import {module}")
-            command = _checking(get_command(application()))
+            with signals.held_back():
+                command = _checking(get_command(application()))
             command(words, prog_name="memento")
     except MementoError as error:
         if debug:

@@ -7,10 +7,11 @@ say by their endings what reads them, which happens before anything else.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from memento.errors import MissingExtraError
+from memento.errors import MissingExtraError, SettingError
 
 __all__ = ["COMMANDS", "EXTRAS", "declare", "require", "require_group"]
 
@@ -61,6 +62,7 @@ def require(command: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         MissingExtraError: With the extra that brings it.
+        SettingError: Docstrings are taken away, which a package needs.
     """
     _check(f"memento {command}", _needed(COMMANDS[command], options))
 
@@ -81,3 +83,8 @@ def _check(purpose: str, packages: Iterator[str]) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, EXTRAS[package], purpose)
+        if package == "altair" and sys.flags.optimize > 1:
+            raise SettingError(
+                f"{purpose} draws charts, by a package (altair) that reads its own docstrings, and "
+                "-OO (PYTHONOPTIMIZE=2) takes them away; run without it"
+            )

@@ -6,7 +6,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-__all__ = ["as_before", "end_in_order", "terminated_like_interrupted"]
+__all__ = ["as_before", "end_in_order", "held_back", "terminated_like_interrupted"]
 
 
 def end_in_order() -> None:
@@ -18,6 +18,22 @@ def end_in_order() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGTERM, stop)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: compiled packages swallow it while they are imported.
+
+    Where signals cannot be held back (Windows), it does not wait.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -386,8 +386,11 @@ class Driver(ABC, Generic[S]):
         write_json(folder / _SETTINGS, document)
 
     def _read_settings(self) -> S:
+        """What the deployment was made with."""
         path = self.folder / _SETTINGS
-        if not path.is_file():
+        with storage_errors("read", self.folder):
+            there = path.is_file()
+        if not there:
             raise ForeignError(f"{self.folder} holds no deployment; make one with: {self.init}")
         document = read_json(path)
         if not isinstance(document, Mapping) or document.get("format") != self.kind:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from memento import arguments
 from memento.learner import Learner
 from memento.loop import log_scores
 from memento.samples import Samples
@@ -33,6 +34,7 @@ class Verdict:
     serving: float = math.nan
 
 
+@arguments.checked
 def judge(
     candidate: Learner, before: Samples | None, samples: Samples, label: str, tolerance: float
 ) -> Verdict:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memento import arguments
 from memento.deployment.publication import MANIFEST, Publication, Version, erase, read_manifest
 from memento.errors import ForeignError, LockedError, SettingError, StorageError
 from memento.files import Lock, atomic_write, local_path, storage_errors
@@ -18,6 +19,7 @@ from memento.files import Lock, atomic_write, local_path, storage_errors
 __all__ = ["check_git_folder", "mirror_all", "mirror_to_git"]
 
 
+@arguments.checked
 def mirror_to_git(
     version: Version,
     work_tree: str | Path,

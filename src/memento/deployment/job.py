@@ -31,7 +31,14 @@ from memento.deployment.models import Models
 from memento.deployment.publication import Publication, Switch
 from memento.deployment.settings import DeploymentSettings, Variant
 from memento.deployment.state import DayRecord, TaskState, VariantState
-from memento.errors import InputError, LockedError, SettingError, StorageError
+from memento.errors import (
+    DamagedError,
+    ForeignError,
+    InputError,
+    LockedError,
+    SettingError,
+    StorageError,
+)
 from memento.files import digest, is_shortage, storage_errors
 from memento.integrations.factory import first_line
 from memento.learner import digest_of_state
@@ -237,16 +244,18 @@ class _VariantJob(VariantJob[_Day, _News]):
         self._after = last if day.name < last else None
         self._gap = self._missing_before(day)  # also where the day itself fails
         self._news: list[DayRecord] = []
-        self._counts = False
+        self._counts = was_read = False
         try:
             if self._after and (self._settings.data.late == "state" or self._state.memory is None):
                 reason = f"the file came after {last} was done; it is left out"
                 self._note(DayRecord(day.name, "late", reason=reason, served=self._version()))
             else:
-                self._samples = self._read(day)
+                self._samples, was_read = self._read(day), True
                 attention = self.take(day, day.name, tell).attention
         except Exception as error:  # of the file, or of the user's model
             if self._counts or isinstance(error, LockedError) or is_shortage(error):
+                raise
+            if was_read and _is_refused(error):  # a folder of the deployment's own
                 raise
             self._load()
             failed = DayRecord(day.name, "failed", reason=first_line(error), digest=day.digest)
@@ -500,6 +509,15 @@ class _Told(Trigger):
             return self.trigger.decide(situation, rng)
         except InputError as error:
             return Decision(False, f"it cannot be told: {error}")
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether the system refused something, on which the content of files has no influence."""
+    while error is not None and not isinstance(error, (DamagedError, ForeignError)):
+        if isinstance(error, OSError) and error.errno is not None:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextlib.contextmanager

@@ -22,9 +22,9 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
-from memento.arguments import one_of
+from memento.arguments import checked, one_of
 from memento.errors import DamagedError, ForeignError, ModelError, SettingError, StorageError
 from memento.files import (
     Lock,
@@ -48,6 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _FILE = re.compile(r"[\w-]+\.\w+")
 
 
+@runtime_checkable
 class ModelFiles(Protocol):
     """The files that a model is published as.
 
@@ -150,6 +151,7 @@ class Switch:
     reason: str
 
 
+@checked
 class Publication:
     """The published versions of one variant.
 
@@ -242,7 +244,9 @@ class Publication:
             ModelError: It lacks a part that what serves has.
         """
         with contextlib.suppress(StorageError):  # what is damaged has to give way
-            serving = self.version(self.history()[-1].version)
+            serving = self.current()
+            if serving is None:
+                return
             if names := self.files.lacking(target.identity, serving.identity):
                 raise ModelError(
                     f"{self.root}: version {target.name!r} has no model of {', '.join(names)}, and "

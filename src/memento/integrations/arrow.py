@@ -66,6 +66,7 @@ def batches(
             yield from part.chunks(rows) if part.size else ()
 
 
+@arguments.checked
 def filesystem(address: str) -> tuple[Any, str]:
     """What reaches an address, in the manner of fsspec, and the address's path in it.
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from memento import arguments
-from memento.errors import ModelError, SchemaError, SettingError, reason_of
+from memento.errors import ModelError, SchemaError, reason_of
 from memento.learner import Checkpointable, Learner, checkpointable, label_of
 from memento.samples import Samples
 
 __all__ = ["Encoded", "Encoder"]
 
 
+@arguments.checked
 class Encoder:
     """A function from inputs to vectors, as a column.
 
@@ -43,19 +44,13 @@ class Encoder:
         self,
         function: Callable[[np.ndarray], Any],
         version: str | Callable[[], str],
-        inputs: str = "x",
-        column: str = "z",
-        rows: int = 4096,
+        inputs: arguments.Column = "x",
+        column: arguments.Column = "z",
+        rows: arguments.Count = 4096,
     ) -> None:
-        arguments.require(
-            "function", function, arguments.Expected("a function of inputs", callable)
-        )
         if not callable(version):
             words = "a text, such as 'pca-16 of January', that tells this encoder from others"
             arguments.require("version", version, arguments.text(words))
-        arguments.require("inputs", inputs, arguments.text())
-        arguments.require("column", column, arguments.text())
-        arguments.require("rows", rows, arguments.whole())
         self._function, self._version, self._rows = function, version, rows
         self.inputs, self.column = inputs, column
 
@@ -81,6 +76,12 @@ class Encoder:
             ModelError: The function fails, or gives something else than finite numbers, a row of
                 one width each.
         """
+        try:
+            inputs = np.asarray(inputs)
+        except ValueError as error:
+            raise SchemaError(f"inputs are no array: {error}") from error
+        if not inputs.ndim:
+            raise SchemaError(f"inputs are {arguments.shown(inputs)}; expected (n, ...)")
         made = [self._part(inputs[i : i + self._rows]) for i in range(0, len(inputs), self._rows)]
         widths = {part.shape[1] for part in made}
         if len(widths) > 1:
@@ -124,6 +125,7 @@ class Encoder:
         return np.asarray(samples[self.inputs])
 
 
+@arguments.checked
 class Encoded:
     """A learner whose annotations have an encoder's vectors, too.
 
@@ -143,9 +145,6 @@ class Encoded:
     """
 
     def __init__(self, learner: Learner, encoder: Encoder) -> None:
-        if isinstance(learner, type) or not isinstance(learner, Learner):
-            raise SettingError(f"learner is {arguments.shown(learner)}; expected a learner")
-        arguments.require("encoder", encoder, arguments.instance(Encoder, "an Encoder"))
         self.learner, self.encoder = learner, encoder
 
     @property

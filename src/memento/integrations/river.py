@@ -305,10 +305,10 @@ class Feed:
         20
     """
 
-    def __init__(self, memory: Memory, unit: int = 250, trigger: Trigger | None = None) -> None:
-        require("memory", memory, instance(Memory, "a memento.Memory"))
-        require("unit", unit, whole())
-        require("trigger", trigger, arguments.optional(instance(Trigger, "a Trigger")))
+    @arguments.checked
+    def __init__(
+        self, memory: Memory, unit: arguments.Count = 250, trigger: Trigger | None = None
+    ) -> None:
         self.memory, self.unit, self.trigger = memory, unit, trigger
         self.decision: Decision | None = None
         self._rows: list[dict[str, Any]] = []
@@ -318,6 +318,7 @@ class Feed:
         """Samples that are gathered and not inserted yet."""
         return len(self._rows)
 
+    @arguments.checked
     def learn_one(self, x: Mapping[str, Any], y: Any = None) -> None:
         """Take one sample, and insert what was gathered where that is a whole unit.
 
@@ -343,6 +344,7 @@ class Feed:
         rows, self._rows = self._rows, []
         return self._insert(_columns(rows))
 
+    @arguments.checked
     def gather(self, sample: Mapping[str, Any]) -> dict[str, Any] | None:
         """Keep a sample; the columns of the unit that it completes, which then is not kept."""
         self._rows.append(dict(sample))
@@ -390,6 +392,7 @@ class _Replay(base.Estimator):
         seed: int = 0,
     ) -> None:
         require("trigger", trigger, arguments.optional(instance(Trigger, "a Trigger")))
+        require("policy", policy, arguments.optional(instance(Policy, "a Policy")))
         require("unit", unit, whole(2))
         self.estimator, self.policy, self.trigger = estimator, policy, trigger
         self.capacity, self.unit, self.seed = capacity, unit, seed
@@ -444,7 +447,7 @@ class _Replay(base.Estimator):
 def _numbers(x: Mapping[Hashable, Any]) -> dict[Hashable, float]:
     try:
         return {name: float(value) for name, value in x.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise SchemaError(
             f"a feature is no number ({error}); put one of river's transformers before the model, "
             "such as OneHotEncoder() | ReplayClassifier()"
@@ -509,6 +512,7 @@ class ReplayClassifier(_Replay, base.Classifier):
             x: Numbers by name.
             y: Label, anything that a mapping takes for a key.
         """
+        require("y", y, instance(Hashable, "a label that a mapping takes for a key"))
         number = self._labels.setdefault(y, len(self._labels))
         self._counts += [0] * (len(self._labels) - len(self._counts))
         self._counts[number] += 1
@@ -563,8 +567,12 @@ class ReplayRegressor(_Replay, base.Regressor):
             x: Numbers by name.
             y: Number to predict.
         """
-        self._sum, self._count = self._sum + float(y), self._count + 1
-        self._learn(x, float(y))
+        try:
+            number = float(y)
+        except (TypeError, ValueError) as error:
+            raise SchemaError(f"y is {shown(y)}; expected a number") from error
+        self._sum, self._count = self._sum + number, self._count + 1
+        self._learn(x, number)
 
     def predict_one(self, x: Mapping[Hashable, Any], **kwargs: Any) -> float:
         """A number."""

@@ -36,6 +36,7 @@ _CLASSES = ("sklearn", "numpy", "scipy")
 _FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.", "sklearn.cluster.")
 
 
+@arguments.checked
 class SklearnLearner:
     """Wraps an estimator; every fit trains a fresh clone of it.
 
@@ -527,6 +528,7 @@ def _loaded(state: Mapping[str, np.ndarray]) -> Any:
         ) from error
 
 
+@arguments.checked
 def archive_of_state(
     state: Mapping[str, np.ndarray],
 ) -> tuple[bytes | None, dict[str, np.ndarray]]:
@@ -550,15 +552,25 @@ def archive_of_state(
     return buffer.getvalue(), rest
 
 
+@arguments.checked
 def state_of_archive(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays from which `archive_of_state` made a file."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {
-            "schema" if name == "schema.json" else f"file/{name}": np.frombuffer(
-                archive.read(name), np.uint8
-            )
-            for name in archive.namelist()
-        }
+    """The arrays from which `archive_of_state` made a file.
+
+    Raises:
+        ModelError: It is no such file.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return {
+                "schema" if name == "schema.json" else f"file/{name}": np.frombuffer(
+                    archive.read(name), np.uint8
+                )
+                for name in archive.namelist()
+            }
+    except MemoryError:
+        raise
+    except Exception as error:  # of zipfile and its decoders, of many kinds
+        raise ModelError(f"this is no stored estimator ({reason_of(error)})") from error
 
 
 def _trusted(kind: str) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from memento import arguments
 from memento.addresses import without_secrets
 from memento.errors import MementoError, SchemaError, SettingError, StorageError, needs, reason_of
 
@@ -34,6 +35,7 @@ _ASIDE = re.compile(f"(?P<comment>{_COMMENT})|{_TEXT}|{_NAME}", re.DOTALL)
 
 
 @contextlib.contextmanager
+@arguments.checked
 def query(sql: str, uri: str) -> Iterator[Any]:
     """What a query gives, while the database is connected; nothing in it is changed.
 

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Mapping
 from multiprocessing.context import get_spawning_popen
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from memento import arguments
 from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, needs
-from memento.files import atomic_write, storage_errors
+from memento.files import atomic_write, local_path, storage_errors
 from memento.memory import Memory
 from memento.policies import Policy
 from memento.snapshot import generator_from
@@ -84,6 +83,7 @@ class MementoWriter(Writer):  # type: ignore[misc]
         tensor([0., 5., 9.])
     """
 
+    @arguments.checked
     def __init__(
         self,
         policy: Policy,
@@ -294,13 +294,13 @@ class MementoWriter(Writer):  # type: ignore[misc]
             with np.load(content, allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files}
             documents, write_count = json.loads(state_dict["documents"]), state_dict["write_count"]
-        except (KeyError, TypeError, AttributeError, ValueError, OSError, BadZipFile) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, OSError, BadZipFile) as error:
             raise DamagedError(f"this is no state of a MementoWriter: {error!r}") from error
         self._become(Memory.restore(arrays, documents, self._policy), write_count)
 
     def dumps(self, path: Any) -> None:
         """Write the same to a folder, in which ``memory`` is a saved memory."""
-        path = Path(path)
+        path = local_path(path, "path")
         path.mkdir(parents=True, exist_ok=True)
         self.memory.save(path / "memory")
         count = json.dumps({"write_count": self._write_count})
@@ -308,7 +308,7 @@ class MementoWriter(Writer):  # type: ignore[misc]
 
     def loads(self, path: Any) -> None:
         """Go on from what `dumps` wrote; errors as of `load_state_dict` and `Memory.load`."""
-        path = Path(path)
+        path = local_path(path, "path")
         with storage_errors("read", path):
             content = (path / _COUNTS).read_bytes()
         try:

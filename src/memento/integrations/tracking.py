@@ -14,13 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from memento.errors import SettingError, needs
+from memento import arguments
+from memento.errors import SettingError, StorageError, needs, reason_of
 from memento.files import storage_errors
 from memento.loop import Step
 
 __all__ = ["MLflowTracker", "TensorBoardTracker", "scalars"]
 
 
+@arguments.checked
 def scalars(step: Step) -> dict[str, float]:
     """The numbers of a step.
 
@@ -51,6 +53,12 @@ def scalars(step: Step) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
+def _require_methods(name: str, value: Any, *methods: str) -> None:
+    has_all = all(callable(getattr(value, method, None)) for method in methods)
+    words = f"something with {', '.join(methods)}"
+    arguments.require(name, value, arguments.Expected(words, lambda _: has_all))
+
+
 class _Tracker(ABC):
     """What both have in common: they are called, and closed by ``with``."""
 
@@ -74,6 +82,7 @@ class _Tracker(ABC):
         self.close(failed=error is not None)
 
 
+@arguments.checked
 class TensorBoardTracker(_Tracker):
     """Logs steps for TensorBoard: ``tensorboard --logdir FOLDER`` shows them.
 
@@ -96,6 +105,7 @@ class TensorBoardTracker(_Tracker):
                 from tensorboard.summary import Writer
             with storage_errors("log steps", Path(folder)):
                 writer = Writer(str(folder))
+        _require_methods("writer", writer, "add_scalar", "flush", "close")
         self._writer = writer
 
     def __call__(self, step: Step) -> None:
@@ -109,6 +119,7 @@ class TensorBoardTracker(_Tracker):
         self._writer.close()
 
 
+@arguments.checked
 class MLflowTracker(_Tracker):
     """Logs steps as metrics of one MLflow run, by default to files and without a server.
 
@@ -125,7 +136,7 @@ class MLflowTracker(_Tracker):
     Raises:
         MissingExtraError: MLflow is not installed.
         SettingError: Neither or both of folder and client; a name with quotation marks.
-        StorageError: The folder cannot be written to.
+        StorageError: The folder cannot be written to, or MLflow refuses a name.
     """
 
     def __init__(
@@ -148,15 +159,23 @@ class MLflowTracker(_Tracker):
                 from mlflow import MlflowClient
             with storage_errors("log steps", Path(folder)):
                 client = MlflowClient(tracking_uri=Path(folder).absolute().as_uri())
+        _require_methods("client", client, "log_metric", "get_experiment_by_name", "search_runs")
         self._client = client
+        try:
+            self._run = self._begun(experiment, run)
+        except Exception as error:  # of MLflow, or of a server
+            raise StorageError(f"MLflow does not begin run {run!r}: {reason_of(error)}") from error
+
+    def _begun(self, experiment: str, run: str) -> str:
+        """The run of this name, gone on with or made."""
+        client = self._client
         known = client.get_experiment_by_name(experiment)
         place = client.create_experiment(experiment) if known is None else known.experiment_id
         same = client.search_runs([place], f"attributes.run_name = '{run}'")
-        if same:
-            self._run = same[0].info.run_id
-            client.update_run(self._run, status="RUNNING")
-        else:
-            self._run = client.create_run(place, run_name=run).info.run_id
+        if not same:
+            return str(client.create_run(place, run_name=run).info.run_id)
+        client.update_run(same[0].info.run_id, status="RUNNING")
+        return str(same[0].info.run_id)
 
     def __call__(self, step: Step) -> None:
         """Log the numbers of a step; see `scalars`."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
+from memento import arguments
 from memento.arguments import check_fields, number, whole
 from memento.errors import SettingError
 
@@ -122,6 +123,8 @@ class Experiment:
                 )
         where = f"experiment {self.group}/{self.name}"
         self._check_body(where)
+        if not isinstance(self.parameters, Mapping):
+            raise SettingError(f"{where}: parameters is {self.parameters!r}; expected a mapping")
         for name in self.parameters:
             if not isinstance(name, str) or not name.isidentifier() or name == "run":
                 raise SettingError(
@@ -131,7 +134,9 @@ class Experiment:
         object.__setattr__(self, "parameters", _frozen(self.parameters, f"{where}: parameters"))
         for what in ("needs", "files"):
             texts = getattr(self, what)
-            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            if not isinstance(texts, (list, tuple)) or not all(
+                isinstance(text, str) for text in texts
+            ):
                 raise SettingError(f"{where}: {what} is {texts!r}; expected a list of strings")
             object.__setattr__(self, what, tuple(texts))
         for need in self.needs:
@@ -161,6 +166,7 @@ class Experiment:
         """``"group/name"``."""
         return f"{self.group}/{self.name}"
 
+    @arguments.checked
     def with_parameters(self, changes: Mapping[str, Any]) -> Experiment:
         """The same with other values; names that do not exist yet are added."""
         return replace(self, parameters={**self.parameters, **changes})
@@ -211,9 +217,17 @@ class Experiment:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Experiment:
-        """The declaration that `document` wrote down."""
-        return cls(**{**document, "resources": Resources(**document["resources"])})
+        """The declaration that `document` wrote down.
 
+        Raises:
+            SettingError: It is none.
+        """
+        try:
+            return cls(**{**document, "resources": Resources(**document["resources"])})
+        except (TypeError, KeyError) as error:
+            raise SettingError(f"{arguments.shown(document)} declares no experiment") from error
+
+    @arguments.checked
     def digest(self, needs: Mapping[str, str] | None = None) -> str:
         """What a result belongs to: SHA-256 of all that decides it, in hexadecimal.
 
@@ -236,6 +250,7 @@ class Experiment:
         return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
+@arguments.checked
 class Run:
     """What a body is given beside its parameters.
 
@@ -301,6 +316,7 @@ class Run:
         results.write_table(self.folder, name, columns)
 
 
+@arguments.checked
 def located(path: str) -> Path:
     """Where a file of data is: as named, or else in ``data`` of the folder in ``MEMENTO_DATA``.
 
@@ -312,6 +328,7 @@ def located(path: str) -> Path:
     return other if folder and not Path(path).exists() and other.exists() else Path(path)
 
 
+@arguments.checked
 def seed_from(*words: str | int) -> int:
     """A seed for an experiment from what names it, from 0 to 2^63 - 1.
 
@@ -352,9 +369,17 @@ def checked(check: Callable[..., Iterable[str] | None]) -> Callable[[Body], Body
     return mark
 
 
+@arguments.checked
 def canonical(value: Any) -> str:
-    """A JSON value as one text, whatever the order of its keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """A JSON value as one text, whatever the order of its keys.
+
+    Raises:
+        SettingError: It is none, or holds a number that is not finite.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SettingError(f"{arguments.shown(value)} is no JSON value: {error}") from error
 
 
 def _frozen(value: Any, where: str) -> Any:

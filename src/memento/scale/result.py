@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from memento import arrow, snapshot
-from memento.arguments import shown
+from memento.arguments import checked, shown
 from memento.columns import as_column
 from memento.errors import ForeignError, SchemaError, SettingError
 from memento.files import local_path, read_json, storage_errors
@@ -115,6 +115,7 @@ class Selected:
             return Samples()
         return _samples_of(pa.concat_tables(tables), sources, self.document["weight"])
 
+    @checked
     def to_memory(self, policy: Policy | None = None) -> Memory:
         """A memory that holds these rows and goes on from here.
 
@@ -150,6 +151,7 @@ class Selected:
         return Memory.restore(arrays, documents, used)
 
 
+@checked
 def load(folder: str | Path, policy: Policy | None = None) -> Memory:
     """A memory from a folder that `select` wrote; see `Selected.to_memory`."""
     return Selected.read(folder).to_memory(policy)

@@ -31,6 +31,7 @@ _NUMBERED = re.compile(r"(.+)_0")
 _MADE_OF = b"memento.rewritten"
 
 
+@arguments.checked
 def rewrite(
     paths: Any,
     to: str | Path,

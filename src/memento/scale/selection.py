@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -61,16 +61,17 @@ _LOOKED_AT = 1 << 20
 _FINGERPRINT_ROWS = 64
 
 
+@arguments.checked
 def select(
     paths: Any,
-    capacity: int,
+    capacity: arguments.Count,
     policy: Policy,
     to: str | Path,
     client: Any = None,
     predict: Any = None,
-    seed: int = 0,
+    seed: arguments.Seed = 0,
     *,
-    workers: int = 0,
+    workers: Annotated[int, arguments.whole(0)] = 0,
     held: Any = None,
     inputs: str = "x",
     predictions: str = "yhat",
@@ -78,7 +79,7 @@ def select(
     maps: Mapping[str, Any] | None = None,
     identify_by: str | None = None,
     weight: str = "weight",
-    block_rows: int = BLOCK_ROWS,
+    block_rows: arguments.Count = BLOCK_ROWS,
     progress: Progress | None = None,
 ) -> Selected:
     """Choose rows of Parquet files that need not fit into memory, and write them to a folder.
@@ -130,13 +131,6 @@ def select(
         ModelError: ``predict`` fails.
         WorkerError: Workers are gone. What was found is kept.
     """
-    arguments.require(
-        "policy", policy, arguments.instance(Policy, "a Policy, such as Memento(...)")
-    )
-    arguments.require("capacity", capacity, arguments.whole())
-    arguments.require("seed", seed, arguments.whole(0))
-    arguments.require("workers", workers, arguments.whole(0))
-    arguments.require("block_rows", block_rows, arguments.whole())
     if client is not None and workers:
         raise SettingError("client and workers are given; give one of them")
     decision = decision_of(policy)

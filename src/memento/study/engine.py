@@ -190,6 +190,12 @@ def backtest(
     """
     numbers = _seeds(seeds)
     arguments.require("capacity", capacity, arguments.whole())
+    arguments.require("workers", workers, arguments.whole())
+    arguments.require("baseline", baseline, arguments.text("the name of an arm"))
+    arguments.require("group", group, arguments.optional(arguments.text()))
+    arguments.require("make_learner", make_learner, arguments.FUNCTION)
+    for name, wrap in (wrappers or {}).items() if isinstance(wrappers, Mapping) else ():
+        arguments.require(f"wrapper {name!r}", wrap, arguments.FUNCTION)
     arms = _arms(policies, triggers, wrappers, baseline)
     reference = _reference(arms, baseline)
     arms[reference] = arms[reference]._replace(temperatures=TEMPERATURES)

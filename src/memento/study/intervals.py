@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from memento import arguments
 from memento.errors import SettingError
 
 __all__ = ["Gain", "interval", "paired"]
@@ -30,6 +31,7 @@ class Gain(NamedTuple):
         return f"{self.gain:+.3f}{half}"
 
 
+@arguments.checked
 def paired(differences: np.ndarray) -> Gain:
     """The mean of paired differences, with an interval over units and seeds.
 
@@ -45,6 +47,7 @@ def paired(differences: np.ndarray) -> Gain:
         >>> paired(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]))
         Gain(gain=1.0, low=1.0, high=1.0)
     """
+    differences = arguments.numbers("differences", differences, 2)
     known = differences[:, ~np.isnan(differences).any(axis=0)]
     seeds, units = known.shape
     if not known.size:
@@ -63,6 +66,7 @@ def paired(differences: np.ndarray) -> Gain:
     return Gain(gain, gain - half, gain + half)
 
 
+@arguments.checked
 def interval(values: npt.ArrayLike, level: float = 0.9) -> tuple[float, float, float]:
     """The mean of independent values with its interval by Student's t distribution.
 
@@ -83,7 +87,7 @@ def interval(values: npt.ArrayLike, level: float = 0.9) -> tuple[float, float, f
     """
     if not 0 < level < 1:
         raise SettingError(f"level is {level}; expected a probability between 0 and 1")
-    found = np.asarray(values, dtype=np.float64)
+    found = arguments.numbers("values", values, 1)
     found = found[~np.isnan(found)]
     if not len(found):
         return float("nan"), float("nan"), float("nan")

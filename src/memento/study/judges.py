@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from memento import arguments
 from memento.errors import SchemaError
 from memento.samples import Samples
 from memento.scores import scores_of
@@ -15,6 +16,7 @@ __all__ = ["measures"]
 _LEAST = 20  # samples of a group that counts
 
 
+@arguments.checked
 def measures(
     samples: Samples, label: str = "y", group: str | None = None, classes: Any = None
 ) -> dict[str, float]:

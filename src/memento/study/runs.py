@@ -29,6 +29,7 @@ __all__ = ["Progress", "difference", "finished", "read_results", "run_all"]
 Progress = Callable[[int, int, str], object]
 
 
+@arguments.checked
 def run_all(
     experiments: Sequence[Experiment],
     root: Path,
@@ -66,11 +67,14 @@ def run_all(
     """
     from memento.runner import schedule
     from memento.runner.job import Job
+    from memento.runner.spec import Experiment
 
     arguments.require("workers", workers, arguments.whole())
-    root = root.absolute()
+    expected = arguments.instance(Experiment, "an Experiment")
+    root = Path(root).absolute()
     jobs = {}
     for experiment in experiments:
+        arguments.require("one of experiments", experiment, expected)
         identity = experiment.with_parameters(dict.fromkeys(places, ""))
         jobs[experiment.key] = Job(experiment, identity.digest(), root)
     pending = [key for key, job in jobs.items() if not _is_done(job, places)]
@@ -151,6 +155,7 @@ def _is_done(job: Job, places: Collection[str]) -> bool:
     return True
 
 
+@arguments.checked
 def difference(
     found: Mapping[str, Any], wanted: Mapping[str, Any], within: str = ""
 ) -> tuple[str, Any, Any] | None:
@@ -194,6 +199,7 @@ def _failure(job: Job, error: str) -> MementoError:
     return MementoError(f"{error}; {where}")
 
 
+@arguments.checked
 def read_results(folder: Path, name: str, text: Collection[str] = ()) -> dict[str, np.ndarray]:
     """A table that a run wrote.
 
@@ -204,9 +210,10 @@ def read_results(folder: Path, name: str, text: Collection[str] = ()) -> dict[st
     """
     from memento.runner.results import read_table
 
-    return read_table(folder / name, text)
+    return read_table(Path(folder) / name, text)
 
 
+@arguments.checked
 def finished(root: Path, group: str) -> dict[str, tuple[dict[str, Any], Path]]:
     """Parameters and folders of the results that there are of a group, by name of experiment.
 
@@ -216,7 +223,7 @@ def finished(root: Path, group: str) -> dict[str, tuple[dict[str, Any], Path]]:
     """
     from memento.runner import results
 
-    found = {}
+    root, found = Path(root), {}
     for path in sorted((root / group).glob("*/result.json")):
         place = results.Place(root, group, path.parent.name)
         asked, result = readable_json(place.experiment), readable_json(path)

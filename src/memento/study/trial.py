@@ -105,6 +105,7 @@ class Trial:
         }
 
 
+@arguments.checked
 def try_stream(
     units: Sequence[Unit],
     make_learner: Callable[[int], Learner],
@@ -112,7 +113,7 @@ def try_stream(
     triggers: Mapping[str, Trigger],
     *,
     capacity: int,
-    seeds: int = 5,
+    seeds: arguments.Count = 5,
     group: str | None = None,
     cluster: str | None = None,
     folder: Path | None = None,
@@ -142,7 +143,6 @@ def try_stream(
     Raises:
         SettingError, ForeignError, DamagedError: As for `backtest`.
     """
-    arguments.require("seeds", seeds, arguments.whole())
     begun = time.monotonic()
     policies = {"random": Reservoir(), "fifo": FIFO(), **policies}
     triggers = {_DAILY: Every(1), _NEVER: Never(), **triggers}

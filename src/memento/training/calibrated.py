@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from memento import missing
-from memento.arguments import number, require
-from memento.errors import SchemaError, SettingError
+from memento.arguments import NotNegative, checked
+from memento.errors import ModelError, SchemaError, SettingError
 from memento.learner import Learner, checkpointable
 from memento.samples import Samples
 
@@ -30,6 +30,7 @@ _LEAST = 200  # labelled arrivals without which nothing is fitted
 _WORST = 0.01  # share of samples that are the tail
 
 
+@checked
 class Calibrated:
     """A learner whose probabilities have a temperature that follows the stream.
 
@@ -66,8 +67,7 @@ class Calibrated:
         array([[0.59, 0.41]])
     """
 
-    def __init__(self, learner: Learner, tail: float = 0.0) -> None:
-        require("tail", tail, number(0, words="a finite number of at least 0"))
+    def __init__(self, learner: Learner, tail: NotNegative = 0.0) -> None:
         if getattr(learner, "kind", None) == "regressor":
             raise SettingError(
                 f"{type(learner).__name__} predicts numbers, and a temperature is for "
@@ -155,12 +155,18 @@ class Calibrated:
         return {**inner, "temperature": np.array([self.temperature, self._fitted])}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a state."""
+        """Go back to a state.
+
+        Raises:
+            ModelError: It is none of a calibrated learner; or what the learner raises.
+        """
+        found = np.asarray(state.get("temperature", ()))
+        if found.shape != (2,) or found.dtype.kind not in "bif":
+            raise ModelError("the state has no temperature; restore one of a Calibrated")
         prefix = "learner/"
         inner = {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
         self.learner.restore(inner)
-        temperature, fitted = np.asarray(state["temperature"], np.float64)
-        self.temperature, self._fitted = float(temperature), bool(fitted)
+        self.temperature, self._fitted = float(found[0]), bool(found[1])
 
 
 def softened(columns: Mapping[str, Any], temperature: float) -> dict[str, Any]:

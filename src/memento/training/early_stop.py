@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from memento.arguments import number, require, whole
+from memento.arguments import Count, NotNegative, checked
 
 __all__ = ["EarlyStop"]
 
 
+@checked
 class EarlyStop:
     """Watches a loss, epoch after epoch.
 
@@ -34,9 +35,7 @@ class EarlyStop:
         (0.5, 1, 4)
     """
 
-    def __init__(self, patience: int = 50, min_delta: float = 1e-6) -> None:
-        require("patience", patience, whole(words="at least one epoch"))
-        require("min_delta", min_delta, number(0, words="a finite number of at least 0"))
+    def __init__(self, patience: Count = 50, min_delta: NotNegative = 1e-6) -> None:
         self.patience = patience
         self.min_delta = min_delta
         self.best = math.inf

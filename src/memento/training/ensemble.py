@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from memento.arguments import Column, Count, check_fields, names, number, require, whole
+from memento.arguments import Column, Count, check_fields, checked, names, number, require, whole
 from memento.batching import make_batches
 from memento.errors import ModelError, SchemaError, SettingError
 from memento.learner import Learner, label_of
@@ -32,6 +32,7 @@ Committee = Literal["none", "members", "mean"]
 _ROWS = 1 << 14  # samples that are compared with prototypes at a time
 
 
+@checked
 @dataclass(eq=False, repr=False)
 class Ensemble(Wrapper):
     """A learner that remembers the last models of another learner.

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from memento.arguments import Column, check_fields, number
+from memento.arguments import Column, check_fields, checked, number
 from memento.errors import SchemaError
 from memento.learner import Learner, label_of
 from memento.samples import Samples
@@ -23,6 +23,7 @@ from memento.training._wrapper import Wrapper
 __all__ = ["JustTrainTwice"]
 
 
+@checked
 @dataclass(eq=False, repr=False)
 class JustTrainTwice(Wrapper):
     """A learner that trains another one twice; samples it got wrong count more the second time.
