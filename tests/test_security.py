@@ -27,6 +27,7 @@ HELD = {
     "`--model module:function` imports": [
         "tests/test_security.py::test_what_is_named_is_imported",
         "tests/cli/test_memory.py::test_torchscript_predicts",
+        "tests/cli/test_memory.py::test_damaged_weights_of_torchscript_are_told",
         "tests/cli/test_memory.py::test_a_pickled_model_is_refused_unread",
         "tests/cli/test_memory.py::test_onnx_predicts",
     ],
@@ -34,6 +35,8 @@ HELD = {
     "A deployment's folder and": [],
     "They name the module": ["tests/test_security.py::test_what_is_named_is_imported"],
     "Let nobody write there": [],
+    "The clone that a": ["tests/deployment/test_publication.py::test_hooks_of_a_clone_are_run"],
+    "A remote is taken": ["tests/deployment/test_publication.py::test_remotes_are_known_names"],
     "Pages of experiments": ["tests/test_security.py::test_what_is_named_is_imported"],
     "Settings of the runner": ["tests/runner/test_slurm.py::test_script_of_one_experiment"],
     "Folders in which work": ["tests/runner/test_executors.py::test_bodies_that_do_not_exist"],

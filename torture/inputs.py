@@ -25,6 +25,7 @@ from memento import Memory, Reservoir, snapshot
 from memento.errors import MementoError
 from torture import calls, foreign, subjects
 from torture.calls import NAMES
+from torture.foreign import room_for
 from torture.trial import ROOM, Violation, command, file_operation, limit, mutated
 
 SECONDS = 60  # in which a trial has to end
@@ -133,6 +134,7 @@ def tables(chance: random.Random, folder: Path) -> None:
     file = folder / f"bad{source.suffix}"
     file.write_bytes(mutated(source.read_bytes(), chance))
     before = snapshot.generation_of(memory)
+    limit(room_for(file.stat().st_size))
     code, _ = command("memory", "insert", memory, file, "--columns", "id,y,loss")
     if code not in (0, 2):
         raise Violation(f"exit code {code}")
@@ -141,21 +143,59 @@ def tables(chance: random.Random, folder: Path) -> None:
     Memory.load(memory)
 
 
+LARGE = 128 << 20  # bytes
+
+
+def _large(folder: Path) -> Path:
+    """Files of a few hundred kB that hold `LARGE`, as they say; made once."""
+    root = folder / "large"
+    if not root.exists():
+        import pyarrow as pa
+        from pyarrow import feather, parquet
+
+        root.mkdir()
+        x = np.zeros((1 << 15, LARGE >> 18))
+        table = pa.table({f"x{i}": column for i, column in enumerate(x.T)})
+        parquet.write_table(table, root / "large.parquet")
+        feather.write_feather(table, root / "large.arrow", compression="zstd")
+        np.savez_compressed(root / "large.npz", x=x)
+        lines = [",".join(table.column_names), *[",".join(["0.0"] * x.shape[1])] * len(x)]
+        (root / "large.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
+    return root
+
+
 def bombs(chance: random.Random, folder: Path) -> None:
-    """Files that are small and say that they are large."""
-    file = folder / "bomb.npz"
+    """Files that are small and say that they are large; some are, and cost no more than they say."""
     size = chance.choice([1 << 24, 1 << 28, 3 << 30, 1 << 40])
-    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({size // 8},), }}"
-    header = header.ljust(118 - 1) + "\n"
-    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("y.npy", start + b"\0" * chance.choice([0, 64, 1 << 20]))
-    target = folder / "bomb.csv.gz"
-    target.write_bytes(gzip.compress(b"y\n" + b"1\n" * chance.choice([10, 10_000])))
     memory = folder / "mem"
     shutil.rmtree(memory, ignore_errors=True)
     Memory(10, Reservoir()).save(memory)
-    command("memory", "insert", memory, chance.choice([file, target]))
+    way = chance.randrange(4)
+    if way == 0:
+        file = chance.choice(sorted(_large(folder).iterdir()))
+        limit(room_for(LARGE))
+    elif way == 1:
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({size // 8},), }}"
+        header = header.ljust(118 - 1) + "\n"
+        start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        file = folder / "bomb.npz"
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("y.npy", start + b"\0" * chance.choice([0, 64, 1 << 20]))
+        limit(room_for(1 << 20))
+    elif way == 2:
+        file = folder / "bomb.csv.gz"
+        file.write_bytes(gzip.compress(b"y\n" + b"1\n" * chance.choice([10, 10_000])))
+        limit(room_for(80_000))
+    else:
+        import pyarrow as pa
+        from pyarrow import feather
+
+        file = folder / "gaps.arrow"  # takes no bytes, whatever its length
+        feather.write_feather(pa.table({"y": pa.nulls(min(size, 3 << 30) // 8)}), file)
+    code, said = command("memory", "insert", memory, file)
+    if code not in (0, 1, 2) or (code and way in (0, 2)):
+        raise Violation(f"{file.name}: exit code {code}: {said[-300:]}")
+    Memory.load(memory)
 
 
 SETTINGS = {
@@ -260,12 +300,21 @@ def kinds() -> dict[str, Trial]:
     found: dict[str, Trial] = {
         "constructors": calls.constructors, "methods": calls.methods, "everything": calls.everything, "sealed": sealed, "damaged": damaged,
         "tables": tables, "bombs": bombs, "settings": settings, "names": names, "results": results,
-        "models": foreign.models,
+        "models": foreign.models, "predictors": foreign.predictors, "git": foreign.git,
     }  # fmt: skip
     if _case("memento_puffer"):
-        found |= {"traces": foreign.traces, "day-files": foreign.day_files, "trees": foreign.trees}
+        found |= {
+            "traces": foreign.traces,
+            "day-files": foreign.day_files,
+            "trees": foreign.trees,
+            "archives": foreign.archives,
+        }
     if _case("memento_datacenter"):
-        found |= {"message-sizes": foreign.message_sizes}
+        found |= {
+            "message-sizes": foreign.message_sizes,
+            "ns3-results": foreign.ns3_results,
+            "ns3-records": foreign.ns3_records,
+        }
     return found
 
 
@@ -277,9 +326,9 @@ SHARES = {"constructors": 25, "methods": 24, "everything": 1, "sealed": 12, "dam
 def order() -> Iterator[str]:
     """Names of all trials, without end."""
     chance, number = random.Random(0), 0
-    there = kinds()
+    there, shares = kinds(), SHARES | foreign.SHARES
     while True:
-        kind = chance.choices(list(SHARES), list(SHARES.values()))[0]
+        kind = chance.choices(list(shares), list(shares.values()))[0]
         if kind in there:
             yield f"inputs/{kind}/{number}"
         number += 1
@@ -326,7 +375,8 @@ def _stay_inside(root: Path) -> None:
         two = event in ("os.rename", "os.link")
         beside = event in ("os.remove", "os.rmdir", "os.mkdir") and arguments[-1]
         base = f"/proc/self/fd/{beside}" if isinstance(beside, int) and beside > 0 else ""
-        for path in arguments[: 2 if two else 1]:
+        first = event == "os.symlink"  # what comes before is the content of a link
+        for path in arguments[first : 2 if two or first else 1]:
             if isinstance(path, (str, bytes, os.PathLike)):
                 path = os.path.join(base, os.fsdecode(path))
                 place = os.path.realpath(path) + os.sep

@@ -65,6 +65,23 @@ def test_bad_input(tmp_path, started):
     assert len(found) == len(names)
 
 
+#: Kinds and numbers of trials, those first that found something.
+FOREIGN = {
+    "predictors": (14, 0, 1, 2), "git": (29, 65, 95, 149, 2054), "ns3-results": (20, 49, 159, 0, 1),
+    "ns3-records": (8, 11, 20, 0, 1), "archives": range(12), "bombs": (0, 2, 7, 11),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_input_of_others(kind, tmp_path, started):
+    pytest.importorskip("torch")
+    if kind not in inputs.kinds():
+        pytest.skip("its case is not installed")
+    found = dict(inputs.attempts([f"inputs/{kind}/{n}" for n in FOREIGN[kind]], tmp_path))
+    assert not {name: text for name, text in found.items() if text}
+    assert len(found) == len(FOREIGN[kind])
+
+
 def test_a_soak_of_eight_units(tmp_path):
     for part in (soak.loop, soak.deployment):
         facts = part(tmp_path / part.__name__, 8)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -605,6 +606,18 @@ def test_onnx_predicts(cli, mem):
     assert code == 0, err
     samples = Memory.load(mem).samples
     np.testing.assert_allclose(samples["yhat"], softmax(samples["x"] @ weight), rtol=1e-4)
+
+
+def test_damaged_weights_of_torchscript_are_told(refused, mem):
+    torch = pytest.importorskip("torch")
+    np.savez("day.npz", **make_day(80, 1))
+    torch.jit.script(torch.nn.Linear(CLASSES, CLASSES)).save("net.pt")
+    content = Path("net.pt").read_bytes()
+    with zipfile.ZipFile("net.pt") as archive:
+        weights = archive.read(next(n for n in archive.namelist() if n.endswith("data/0")))
+    at = content.index(weights)
+    Path("net.pt").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    refused("memory", "insert", mem, "day.npz", "--model", "net.pt", says=["net.pt", "damaged"])
 
 
 def test_a_pickled_model_is_refused_unread(refused, mem, tmp_path):

@@ -24,6 +24,7 @@ from memento.batching import Batches
 from memento.density import batch_densities
 from memento.errors import ForeignError, InputError, SchemaError, SettingError, StorageError
 from memento.policies.memento import thin
+from memento.scale.predictions import onnx_function
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -356,6 +357,26 @@ def test_onnx_files_predict(folder, tmp_path):
     expected = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)
     assert np.allclose(samples["yhat"], expected, atol=1e-5)
+
+
+def test_what_stands_in_an_onnx_file_is_not_printed(tmp_path, capfd):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    node = helper.make_node("Reshape", ["x", "s"], ["p"], name="\x1b[31mred")
+    graph = helper.make_graph(
+        [node],
+        "model",
+        [helper.make_tensor_value_info("x", floats, [None, 3])],
+        [helper.make_tensor_value_info("p", floats, None)],
+        [helper.make_tensor("s", onnx.TensorProto.INT64, [1], [7])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    call = onnx_function(tmp_path / "model.onnx", "test")
+    with pytest.raises(Exception, match="Reshape"):
+        call(np.ones((2, 3)))
+    assert "\x1b" not in capfd.readouterr().err
 
 
 def test_input_is_never_changed(folder, tmp_path):

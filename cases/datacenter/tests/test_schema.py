@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shlex
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from memento.errors import (
     SettingError,
     StorageError,
 )
+from memento_datacenter import schema
 from memento_datacenter.schema import COLUMNS, Run, Runs
 
 
@@ -161,6 +163,28 @@ def test_objects_are_never_unpickled(tmp_path):
     path = tmp_path / "run.npz"
     np.savez(path, about=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DamagedError, match="no complete run"):
+        Run.read(path)
+
+
+def test_files_that_are_zip_and_no_arrays(tmp_path):
+    path = tmp_path / "run.npz"
+    for content in (b"raw", b"", b"\x93NUMPY"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("about.npy", content)
+        with pytest.raises(DamagedError, match="no complete run"):
+            Run.read(path)
+    np.savez(path, about=np.frombuffer(b"[" * 100_000, dtype=np.uint8))
+    with pytest.raises(DamagedError, match="no complete run"):
+        Run.describe(path)
+
+
+def test_a_run_that_unpacks_without_end(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    make().write(path)
+    monkeypatch.setattr(schema, "_LARGE", 1000)
+    Run.read(path)
+    np.savez_compressed(path, about=np.zeros(1_000_000, np.uint8))
+    with pytest.raises(ForeignError, match="as no run does"):
         Run.read(path)
 
 

@@ -311,6 +311,11 @@ def script(folder: Path, text: str) -> Program:
             StorageError,
             "reports 9 packets and wrote 0",
         ),
+        (
+            'for a; do case $a in --out=*) : > "${a#--out=}";; esac; done; echo "[9]"',
+            StorageError,
+            "reports None packets and wrote 0",
+        ),
     ],
 )
 def test_a_program_that_fails_leaves_nothing(tmp_path, text, error, message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -136,11 +137,20 @@ def _torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         stacklevel=2,
     )
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged is not None:
+            raise ModelError(
+                f"{path} is damaged: {damaged!r} in it differs from its checksum; save or fetch it "
+                "again"
+            )
         with warnings.catch_warnings():
             # Newer versions of torch announce a successor, which unpickles and so is not read here.
             warnings.simplefilter("ignore", DeprecationWarning)
             module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # of zipfile, zlib and torch: whatever they stumble over
         raise ModelError(
             f"{path} is no TorchScript: {_first_line(error)}; save it with "
             "torch.jit.script(model).save(...) or torch.jit.trace, or export it to ONNX "

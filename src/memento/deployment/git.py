@@ -61,7 +61,7 @@ def mirror_to_git(
     tree = local_path(work_tree, "work_tree")
     check_git_folder(folder)
     target = tree / folder
-    if not target.resolve().is_relative_to(tree.resolve()):  # links lead elsewhere
+    if not _lies_in(tree, target):
         raise SettingError(f"folder={folder!r}; name one inside the work tree")
     version.verify()
     if not (tree / ".git").is_dir():
@@ -122,13 +122,23 @@ def check_git_folder(folder: Any) -> None:
         SettingError: It is absolute, leads out of the tree or into git's own, or has characters
             that git takes for a pattern, an option or a place in its history.
     """
-    plain = isinstance(folder, str) and re.fullmatch(r"[^-:*?\[\]\\\0\n][^*?\[\]\\\0\n]*", folder)
+    plain = isinstance(folder, str) and re.fullmatch(
+        r"[^-:*?\[\]\\\0\n][^*?\[\]\\\0\n]{,254}", folder
+    )
     parts = Path(folder).parts if plain else ()
     if not parts or os.path.isabs(folder) or ".." in parts or ".git" in map(str.lower, parts):
         raise SettingError(
             f"folder={folder!r}; name one inside the work tree by its plain path, without any of "
-            "*?[]\\ and not beginning with - or :"
+            "*?[]\\, not beginning with - or :, and of 255 characters at most"
         )
+
+
+def _lies_in(tree: Path, target: Path) -> bool:
+    """Whether a folder lies in a work tree, and not in git's own, when links are followed."""
+    try:
+        return ".git" not in target.resolve().relative_to(tree.resolve()).parts
+    except (OSError, RuntimeError, ValueError):  # links in circles, names that no file can have
+        return False
 
 
 def _check_only_ours(target: Path, version: Version) -> None:
@@ -241,7 +251,8 @@ class _Git:
             return subprocess.run(
                 ["git", "--literal-pathspecs", "-C", str(self._tree), *words],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",  # what a damaged file holds is quoted
                 timeout=self._timeout,
                 stdin=subprocess.DEVNULL,
                 env=self._environment(),

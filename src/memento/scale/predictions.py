@@ -193,8 +193,12 @@ def onnx_function(path: Path, purpose: str) -> Callable[[np.ndarray], np.ndarray
     """
     with needs("onnxruntime", "onnx", purpose):
         import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised; logs quote the file as it is
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # onnxruntime has a class of its own for every status
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise ModelError(f"{path} cannot be loaded as ONNX: {reason}") from error

@@ -11,8 +11,6 @@ import io
 import json
 import re
 import shlex
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,12 +29,15 @@ from memento.errors import (
     SchemaError,
     SettingError,
     StorageError,
+    reason_of,
 )
 from memento.files import atomic_write, digest, storage_errors
 
 __all__ = ["COLUMNS", "Run", "Runs"]
 
 _FORMAT = 1
+# A run may unpack to so many times its own size, once it is larger than `_LARGE`.
+_EXPANSION, _LARGE = 100, 2 << 30
 _FILE = re.compile(r"run-(\d{2,})\.npz")
 _SETTING = re.compile(r"[a-z][a-z0-9-]*(_c\d+)?")
 # Of `memento datacenter simulate`: what need not be said.
@@ -303,7 +304,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             if not isinstance(archive, np.lib.npyio.NpzFile) or "about" not in archive.files:
                 raise ForeignError(f"{path}: a NumPy file that is no run; check the path")
             with archive:
-                about = json.loads(archive["about"].tobytes())
+                members = archive.zip.infolist() if archive.zip else []
+                size = sum(member.file_size for member in members)
+                if size > max(_LARGE, _EXPANSION * path.stat().st_size):
+                    raise ForeignError(f"{path}: unpacks to {size:,} bytes, as no run does")
+                about = json.loads(np.asarray(archive["about"]).tobytes())
                 found = about.get("format") if isinstance(about, dict) else None
                 if found != _FORMAT:
                     raise ForeignError(
@@ -313,13 +318,13 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
                 yield archive, about
     except MementoError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise DamagedError(
-            f"{path}: {path.stat().st_size:,} bytes that are no complete run ({error}); "
-            "remove the file and simulate it again"
-        ) from error
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error}); check its rights") from error
+    except Exception as error:  # of zipfile, zlib, numpy, json: whatever they stumble over
+        raise DamagedError(
+            f"{path}: {path.stat().st_size:,} bytes that are no complete run "
+            f"({reason_of(error)}); remove the file and simulate it again"
+        ) from error
 
 
 def _integers(name: str, values: Any, kind: np.dtype[Any], unit: str) -> npt.NDArray[Any]:

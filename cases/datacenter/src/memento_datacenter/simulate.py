@@ -582,12 +582,13 @@ def _execute(
         packets = np.fromfile(records, dtype=_RECORD)
     try:
         counters = json.loads(output)
-    except ValueError:
+    except (ValueError, RecursionError):
         counters = {}
-    if counters.get("packets") != len(packets):
+    reported = counters.get("packets") if isinstance(counters, dict) else None
+    if reported != len(packets):
         raise StorageError(
             f"the simulation of {setting.name}, run {about['run']}, reports "
-            f"{counters.get('packets')} packets and wrote {len(packets):,}; is the disk full?"
+            f"{reported} packets and wrote {len(packets):,}; is the disk full?"
         )
     columns = {name: packets[name] for name in COLUMNS}
     Run(**columns, about={**about, "counters": counters}).write(path)
