@@ -70,3 +70,5 @@ def _at_a_moment(subject: Subject, straight: Straight, folder: Path, chance: ran
         raise Violation(f"halted for a moment, it ends with {code}: {trial.said(folder)[-1500:]}")
     if number != signal.SIGKILL:
         trial.unbroken(trial.said(folder))
+        if left := [path.name for path in trial.temporary(folder).iterdir()]:
+            raise Violation(f"{left} stay among temporary files")

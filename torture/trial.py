@@ -15,6 +15,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -117,6 +118,7 @@ def fork(
         sys.stderr = os.fdopen(2, "w", closefd=False)
         sys.argv = ["memento"]
         if not callable(act):  # what stands in for others is not what is tried
+            os.environ["TMPDIR"] = tempfile.tempdir = str(temporary(folder))
             signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             standins.start(act)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
@@ -136,6 +138,13 @@ def fork(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def temporary(folder: Path) -> Path:
+    """Where the commands of a folder put what is temporary."""
+    place = folder.with_name(folder.name + ".tmp")
+    place.mkdir(exist_ok=True)
+    return place
 
 
 def _call(act: tuple[str, ...] | Callable[[], None]) -> int:
@@ -322,6 +331,7 @@ def at_operation(number: int, then: Callable[[], None]) -> Callable[[], None]:
 def copy(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.with_name(target.name + "." + LOG).unlink(missing_ok=True)
+    shutil.rmtree(temporary(target), ignore_errors=True)
     shutil.copytree(source, target, symlinks=True)
 
 

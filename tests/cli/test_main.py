@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -207,13 +208,13 @@ def test_warnings_are_lines(capsys, monkeypatch, tmp_path):
 
 
 _STARTING = """
-import contextlib, os, signal
+import contextlib, os, sys
 from memento.cli import main as entry
 whole = entry.application
 
 def application():
-    with contextlib.suppress(KeyboardInterrupt):  # as compiled packages do while they are imported
-        os.kill(os.getpid(), signal.SIGINT)
+    with contextlib.suppress(BaseException):  # as compiled packages do while they are imported
+        os.kill(os.getpid(), int(sys.argv[1]))
     return whole()
 
 entry.application = application
@@ -222,10 +223,12 @@ entry.main(["--version"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be held back")
-def test_an_interrupt_while_commands_are_imported_is_not_swallowed():
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_what_ends_a_command_while_it_is_imported_is_not_swallowed(name, code):
     """A package that is imported may drop the exception; the command then went on."""
-    done = subprocess.run([sys.executable, "-c", _STARTING], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    words = [sys.executable, "-c", _STARTING, str(int(getattr(signal, name)))]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("altair"), reason="needs altair")

@@ -94,9 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done; 1 unexpected failure (of `memento select` also a lack of workers or of
     room); 2 wrong use, bad input or a storage problem; 10 from `memento memory status --decide`
-    when retraining is due; 130 where Ctrl-C came before a command had begun. `memento puffer
-    deploy run` says more with codes of its own; `memento run` and `memento datacenter` end with 130
-    or 143 when a signal stopped them.
+    when retraining is due; 130 where Ctrl-C came before a command had begun; 143 and 129 where
+    SIGTERM or SIGHUP ended it. `memento puffer deploy run` says more with codes of its own;
+    `memento run` and `memento datacenter` end with 130 or 143 when a signal stopped them.
 
     What cannot be printed (a closed pipe, a full disk) changes neither the work nor the exit code.
 
@@ -123,6 +123,7 @@ def _run(arguments: list[str]) -> None:
     news = _show_news_of_kernels()
     try:
         with _warnings_in_a_line(), signals.as_before():
+            signals.end_in_order()
             words, modules = _without_imports([word for word in arguments if word != "--debug"])
             for module in modules:
                 plugins.named(module, f"--import {module}")

@@ -9,27 +9,32 @@ from collections.abc import Callable, Iterator
 __all__ = ["as_before", "end_in_order", "held_back", "terminated_like_interrupted"]
 
 
+#: What ends a command from outside, beside Ctrl-C; a closed terminal where the system has that.
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
 def end_in_order() -> None:
-    """From here on SIGTERM unwinds what runs, so that what is temporary goes with it."""
+    """From here on SIGTERM and SIGHUP unwind what runs, so that what is temporary goes with it."""
 
     def stop(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGTERM, stop)
+    for number in _ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(number, stop)
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: compiled packages swallow it while they are imported.
+    """Signals wait for the end of the block: compiled packages swallow what they raise in imports.
 
-    Where signals cannot be held back (Windows), it does not wait.
+    Where signals cannot be held back (Windows), they do not wait.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, *_ENDING])
     try:
         yield
     finally:
@@ -38,13 +43,14 @@ def held_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_before() -> Iterator[None]:
-    """What SIGTERM does stays as it was, whatever `end_in_order` does."""
-    before = signal.getsignal(signal.SIGTERM)
+    """What signals do stays as it was, whatever `end_in_order` does."""
+    before = {number: signal.getsignal(number) for number in _ENDING}
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

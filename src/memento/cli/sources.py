@@ -20,7 +20,6 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from memento.addresses import public, without_secrets
-from memento.cli import signals
 from memento.cli.readers import module
 from memento.errors import (
     InputError,
@@ -194,8 +193,7 @@ def _temporary() -> Any:
 
 
 def _room() -> Path:
-    """A new folder for a file, which a command does not leave if SIGTERM ends it."""
-    signals.end_in_order()
+    """A new folder for a file."""
     return Path(tempfile.mkdtemp(dir=_temporary().name))
 
 
