@@ -71,3 +71,16 @@ def test_a_panic_of_native_code_is_an_unexpected_error(tmp_path):
     assert done.returncode == 1
     assert "unexpected error: PanicException: too many open files" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_lack_of_memory_is_said(monkeypatch, capsys):
+    from memento.cli import main
+
+    def lacks():
+        raise MemoryError("Unable to allocate 1.00 GiB")
+
+    monkeypatch.setattr(main, "application", lacks)
+    with pytest.raises(SystemExit) as ended:
+        main.main(["memory", "status", "nowhere"])
+    assert ended.value.code == 1
+    assert "error: memory ran out: Unable to allocate 1.00 GiB; free" in capsys.readouterr().err

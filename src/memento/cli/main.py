@@ -135,6 +135,12 @@ def _run(arguments: list[str]) -> None:
             raise
         _complain(" ".join([f"error: {error}", *getattr(error, "__notes__", ())]))
         raise SystemExit(WRONG_USE) from None
+    except MemoryError as error:
+        if debug:
+            raise
+        reason = str(error) or "no room for more"
+        _complain(f"error: memory ran out: {reason}; free some, or give less at a time")
+        raise SystemExit(FAILED) from None
     except BaseException as error:
         # A panic of Rust (polars, charts) is no Exception; what else is none ends the process.
         panic = type(error).__name__ == "PanicException"
