@@ -161,6 +161,8 @@ def _hostile_like(good: Any, chance: random.Random) -> Any:
         return hostile_value(chance)
     kinds = [object, good.dtype, *([float, np.float16] if good.dtype.kind in "biuf" else [])]
     array = np.array(good, dtype=chance.choice(kinds))
+    if not array.ndim:
+        return array
     if array.size and array.dtype != object:
         with contextlib.suppress(ValueError, OverflowError):
             array.reshape(-1)[chance.randrange(array.size)] = chance.choice(

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import test_hostile as hostile
-from memento import Memory, Reservoir, snapshot
+from memento import Memory, Reservoir, scale, snapshot
 from memento.errors import MementoError
 from torture import calls, foreign, subjects
 from torture.calls import NAMES
@@ -291,6 +291,58 @@ def results(chance: random.Random, folder: Path) -> None:
         raise Violation(f"{file.name}: exit code {code}")
 
 
+#: What is used of a folder that a subject has left.
+STATES: dict[str, list[tuple[str, ...]]] = {
+    "deploy": [("deploy", "status", "state"), ("deploy", "run", "state"), ("report", "state"),
+               ("deploy", "record", "state"), ("deploy", "rollback", "state", "main")],
+    "select": [("select", "days", "--to", "held", "--capacity", "90", "--labels", "y:3", "--id", "id"),
+               ("select", "days", "--to", "more", "--capacity", "90", "--held", "held", "--labels", "y:3", "--id", "id")],
+    "run": [],
+}  # fmt: skip
+
+
+def _states(folder: Path) -> dict[str, Path]:
+    """A deployment, a selection and a checkpoint of a loop, each made once."""
+    made = {name: folder / name for name in STATES}
+    for subject in subjects.subjects():
+        if subject.name in made and not made[subject.name].exists():
+            made[subject.name].mkdir()
+            with contextlib.chdir(made[subject.name]):
+                with contextlib.suppress(SystemExit):  # where a command prepares
+                    subject.prepare(made[subject.name])
+                subject.act() if callable(subject.act) else command(*subject.act)
+    return made
+
+
+def states(chance: random.Random, folder: Path) -> None:
+    """A file of a deployment, a selection or a checkpoint with another value or other bytes."""
+    kind = chance.choice(sorted(STATES))
+    bad = folder / "bad"
+    shutil.rmtree(bad, ignore_errors=True)
+    shutil.rmtree(folder / "more", ignore_errors=True)
+    shutil.copytree(_states(folder)[kind], bad, symlinks=True)
+    files = [p for p in sorted(bad.rglob("*")) if p.is_file() and not p.is_symlink()]
+    documents = [p for p in files if p.suffix == ".json"]
+    file = chance.choice(documents if chance.random() < 0.7 else files)
+    places = hostile.places(json.loads(file.read_text())) if file.suffix == ".json" else []
+    if places and chance.random() < 0.8:
+        value = chance.choice([..., *hostile.VALUES])
+        document = hostile.changed(json.loads(file.read_text()), chance.choice(places), value)
+        file.write_text(json.dumps(document))
+    else:
+        file.write_bytes(mutated(file.read_bytes(), chance))
+    with contextlib.chdir(bad):
+        for words in STATES[kind]:
+            code, _ = command(*words)
+            if code not in (0, 1, 2):
+                raise Violation(f"{file.relative_to(bad)}: exit code {code}")
+        with contextlib.suppress(MementoError):
+            if kind == "run":
+                subjects.loop()
+            elif kind == "select":
+                scale.load("held").insert({"id": [7], "y": [1]})
+
+
 def _case(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
@@ -299,7 +351,7 @@ def kinds() -> dict[str, Trial]:
     """All of them, with those of the cases where these are installed."""
     found: dict[str, Trial] = {
         "constructors": calls.constructors, "methods": calls.methods, "everything": calls.everything, "sealed": sealed, "damaged": damaged,
-        "tables": tables, "bombs": bombs, "settings": settings, "names": names, "results": results,
+        "tables": tables, "bombs": bombs, "settings": settings, "names": names, "results": results, "states": states,
         "models": foreign.models, "predictors": foreign.predictors, "git": foreign.git,
     }  # fmt: skip
     if _case("memento_puffer"):
@@ -319,8 +371,8 @@ def kinds() -> dict[str, Trial]:
 
 
 #: How many of a hundred trials are of each kind; those that take long are few.
-SHARES = {"constructors": 25, "methods": 24, "everything": 1, "sealed": 12, "damaged": 10, "tables": 10, "bombs": 2,
-          "settings": 6, "names": 4, "results": 2, "models": 4, "trees": 2, "traces": 2, "day-files": 1, "message-sizes": 1}  # fmt: skip
+SHARES = {"constructors": 15, "methods": 15, "everything": 20, "sealed": 12, "damaged": 10, "tables": 10, "bombs": 2,
+          "settings": 6, "names": 4, "results": 2, "states": 3, "models": 4, "trees": 2, "traces": 2, "day-files": 1, "message-sizes": 1}  # fmt: skip
 
 
 def order() -> Iterator[str]:

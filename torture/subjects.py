@@ -93,7 +93,7 @@ def _save() -> None:
     memory.save("mem")
 
 
-def _loop() -> None:
+def loop() -> None:
     from memento.testing import ConstantLearner
 
     policy = DensityReservoir([JensenShannon.of_labels("y", CLASSES)], batch_size=4)
@@ -194,7 +194,7 @@ def subjects() -> Iterator[Subject]:
         "memory-merge", _both, ("memory", "merge", "mem", "other"), loads, idempotent=False
     )
     yield Subject("save", _stored(), _save, loads)
-    yield Subject("run", _nothing, _loop)
+    yield Subject("run", _nothing, loop)
     yield Subject(
         "select", _days,
         ("select", "days", "--to", "held", "--capacity", "90", "--labels", "y:3", "--id", "id",

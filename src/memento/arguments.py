@@ -56,6 +56,7 @@ __all__ = [
     "names",
     "number",
     "numbers",
+    "of_type",
     "one_of",
     "optional",
     "require",
@@ -202,7 +203,7 @@ def _demands(function: Callable[..., Any]) -> list[tuple[str, Expected]]:
             hint = get_type_hints(one, names, include_extras=True)[name]
         except (NameError, AttributeError):  # known to type checkers only
             continue
-        expected = _of_type(hint)
+        expected = of_type(hint)
         if parameter.kind is parameter.VAR_POSITIONAL:
             expected = _all_of(expected)
         if expected is not None and parameter.kind is not parameter.VAR_KEYWORD:
@@ -210,23 +211,28 @@ def _demands(function: Callable[..., Any]) -> list[tuple[str, Expected]]:
     return found
 
 
-def _of_type(hint: Any) -> Expected | None:
-    """What a hint demands; None where that cannot be told by a look at the value."""
+def of_type(hint: Any) -> Expected | None:
+    """What a type demands of a value; None where that cannot be told by a look at it.
+
+    Example:
+        >>> [of_type(dict[str, float]).holds(value) for value in ({"a": 1}, {"a": "b"}, [])]
+        [True, False, False]
+    """
     if (found := _of_hint(hint) or _plain(hint)) is not None:
         return found
     kind, options = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        return _one_of([_of_type(option) for option in options])
+        return _one_of([of_type(option) for option in options])
     if kind is Annotated:
-        return _of_type(options[0])
+        return of_type(options[0])
     if kind is Callable:
         return FUNCTION
     if kind in (Mapping, dict):
-        return _mapping_of(*map(_of_type, options))
+        return _mapping_of(*map(of_type, options))
     if kind in (Sequence, Collection, list) or (kind is tuple and options[1:] == (...,)):
-        return _all_of(_of_type(options[0]) if options else None)
+        return _all_of(of_type(options[0]) if options else None)
     if kind in (Iterable, Iterator):
-        return instance(Iterable, "something to iterate over")
+        return ITERABLE
     return _of_class(kind)
 
 
@@ -355,6 +361,11 @@ def instance(kind: type | tuple[type, ...], words: str) -> Expected:
     return Expected(words, lambda value: isinstance(value, kind))
 
 
+#: What gives one thing after the other; an array without axes does not.
+ITERABLE = Expected(
+    "something to iterate over",
+    lambda value: isinstance(value, Iterable) and getattr(value, "shape", None) != (),
+)
 #: What can be called.
 FUNCTION = Expected("a function", callable)
 

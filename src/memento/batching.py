@@ -17,7 +17,7 @@ import numpy as np
 
 from memento import arguments
 from memento._kernels import fitting
-from memento.errors import SchemaError, SettingError, warn
+from memento.errors import RowError, SchemaError, SettingError, warn
 from memento.samples import Samples
 
 __all__ = [
@@ -82,7 +82,13 @@ class Batches:
 
     @arguments.checked
     def rows(self, i: int) -> np.ndarray:
-        """Row numbers of batch ``i``."""
+        """Row numbers of batch ``i``.
+
+        Raises:
+            RowError: There are not as many batches.
+        """
+        if not 0 <= i < len(self):
+            raise RowError(f"batch {i} of {len(self)}; count from 0")
         return self.order[self.offsets[i] : self.offsets[i + 1]]
 
     @arguments.checked

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from memento import missing
+from memento.arguments import numbers
 from memento.errors import DomainError, SchemaError, SettingError
 from memento.samples import Samples
 
@@ -24,6 +25,7 @@ __all__ = [
     "labels_of",
     "numbers_of",
     "way_back",
+    "weights_of",
 ]
 
 
@@ -192,6 +194,32 @@ def labels_of(samples: Samples, column: str, classes: int) -> np.ndarray:
             f"to {classes - 1}, or build the learner with more classes"
         )
     return labels.astype(np.int64)
+
+
+def weights_of(weights: Any, size: int) -> np.ndarray:
+    """The weights of samples to learn from, checked; None are equal ones.
+
+    Returns:
+        ``(size,)`` float64.
+
+    Raises:
+        SettingError, SchemaError: No numbers, or not one for each sample.
+        DomainError: They are negative, not finite or all 0.
+
+    Example:
+        >>> weights_of([1, 2], 2)
+        array([1., 2.])
+    """
+    if weights is None:
+        return np.ones(size)
+    weights = numbers("weights", weights, 1)
+    if len(weights) != size:
+        raise SchemaError(f"{len(weights):,} weights for {size:,} samples; give one for each")
+    if not np.isfinite(weights).all() or (weights < 0).any() or (size and not weights.any()):
+        raise DomainError(
+            "weights are negative, not finite or all 0; give some above 0, none below"
+        )
+    return weights
 
 
 def label_of(learner: Learner) -> str:

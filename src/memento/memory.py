@@ -363,6 +363,7 @@ class Memory(Guarded):
             >>> memory.insert_unit("2026-01-07", {"y": [0, 1]}), len(memory)
             (Report(offered=2, kept=0, discarded=0), 2)
         """
+        arguments.require("names", names, arguments.ITERABLE)
         names = [names] if isinstance(names, str) else list(names)
         fresh = Samples.borrow_identified(self.ids, data, {})
         if any(name in self._contents.units for name in names):
@@ -630,6 +631,7 @@ class Memory(Guarded):
         return arrays, documents
 
     @classmethod
+    @arguments.checked
     def restore(
         cls,
         arrays: Mapping[str, np.ndarray],

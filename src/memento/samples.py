@@ -96,6 +96,7 @@ class Samples(Mapping[str, np.ndarray]):
         return cls._read(data, columns, mark=True)
 
     @classmethod
+    @arguments.checked
     def borrow_identified(cls, ids: str, data: Any, columns: Mapping[str, Any]) -> Samples:
         """As `borrow_marked` where there is a column of ids, as `borrow` where there is none.
 

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from memento import arguments
-from memento.arguments import Seed, check_fields, checked, instance, numbers, require, whole
+from memento.arguments import Seed, check_fields, checked, require, whole
 from memento.errors import InputError, SettingError
-from memento.learner import labels_of
+from memento.learner import labels_of, weights_of
 from memento.memory import Memory
 from memento.policies import Choice, Policy, State, named_policies, policy_from_settings
 from memento.samples import Samples
@@ -134,11 +134,7 @@ class ConstantLearner:
         """Count labels, each with one added so that none is impossible."""
         labels = labels_of(samples, self.label, self.classes)
         if weights is not None:
-            weights = numbers("weights", weights, 1)
-            if len(weights) != len(labels):
-                raise SettingError(
-                    f"{len(weights)} weights for {len(labels)} samples; give one each"
-                )
+            weights = weights_of(weights, len(labels))
         counts = np.bincount(labels, weights, minlength=self.classes) + 1.0
         self._probabilities = counts / counts.sum()
 
@@ -253,6 +249,7 @@ def check_policy(
     """
     if not isinstance(policy, Policy):
         raise AssertionError(f"policy: found {policy!r}, expected an instance of a Policy")
+    require("capacity", capacity, arguments.optional(whole()))
     if capacity is None:
         capacity = _allowed_capacity(policy)
     if stream is None:
@@ -305,7 +302,7 @@ def _allows(policy: Policy, capacity: int | None) -> bool:
 
 
 def _units(stream: Iterable[Any]) -> list[Samples]:
-    require("stream", stream, instance(Iterable, "units of samples, one after the other"))
+    require("stream", stream, arguments.ITERABLE)
     units = [
         Samples(unit[1] if isinstance(unit, tuple) and isinstance(unit[0], str) else unit)
         for unit in stream

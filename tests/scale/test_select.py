@@ -634,6 +634,31 @@ def test_a_report_that_is_none(tmp_path):
         scale.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sources", 3), ("sources", [{"name": "y", "columns": []}]), ("sources", [[]]), ("parts", True),
+        ("parts", [{}]), ("counters", None), ("history", [[{}]]), ("policy", "fifo"), ("seed", -1),
+    ],
+)  # fmt: skip
+def test_a_report_that_was_changed(folder, tmp_path, name, value):
+    """A folder of a selection holds what others may have written."""
+    scale.select(folder, 100, POLICIES["memento"], tmp_path / "out")
+    path = tmp_path / "out" / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises((StorageError, SettingError)):
+        scale.load(tmp_path / "out")
+
+
+def test_rows_of_a_selection_that_were_damaged(folder, tmp_path):
+    scale.select(folder, 100, POLICIES["memento"], tmp_path / "out")
+    (part, *_) = sorted((tmp_path / "out").glob("part-*.parquet"))
+    content = part.read_bytes()
+    part.write_bytes(content[:4] + bytes(len(content) - 8) + content[-4:])
+    with pytest.raises(StorageError):
+        scale.load(tmp_path / "out")
+
+
 def test_densities_are_those_of_the_library(tmp_path):
     """The weight of a row says the density of its batch, as `batch_densities` gives it."""
     folder = tiny.write(tmp_path / "days", files=1, rows=1200, group=1200)

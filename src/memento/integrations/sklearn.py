@@ -24,7 +24,7 @@ from memento.errors import (
     reason_of,
     warn,
 )
-from memento.learner import known_labels, numbers_of
+from memento.learner import known_labels, numbers_of, weights_of
 from memento.samples import Samples
 
 __all__ = ["SklearnLearner", "archive_of_state", "state_of_archive"]
@@ -135,7 +135,7 @@ class SklearnLearner:
         if len(rows) < samples.size:
             inputs = inputs[rows]
         if weights is not None:
-            weights = np.asarray(weights, dtype=np.float64)[rows]
+            weights = weights_of(weights, samples.size)[rows]
         classes = self.classes_
         if self._kind == "classifier":
             classes = _extended(self.classes_, labels, self.label, self.classes)

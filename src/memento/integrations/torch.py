@@ -14,7 +14,7 @@ import numpy as np
 from memento.arguments import Column, Count, Expected, check_fields, number, require, whole
 from memento.errors import DomainError, ModelError, SchemaError, SettingError
 from memento.integrations.torch_data import MemoryDataset, import_torch
-from memento.learner import known_labels, labels_of, numbers_of
+from memento.learner import known_labels, labels_of, numbers_of, weights_of
 from memento.samples import Samples
 from memento.training.early_stop import EarlyStop
 
@@ -173,7 +173,7 @@ class TorchLearner:
             ModelError: The model does not give one logit per class, or the loss is never finite.
         """
         samples = Samples.borrow(samples)
-        weights = _checked_weights(weights, samples.size)
+        weights = weights_of(weights, samples.size)
         rows, labels = self._labels(samples)
         if not len(rows):
             raise SchemaError(
@@ -564,22 +564,6 @@ def _perceptron(features: int, classes: int) -> torch.nn.Module:
         *(nn.Flatten(), nn.Linear(features, hidden), nn.ReLU()),
         *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, classes)),
     )
-
-
-def _checked_weights(weights: np.ndarray | None, size: int) -> np.ndarray:
-    """(n,) float64."""
-    if weights is None:
-        return np.ones(size)
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (size,):
-        raise SchemaError(
-            f"weights of shape {weights.shape}; give one for each of {size:,} samples"
-        )
-    if not np.isfinite(weights).all() or (weights < 0).any() or (size and not weights.any()):
-        raise DomainError(
-            "weights are negative, not finite or all 0; give some above 0, none below"
-        )
-    return weights
 
 
 def _marginal(labels: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from memento import arguments, snapshot
 from memento.errors import DomainError, RowError, SchemaError, SettingError, StorageError, needs
+from memento.files import local_path
 from memento.memory import Memory
 from memento.samples import Samples
 
@@ -83,7 +84,8 @@ class MemoryDataset(_Dataset):  # type: ignore[type-arg]
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         import_torch("MemoryDataset")
-        self._folder = Path(data).absolute() if isinstance(data, (str, os.PathLike)) else None
+        named = isinstance(data, (str, os.PathLike))
+        self._folder = local_path(data).absolute() if named else None
         self._transform = transform
         if self._folder is None:
             held = getattr(data, "samples", None)  # a table may have a column of that name
@@ -97,6 +99,8 @@ class MemoryDataset(_Dataset):  # type: ignore[type-arg]
             raise SchemaError("there are no samples, and so no columns; insert some first")
         if columns is None and "x" in samples and "y_bin" in samples:
             columns = ("x", "y_bin")
+        if columns is not None:
+            columns = arguments.names("columns", columns)
         absent = [name for name in columns or () if name not in samples]
         if absent:
             raise SchemaError(f"no columns {absent} among {sorted(samples)}")
@@ -236,6 +240,9 @@ class MemoryDataset(_Dataset):  # type: ignore[type-arg]
         """
         if isinstance(batch, _Batch):
             return batch.whole()
+        arguments.require("batch", batch, arguments.instance((list, tuple), "a list of items"))
+        if not batch:
+            raise SettingError("a batch of no items; give at least one")
         if isinstance(batch[0], dict):
             return {name: _stacked([item[name] for item in batch]) for name in batch[0]}
         if isinstance(batch[0], tuple):

@@ -301,7 +301,8 @@ class MementoWriter(Writer):  # type: ignore[misc]
     def dumps(self, path: Any) -> None:
         """Write the same to a folder, in which ``memory`` is a saved memory."""
         path = local_path(path, "path")
-        path.mkdir(parents=True, exist_ok=True)
+        with storage_errors("write", path):
+            path.mkdir(parents=True, exist_ok=True)
         self.memory.save(path / "memory")
         count = json.dumps({"write_count": self._write_count})
         atomic_write(path / _COUNTS, count.encode())

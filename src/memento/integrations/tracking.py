@@ -16,7 +16,7 @@ from typing import Any
 
 from memento import arguments
 from memento.errors import SettingError, StorageError, needs, reason_of
-from memento.files import storage_errors
+from memento.files import local_path, storage_errors
 from memento.loop import Step
 
 __all__ = ["MLflowTracker", "TensorBoardTracker", "scalars"]
@@ -103,20 +103,26 @@ class TensorBoardTracker(_Tracker):
         if folder is not None:
             with needs("tensorboard", "tracking", "logging for TensorBoard"):
                 from tensorboard.summary import Writer
-            with storage_errors("log steps", Path(folder)):
-                writer = Writer(str(folder))
+            place = local_path(folder, "folder")
+            with storage_errors("log steps", place):
+                writer = Writer(str(place))
         _require_methods("writer", writer, "add_scalar", "flush", "close")
         self._writer = writer
+        self._closed = False
 
     def __call__(self, step: Step) -> None:
         """Log the numbers of a step; see `scalars`."""
+        if self._closed:
+            raise SettingError("the tracker is closed; make another one to go on with the folder")
         for name, value in scalars(step).items():
             self._writer.add_scalar(name, value, step.unit)
         self._writer.flush()  # so that a run can be watched, and a kill costs nothing
 
     def close(self, failed: bool = False) -> None:
         """End the log."""
-        self._writer.close()
+        if not self._closed:
+            self._closed = True
+            self._writer.close()
 
 
 @arguments.checked
@@ -157,8 +163,9 @@ class MLflowTracker(_Tracker):
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             with needs("mlflow-skinny", "tracking", "logging to MLflow"):
                 from mlflow import MlflowClient
-            with storage_errors("log steps", Path(folder)):
-                client = MlflowClient(tracking_uri=Path(folder).absolute().as_uri())
+            place = local_path(folder, "folder")
+            with storage_errors("log steps", place):
+                client = MlflowClient(tracking_uri=place.absolute().as_uri())
         _require_methods("client", client, "log_metric", "get_experiment_by_name", "search_runs")
         self._client = client
         try:

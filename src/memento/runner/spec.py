@@ -22,6 +22,7 @@ from typing import Annotated, Any, TypeVar
 from memento import arguments
 from memento.arguments import check_fields, number, whole
 from memento.errors import SettingError
+from memento.files import local_path, storage_errors
 
 __all__ = ["Experiment", "Resources", "Run", "canonical", "checked", "located", "seed_from"]
 
@@ -322,10 +323,15 @@ def located(path: str) -> Path:
 
     Returns:
         The path as named if neither exists.
+
+    Raises:
+        SettingError, StorageError: It can be no file's.
     """
     folder = os.environ.get("MEMENTO_DATA", "")
-    other = Path(folder) / "data" / path
-    return other if folder and not Path(path).exists() and other.exists() else Path(path)
+    named = local_path(path)
+    other = Path(folder) / "data" / named
+    with storage_errors("look for", named):
+        return other if folder and not named.exists() and other.exists() else named
 
 
 @arguments.checked

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from memento import arrow, snapshot
-from memento.arguments import checked, shown
+from memento.arguments import Count, checked, of_type, shown, text, whole
 from memento.columns import as_column
-from memento.errors import ForeignError, SchemaError, SettingError
+from memento.errors import DamagedError, ForeignError, SchemaError, SettingError, reason_of
 from memento.files import local_path, read_json, storage_errors
 from memento.memory import Memory
 from memento.policies import Policy, State, policy_from_settings
@@ -21,10 +22,22 @@ from memento.samples import Samples
 from memento.scale.blocks import KIND, REPORT, parquet
 from memento.scale.layouts import Source, check_same, decoded, source_of, stored
 from memento.scale.passes import STANDS_FOR
+from memento.settings import build
 
 __all__ = ["Held", "Selected", "held_of", "load"]
 
 MARKS = "marks.npz"
+
+_NUMBER = Annotated[int, whole(0)]
+_TABLES = list[Mapping[str, Any]]
+# What a report holds of that which a memory, or a further selection, begins with.
+_FIELDS = {
+    "digest": str, "offered": _NUMBER, "kept": _NUMBER, "files": _TABLES, "density": _TABLES,
+    "seconds": Mapping[str, Any], "memory": Mapping[str, Any], "parts": _TABLES, "sources": _TABLES,
+    "counters": Mapping[str, float], "weight": str | None, "inserts": _NUMBER, "seen": _NUMBER,
+    "capacity": Count, "seed": _NUMBER, "policy": Mapping[str, Any], "call": str,
+    "history": list[list[str | int | float]],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,21 +74,23 @@ class Selected:
 
         Raises:
             ForeignError: It is none.
+            DamagedError: The report lacks something, or holds something else.
         """
         path = local_path(folder, "the folder")
-        if not (path / REPORT).is_file():
+        with storage_errors("read", path):
+            there = (path / REPORT).is_file()
+        if not there:
             raise ForeignError(
                 f"{path} holds no selection (no {REPORT}); give a folder that select wrote"
             )
         document = read_json(path / REPORT)
         if not isinstance(document, Mapping) or document.get("kind") != KIND:
             raise ForeignError(f"{path / REPORT} is no report of a selection")
+        for name, hint in _FIELDS.items():
+            expected = of_type(hint)
+            assert expected is not None
+            snapshot.field_of(document, name, expected, str(path / REPORT))
         names = ("digest", "offered", "kept", "files", "density", "seconds", "memory")
-        absent = [name for name in names if name not in document]
-        if absent:
-            raise ForeignError(
-                f"{path / REPORT} lacks {absent[0]!r}; it is no report of a selection"
-            )
         return cls(path, **{name: document[name] for name in names}, document=dict(document))
 
     def parts(self) -> list[Path]:
@@ -86,30 +101,32 @@ class Selected:
         """
         paths = []
         for part in self.document["parts"]:
-            path = self.folder / Path(part["name"]).name
-            if not path.is_file() or path.stat().st_size != part["bytes"]:
+            name = snapshot.field_of(part, "name", text("the name of a file"), REPORT)
+            path = self.folder / Path(name).name
+            if not path.is_file() or path.stat().st_size != part.get("bytes"):
                 raise ForeignError(f"{path} is missing or changed; select again")
             paths.append(path)
         return paths
 
     def state(self) -> State:
-        """What the policy remembers of the rows, in their order."""
+        """What the policy remembers of the rows, in their order.
+
+        Raises:
+            DamagedError: It cannot be read.
+        """
         marks: dict[str, np.ndarray] = {}
-        if (self.folder / MARKS).is_file():
-            with (
-                storage_errors("read", self.folder),
-                np.load(self.folder / MARKS, allow_pickle=False) as found,
-            ):
+        path = self.folder / MARKS
+        if path.is_file():
+            with _damage_told(path), np.load(path, allow_pickle=False) as found:
                 marks = dict(found)
         return State(dict(self.document["counters"]), marks)
 
     def samples(self) -> Samples:
         """All rows, with the columns that the policy reads as arrays; those of weights left out."""
-        sources = [
-            Source(**{**source, "columns": tuple(source["columns"])})
-            for source in self.document["sources"]
-        ]
-        tables = [parquet().read_table(path, partitioning=None) for path in self.parts()]
+        sources = [build(Source, one, REPORT, "sources") for one in self.document["sources"]]
+        if not all(source.columns for source in sources):
+            raise DamagedError(f"{self.folder / REPORT}: a source has no columns; select again")
+        tables = [_table(path) for path in self.parts()]
         pa = arrow.import_arrow("reading a selection")
         if not tables:
             return Samples()
@@ -155,6 +172,23 @@ class Selected:
 def load(folder: str | Path, policy: Policy | None = None) -> Memory:
     """A memory from a folder that `select` wrote; see `Selected.to_memory`."""
     return Selected.read(folder).to_memory(policy)
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Errors of those that read a file become ours."""
+    with storage_errors("read", path):
+        try:
+            yield
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # of numpy, zipfile and Arrow, of many kinds
+            raise DamagedError(f"{path}: {reason_of(error)}; select again") from error
+
+
+def _table(path: Path) -> Any:
+    with _damage_told(path):
+        return parquet().read_table(path, partitioning=None)
 
 
 def _samples_of(table: Any, sources: Sequence[Source], weight: str | None) -> Samples:
@@ -240,7 +274,7 @@ class Held:
         wanted = schema.names
         if isinstance(self.source, Selected):
             for path in self.source.parts():
-                table = parquet().read_table(path, partitioning=None)
+                table = _table(path)
                 check_same(like, (str(path), table.schema), wanted)
                 yield table.select(wanted)
             return

@@ -193,6 +193,9 @@ def backtest(
     arguments.require("workers", workers, arguments.whole())
     arguments.require("baseline", baseline, arguments.text("the name of an arm"))
     arguments.require("group", group, arguments.optional(arguments.text()))
+    arguments.require("stream", stream, arguments.ITERABLE)
+    arguments.require("controls", controls, arguments.flag())
+    arguments.require("progress", progress, arguments.optional(arguments.FUNCTION))
     arguments.require("make_learner", make_learner, arguments.FUNCTION)
     for name, wrap in (wrappers or {}).items() if isinstance(wrappers, Mapping) else ():
         arguments.require(f"wrapper {name!r}", wrap, arguments.FUNCTION)

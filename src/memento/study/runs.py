@@ -71,6 +71,7 @@ def run_all(
 
     arguments.require("workers", workers, arguments.whole())
     expected = arguments.instance(Experiment, "an Experiment")
+    arguments.require("experiments", experiments, arguments.ITERABLE)
     root = Path(root).absolute()
     jobs = {}
     for experiment in experiments:
