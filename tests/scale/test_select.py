@@ -637,8 +637,9 @@ def test_a_report_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("sources", 3), ("sources", [{"name": "y", "columns": []}]), ("sources", [[]]), ("parts", True),
-        ("parts", [{}]), ("counters", None), ("history", [[{}]]), ("policy", "fifo"), ("seed", -1),
+        ("sources", 3), ("sources", [{"name": "y", "columns": []}]), ("sources", [[]]),
+        ("parts", True), ("parts", [{}]),
+        ("counters", None), ("history", [[{}]]), ("policy", "fifo"), ("seed", -1),
     ],
 )  # fmt: skip
 def test_a_report_that_was_changed(folder, tmp_path, name, value):
