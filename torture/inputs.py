@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import gzip
 import importlib.util
 import json
@@ -29,6 +30,8 @@ from torture.foreign import room_for
 from torture.trial import ROOM, Violation, command, file_operation, limit, mutated
 
 SECONDS = 60  # in which a trial has to end
+
+_ARENAS = -8  # M_ARENA_MAX of the C library
 
 Trial = Callable[[random.Random, Path], None]
 
@@ -440,6 +443,10 @@ def _stay_inside(root: Path) -> None:
 
 def _serve(names: list[str], root: Path, pipe: int) -> None:
     signal.signal(signal.SIGALRM, _late)
+    with contextlib.suppress(OSError, AttributeError):
+        # One arena for all threads: each thread of Arrow's reserves 64 MiB of addresses otherwise,
+        # which is no memory that a file costs.
+        ctypes.CDLL(None).mallopt(_ARENAS, 1)
     warnings.simplefilter("ignore")
     os.environ["TMPDIR"] = tempfile.tempdir = str(root)
     _stay_inside(root)

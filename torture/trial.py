@@ -227,6 +227,8 @@ def fingerprint(folder: Path, ignored: tuple[str, ...] = ()) -> dict[str, str]:
     """Each file with a digest of its content, without what counts how often it was written."""
     found = {}
     for path in sorted(folder.rglob("*")):
+        if path.name == "log.previous.txt":  # what an attempt before has said is kept
+            continue
         name = _TOKEN.sub("", path.relative_to(folder).as_posix())
         if path.is_symlink():
             found[name] = _TOKEN.sub("", os.readlink(path))

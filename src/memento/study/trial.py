@@ -150,7 +150,7 @@ def try_stream(
     with tempfile.TemporaryDirectory(prefix="memento-trial-") as scratch:
         # Further seeds go on from what was found; where there are none, nothing need be kept.
         kept = Path(scratch) if budget < math.inf else None
-        root = kept if folder is None else folder
+        root = kept if folder is None else Path(folder)
 
         def compared(
             part: str, stream: Sequence[Unit], over: Sequence[int], **arms: Any
