@@ -60,6 +60,9 @@ def attempt(name: str, subject: Subject, straight: Straight, root: Path) -> None
         process = trial.fork(subject.act, folder, treat=treat)
         code = trial.end_of(process)
         text = trial.said(folder)
+        if code and not text:  # who writes down what is said may be behind
+            time.sleep(1)
+            text = trial.said(folder)
         # Of those libraries that end a process where memory is short nothing can be caught; what
         # they leave has to be whole all the same.
         gave_up = kind == "memory" and (
