@@ -105,7 +105,7 @@ def test_a_lock_that_was_removed_meanwhile_is_made_again(tmp_path):
 ADDRESSES = ["s3://bucket/memory", "gs://b/m", "https://a.b/c", "hdfs://a/b", "file:///tmp/m"]
 
 
-NO_PATHS = ["", "a\0b", "\ud800", 5, None]
+NO_PATHS = ["", "a\0b", "\ud800", "a/" + "x" * 256, 5, None]
 
 
 @pytest.mark.parametrize("address", [*ADDRESSES, Path("s3://bucket/memory"), *NO_PATHS])

@@ -102,8 +102,11 @@ mount the place, or copy from or to it
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         raise SettingError(f"{name} is {shown(path)}; expected the path of a file or folder")
-    if not text or "\0" in text or not _has_bytes(text):
-        raise SettingError(f"{name} is {shown(text)}; expected the path of a file or folder")
+    if not text or "\0" in text or not _can_be_named(text):
+        raise SettingError(
+            f"{name} is {shown(text)}; expected the path of a file or folder, each name of which "
+            f"has at most {_LONGEST} bytes"
+        )
     if address := _ADDRESS.match(text):
         if address[1].lower() == "file":
             raise SettingError(
@@ -116,13 +119,15 @@ mount the place, or copy from or to it
     return Path(path)
 
 
-def _has_bytes(text: str) -> bool:
-    """Whether a file can have a name: half of a surrogate pair is none."""
+_LONGEST = 255  # bytes of a name, in the file systems that are common
+
+
+def _can_be_named(text: str) -> bool:
+    """Whether a file can have a name: half of a surrogate pair is none, nor is a longer one."""
     try:
-        os.fsencode(text)
+        return all(len(os.fsencode(part)) <= _LONGEST for part in Path(text).parts)
     except UnicodeEncodeError:
         return False
-    return True
 
 
 @contextlib.contextmanager

@@ -242,3 +242,16 @@ def test_charts_without_docstrings_are_refused_before_the_work(tmp_path):
     assert "memento backtest draws charts" in done.stderr
     assert "PYTHONOPTIMIZE=2" in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["report", "memory status", "deploy status", "puffer record", "datacenter replay --from",
+     "puffer features 2022-01-03 --to o --from", "puffer download 2022-01-03 --to"],
+)  # fmt: skip
+def test_a_name_that_is_too_long_for_a_file_is_refused(capsys, words):
+    if words.startswith(("puffer", "datacenter")):
+        pytest.importorskip(f"memento_{words.split()[0]}")
+    code, _, said = call(capsys, *words.split(), "x" * 4000)
+    assert code == 2
+    assert "at most 255 bytes" in said
