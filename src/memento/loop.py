@@ -27,7 +27,18 @@ from memento.samples import Samples
 from memento.scores import log_scores
 from memento.step import Gate, Judge, Moment, Note, Step, Stepper, When, about, stored
 
-__all__ = ["Gate", "Judge", "Moment", "Step", "When", "log_scores", "read_steps", "run", "table"]
+__all__ = [
+    "Gate",
+    "Judge",
+    "Moment",
+    "Step",
+    "When",
+    "log_scores",
+    "pairs_of",
+    "read_steps",
+    "run",
+    "table",
+]
 
 _KIND = "memento-loop"
 _PAGE = 100  # steps; a full page is not made anew by later checkpoints
@@ -169,7 +180,8 @@ def _check_same(folder: Path | None, unit: int, before: str, now: str | None) ->
         )
 
 
-def _pairs(stream: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def pairs_of(stream: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Units of a stream with their names, checked as they come."""
     if isinstance(stream, Mapping) or not isinstance(stream, Iterable):
         raise SettingError(
             f"stream is a {type(stream).__name__}; expected pairs of a name and samples, such as "
@@ -240,7 +252,7 @@ class _Loop(Stepper):
     ) -> Iterator[Step]:
         """The steps of a stream; arguments as for `run`, ``folder`` of the checkpoint."""
         done, unit = len(self.steps), -1
-        pairs = _pairs(stream)
+        pairs = pairs_of(stream)
         units = _with_next(pairs) if "next" in self.judges else ((pair, None) for pair in pairs)
         for unit, ((name, data), following) in enumerate(units):
             if unit >= done:

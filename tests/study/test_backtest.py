@@ -7,7 +7,7 @@ import pytest
 
 import memento
 from memento import FIFO, Every, Memory, Never, Reservoir, Samples, backtest
-from memento.errors import DamagedError, ForeignError, SettingError
+from memento.errors import DamagedError, ForeignError, SchemaError, SettingError
 from memento.study import measures, paired
 from memento.study.verdict import TEMPERATURES, verdict
 from memento.testing import ConstantLearner, ToyStream
@@ -245,3 +245,9 @@ def test_few_seeds_are_a_hint(seeds):
     found = verdict(arms, "random", [], seeds)
     assert found.recommended == "random"
     assert found.text.startswith("a hint only")
+
+
+def test_units_without_names_are_refused(tmp_path):
+    """With a folder, units are told apart before any is used."""
+    with pytest.raises(SchemaError, match="unit 0 of the stream is a float"):
+        backtest([1.5], lambda seed: ConstantLearner(), folder=tmp_path / "kept")

@@ -19,7 +19,7 @@ from memento import arguments
 from memento.errors import ForeignError, MementoError, SettingError
 from memento.files import digest, local_path
 from memento.learner import Checkpointable, Learner, digest_of_state
-from memento.loop import Moment, table
+from memento.loop import Moment, pairs_of, table
 from memento.loop import run as run_loop
 from memento.memory import Memory
 from memento.policies import FIFO, Policy, Reservoir, policy_from_settings
@@ -373,7 +373,7 @@ def _identity(stream: Iterable[tuple[str, Any]]) -> str:
     """A digest of names and samples of all units."""
     units = [
         [str(name), None if data is None else digest_of_state(Samples.borrow(data))]
-        for name, data in stream
+        for name, data in pairs_of(stream)
     ]
     return digest(json.dumps(units).encode())
 
