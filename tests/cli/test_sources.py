@@ -259,7 +259,8 @@ def test_passwords_are_not_shown(mem, run, s3, address, command):
     assert not re.search(r"secret|\bsec\b|sec/ret", (out + err).replace("[secret", ""))
 
 
-def test_sigterm_leaves_nothing_of_what_is_fetched(mem, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_of_what_is_fetched(mem, tmp_path, number):
     """Killed while a server has sent the half."""
     half = WHOLE.replace(b"Length: 8", b"Length: 99999999") + b"1,2\n" * 500_000
     waiting = threading.Event()
@@ -276,8 +277,8 @@ def test_sigterm_leaves_nothing_of_what_is_fetched(mem, tmp_path):
                 one.sendall(half)
                 while not any(file.stat().st_size for file in place.glob("memento-*/*/a.csv")):
                     waiting.wait(0.01)
-                process.terminate()
-                assert process.wait(60) == 128 + signal.SIGTERM
+                process.send_signal(number)
+                assert process.wait(60) == 128 + number
     assert not list(place.glob("memento-*"))
 
 
