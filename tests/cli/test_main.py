@@ -208,13 +208,15 @@ def test_warnings_are_lines(capsys, monkeypatch, tmp_path):
 
 
 _STARTING = """
-import contextlib, os, sys
+import contextlib, os, signal, sys
 from memento.cli import main as entry
-whole = entry.application
+whole, number = entry.application, int(sys.argv[1])
+# Whoever runs the tests may ignore it, as nohup does.
+signal.signal(number, signal.default_int_handler if number == 2 else signal.SIG_DFL)
 
 def application():
     with contextlib.suppress(BaseException):  # as compiled packages do while they are imported
-        os.kill(os.getpid(), int(sys.argv[1]))
+        os.kill(os.getpid(), number)
     return whole()
 
 entry.application = application

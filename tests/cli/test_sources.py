@@ -270,7 +270,9 @@ def test_a_signal_leaves_nothing_of_what_is_fetched(mem, tmp_path, number):
         server.listen()
         address = f"http://127.0.0.1:{server.getsockname()[1]}/a.csv"
         command = [sys.executable, "-m", "memento", "memory", "insert", "mem", address]
-        with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(place)}) as process:
+        default = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731 - nohup ignores it
+        environment = {**os.environ, "TMPDIR": str(place)}
+        with subprocess.Popen(command, env=environment, preexec_fn=default) as process:
             one, _ = server.accept()
             with one:
                 one.recv(65_536)

@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar
 from memento import arguments
 from memento.arguments import check_fields, number, whole
 from memento.errors import SettingError
-from memento.files import local_path, storage_errors
+from memento.files import storage_errors
 
 __all__ = ["Experiment", "Resources", "Run", "canonical", "checked", "located", "seed_from"]
 
@@ -325,10 +325,11 @@ def located(path: str) -> Path:
         The path as named if neither exists.
 
     Raises:
-        SettingError, StorageError: It can be no file's.
+        SettingError: It is no text.
+        StorageError: The folder cannot be looked at.
     """
     folder = os.environ.get("MEMENTO_DATA", "")
-    named = local_path(path)
+    named = Path(path)
     other = Path(folder) / "data" / named
     with storage_errors("look for", named):
         return other if folder and not named.exists() and other.exists() else named
