@@ -261,7 +261,7 @@ def make_batches(
     arguments.require("group_by", group_by, arguments.optional(arguments.text()))
     arguments.require("remainder", remainder, arguments.one_of(get_args(Remainder)))
     if group_by is not None:
-        _require(group_by, parts)
+        _require(group_by, parts, ", which group_by names,")
         sort_by = (group_by, *(name for name in sort_by if name != group_by))
     order = sort_order(parts, sort_by, missing=missing, rng=rng)
     first = leading([name for name in sort_by if name != group_by], labels, parts)
@@ -318,7 +318,7 @@ def cut(
     if batch_size < 1:
         raise SettingError(f"batch_size is {batch_size}; it has to be at least 1")
     if group_by is not None:
-        _require(group_by, parts)
+        _require(group_by, parts, ", which group_by names,")
     starts = run_starts(parts, order, () if group_by is None else (group_by,))
     if remainder == "even":
         even = _even_lengths(parts, order, batch_size, starts, group_by, labels)
@@ -431,13 +431,11 @@ def _join(runs: np.ndarray, apart: np.ndarray, batch_size: int, most: int) -> np
     return joined
 
 
-def _require(group_by: str, parts: Sequence[Samples]) -> None:
-    """Batches that must not straddle groups cannot do without the group."""
+def _require(name: str, parts: Sequence[Samples], why: str = "") -> None:
+    """Raise if a part lacks a column that cannot be done without."""
     for part in parts:
-        if part.size and group_by not in part:
-            raise SchemaError(
-                f"column {group_by!r}, which group_by names, is missing; there are {sorted(part)}"
-            )
+        if part.size and name not in part:
+            raise SchemaError(f"column {name!r}{why} is missing; there are {sorted(part)}")
 
 
 def sort_order(

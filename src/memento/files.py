@@ -49,7 +49,7 @@ __all__ = [
 
 # Errors that mean "no room": disk full, quota used up, file size limit of the process.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Errors that mean "not on this file system", which lacks what was asked for (CIFS, FUSE).
+# Errors that say nothing of the data: the machine is short of something.
 _SHORT = _NO_ROOM | {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 # How Python, the loader of libraries and C++ say so where they have no number for it.
 _SHORT_OF = (
@@ -58,6 +58,7 @@ _SHORT_OF = (
     "failed to map segment",
     "bad_alloc",
 )
+# Errors that mean "not on this file system", which lacks what was asked for (CIFS, FUSE).
 _CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK}
 # Of folders also these: they cannot be opened, or not be synced through what was opened.
 _NOT_FOLDERS = {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
